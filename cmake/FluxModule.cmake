@@ -1,0 +1,50 @@
+# How a module is built: warnings, sanitizers, and one function a kind of target.
+set(FLUX_SANITIZE "" CACHE STRING "Sanitizers: empty, \"address,undefined\" or \"thread\"")
+
+add_library(flux_options INTERFACE)
+target_compile_options(flux_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wunused-result
+  -Werror=unused-result -Werror=return-type)
+option(FLUX_WERROR "Warnings are errors" ON)
+if(FLUX_WERROR)
+  target_compile_options(flux_options INTERFACE -Werror)
+endif()
+if(FLUX_SANITIZE)
+  target_compile_options(flux_options INTERFACE -fsanitize=${FLUX_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(flux_options INTERFACE -fsanitize=${FLUX_SANITIZE})
+endif()
+
+find_program(FLUX_CCACHE ccache)
+if(FLUX_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${FLUX_CCACHE}")
+endif()
+find_program(FLUX_MOLD mold)
+if(FLUX_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# flux_module(store_rocks ALIAS store SOURCES a.cc b.cc PUBLIC deps… PRIVATE deps…)
+# A static library flux_<name> (alias flux::<name>), included as "<folder>/<file>.h" from the top of the tree.
+function(flux_module name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(flux_${name} STATIC ${ARG_SOURCES})
+  add_library(flux::${name} ALIAS flux_${name})
+  target_include_directories(flux_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  target_link_libraries(flux_${name} PUBLIC ${ARG_PUBLIC}
+                        PRIVATE $<BUILD_INTERFACE:flux_options> ${ARG_PRIVATE})
+  set_target_properties(flux_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
+# flux_test(core_decide LABEL unit SOURCES decide_test.cc DEPS flux::core)
+function(flux_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPS;ENVIRONMENT" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} flux_options GTest::gmock GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT}
+                       ENVIRONMENT "${ARG_ENVIRONMENT}")
+endfunction()
