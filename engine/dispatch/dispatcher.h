@@ -1,0 +1,157 @@
+// Matches tasks that are ready with workers that have credit, and watches over what is handed out.
+//
+// One Dispatcher serves every shard of a loop thread; all calls are made on that thread, with the loop's clocks
+// passed in, and everything it wants done goes through DispatchHost, which must not call back into the Dispatcher from
+// within a callback (it queues). It keeps nothing durable: after a restart it is rebuilt by Restore, the
+// sessions' hellos and the shards' offers.
+//
+// Whatever a callback sends leaves once the batch being built is durable (rule 2), so a task may be placed in the same
+// turn that scheduled it.
+//
+// Limits: `ready_per_queue_max` offers are held a queue; an offer above it answers kSpilled: the shard then keeps it
+// on disk alone and gives it again when Refill asks.
+#ifndef FLUX_ENGINE_DISPATCH_DISPATCHER_H_
+#define FLUX_ENGINE_DISPATCH_DISPATCHER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/core/core.h"
+#include "engine/core/run_id.h"
+#include "flux/v1/admin.pb.h"
+#include "flux/v1/record.pb.h"
+#include "flux/v1/worker.pb.h"
+
+namespace flux::engine {
+
+using StreamId = uint64_t;   // one connection of a worker; never reused within a process
+
+// One delivery of one task of one run.
+struct DeliveryKey {
+  RunId run;
+  StepKey step;
+  uint64_t delivery = 0;
+  auto operator<=>(const DeliveryKey&) const = default;
+};
+
+// Now, twice: deadlines of attempts and sessions run on the monotonic clock (rule 13), people read the wall clock.
+// `monotonic_ms` has had every observed stall of our own loop subtracted by the caller.
+struct DispatchNow {
+  int64_t monotonic_ms = 0;
+  int64_t wall_ms = 0;
+};
+
+class DispatchHost {
+ public:
+  virtual ~DispatchHost() = default;
+  // Fills `task` wholly, token included. False: no longer wanted (or its inputs cannot be sent, which the host deals
+  // with); the delivery is forgotten.
+  virtual bool BuildTask(const DeliveryKey& key, v1::Task* task) = 0;
+  // Sends to a stream once the current batch is durable.
+  virtual void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) = 0;
+  // Ends the stream after what was sent (e.g. a protocol error, a newer stream of the same session).
+  virtual void Close(StreamId stream, absl::Status why) = 0;
+  // Commands for the core.
+  virtual void EndAttempt(const DeliveryKey& key, AttemptEnd reason, const v1::Payload& progress,
+                          const std::string& worker_id) = 0;
+  virtual void Redeliver(const DeliveryKey& key, const std::string& reason) = 0;
+  // Is this claimed delivery still the step's current one? The host loads the execution if need be and answers through
+  // Dispatcher::ClaimChecked later.
+  virtual void CheckClaim(const DeliveryKey& key) = 0;
+  // Makes the session durable with the batch being built.
+  virtual void RecordSession(v1::SessionChange change) = 0;
+  // The queue's memory has run low while work of it lies on disk: offer up to `count` again.
+  virtual void Refill(const std::string& queue, size_t count) = 0;
+};
+
+struct DispatchOptions {
+  absl::Duration session_grace = absl::Seconds(10);
+  absl::Duration ping_interval = absl::Seconds(5);    // a session silent for three of them is away
+  size_t ready_per_queue_max = 20'000;
+  size_t refill_below = 5'000;
+  size_t tasks_per_message_max = 1'000;
+  size_t message_bytes_max = 4 * 1024 * 1024;         // soft: a message is cut after the task that passes it
+  size_t progress_bytes_max = 64 * 1024;
+  size_t sessions_max = 10'000;
+  uint32_t credit_max = 100'000;                      // of a session
+  std::string version;
+  uint64_t payload_bytes_max = 4 * 1024 * 1024;
+  uint32_t incarnation = 1;
+};
+
+struct DispatchStats {
+  uint64_t ready = 0, running = 0, held_for_grace = 0, sessions = 0;
+  uint64_t handed_out = 0, heartbeats = 0, expired = 0, lost = 0, claims_kept = 0, claims_refused = 0;
+};
+
+enum class OfferOutcome { kTaken, kSpilled };
+
+class Dispatcher {
+ public:
+  Dispatcher(DispatchOptions options, DispatchHost* host);
+  ~Dispatcher();
+
+  // ---- from the shards ----
+  // A step became scheduled. `maybe_delivered`: it was scheduled before a restart, by a process that may have handed it
+  // out; it is held until the restart's grace ends, unless no session that could have had it is listed.
+  OfferOutcome Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered, DispatchNow now);
+  // Wanted no more (completed otherwise, cancelled, closed): unqueued, or its worker told to stop.
+  void Withdraw(const DeliveryKey& key, std::string_view reason);
+  void WithdrawRun(const RunId& run, std::string_view reason);
+  void ClaimChecked(const DeliveryKey& key, bool current);
+  // A result of this delivery came: frees its slot and deadlines. True if it was in flight on that stream's session.
+  // (The core alone decides whether it counts.)
+  bool ResultArrived(StreamId stream, const DeliveryKey& key, bool failed);
+  // The answer to a result; batched with whatever else goes to that stream.
+  void Ack(StreamId stream, v1::ResultAck ack);
+
+  // ---- from the streams ----
+  // First message of a stream. Not OK: the stream is to be closed with it (InvalidArgument: ids, no tasks, slots of 0;
+  // ResourceExhausted: too many sessions).
+  absl::Status Hello(StreamId stream, const std::string& peer, const v1::WorkerHello& hello,
+                     DispatchNow now);
+  absl::Status Credit(StreamId stream, uint32_t credit, DispatchNow now);
+  void Heartbeat(StreamId stream, const DeliveryKey& key, v1::Payload progress, DispatchNow now);
+  void Released(StreamId stream, const DeliveryKey& key);
+  void Draining(StreamId stream);
+  void Pong(StreamId stream, uint64_t ping, DispatchNow now);
+  void Alive(StreamId stream, DispatchNow now);   // any message arrived
+  void StreamClosed(StreamId stream, DispatchNow now);
+
+  // ---- life ----
+  // Sessions that were open before the restart: the grace begins now.
+  void Restore(const std::vector<v1::SessionChange>& sessions, DispatchNow now);
+  // Fires what is due, pings, and ends graces.
+  void Tick(DispatchNow now);
+  // Places ready tasks on free credit and sends every session's pending message. Once at the end of a loop turn.
+  void Flush(DispatchNow now);
+  // When Tick is next needed; INT64_MAX if never.
+  int64_t NextDeadlineMs() const;
+  // Says goodbye to every stream; tasks in flight go on under their sessions.
+  void Stop();
+
+  // ---- questions ----
+  LiveTask Look(const DeliveryKey& key, const v1::TaskStep& task) const;
+  // Is some task of the run in flight or held for grace (such a run is not evicted)?
+  bool InFlight(const RunId& run) const;
+  void ListWorkers(std::string_view queue, v1::ListWorkersResponse* response) const;
+  void ListQueues(v1::ListTaskQueuesResponse* response) const;
+  // False: no such queue.
+  bool DescribeQueue(std::string_view name, v1::GetTaskQueueResponse* response) const;
+  // Ready work on disk, kept by the shards, for ListQueues and Refill.
+  void SetSpilled(const std::string& queue, int64_t delta);
+  DispatchStats stats() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace flux::engine
+
+#endif  // FLUX_ENGINE_DISPATCH_DISPATCHER_H_
