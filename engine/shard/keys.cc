@@ -1,0 +1,201 @@
+#include "engine/shard/keys.h"
+
+#include <xxhash.h>
+
+namespace flux::engine::keys {
+namespace {
+
+constexpr size_t kHeadBytes = 3;  // shard and table
+constexpr size_t kRunBytes = 16;
+
+void AppendU64(std::string& out, uint64_t v) {
+  for (int shift = 56; shift >= 0; shift -= 8) out += static_cast<char>(v >> shift);
+}
+
+uint64_t ReadU64(std::string_view bytes) {
+  uint64_t v = 0;
+  for (size_t i = 0; i < 8; ++i) v = v << 8 | static_cast<uint8_t>(bytes[i]);
+  return v;
+}
+
+void AppendRun(std::string& out, const RunId& run) {
+  AppendU64(out, run.high);
+  AppendU64(out, run.low);
+}
+
+void AppendRunReversed(std::string& out, const RunId& run) {
+  AppendU64(out, ~run.high);
+  AppendU64(out, ~run.low);
+}
+
+std::string Head(store::ShardId shard, Table table) {
+  std::string out;
+  out.reserve(64);
+  out += static_cast<char>(shard >> 8);
+  out += static_cast<char>(shard);
+  out += static_cast<char>(table);
+  return out;
+}
+
+std::string WithRun(store::ShardId shard, Table table, const RunId& run) {
+  std::string out = Head(shard, table);
+  AppendRun(out, run);
+  return out;
+}
+
+void AppendId(std::string& out, std::string_view id) {
+  out += id;
+  out += '\0';
+}
+
+}  // namespace
+
+std::string PrefixEnd(std::string prefix) {
+  while (!prefix.empty() && static_cast<uint8_t>(prefix.back()) == 0xff) prefix.pop_back();
+  if (!prefix.empty()) prefix.back() = static_cast<char>(static_cast<uint8_t>(prefix.back()) + 1);
+  return prefix;
+}
+
+std::pair<std::string, std::string> TableRange(store::ShardId shard, Table table) {
+  std::string begin = Head(shard, table);
+  std::string end = PrefixEnd(begin);
+  return {std::move(begin), std::move(end)};
+}
+
+std::string Active(store::ShardId shard, const RunId& run) {
+  return WithRun(shard, Table::kActive, run);
+}
+
+std::string CurrentPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id) {
+  std::string out = Head(shard, Table::kCurrent);
+  AppendId(out, ns);
+  AppendId(out, workflow_id);
+  return out;
+}
+
+std::string Current(store::ShardId shard, std::string_view ns, std::string_view workflow_id,
+                    const RunId& run) {
+  std::string out = CurrentPrefix(shard, ns, workflow_id);
+  AppendRunReversed(out, run);
+  return out;
+}
+
+std::string Definition(std::string_view hash) {
+  return Head(0, Table::kDefinition).append(hash);
+}
+
+std::string NamePrefix(std::string_view name) {
+  std::string out = Head(0, Table::kName);
+  AppendId(out, name);
+  return out;
+}
+
+std::string Name(std::string_view name, uint64_t sequence) {
+  std::string out = NamePrefix(name);
+  AppendU64(out, ~sequence);
+  return out;
+}
+
+std::string HistoryPrefix(store::ShardId shard, const RunId& run) {
+  return WithRun(shard, Table::kHistory, run);
+}
+
+std::string History(store::ShardId shard, const RunId& run, uint64_t first_ordinal) {
+  std::string out = HistoryPrefix(shard, run);
+  AppendU64(out, first_ordinal);
+  return out;
+}
+
+std::string Session(std::string_view session_id) {
+  return Head(0, Table::kSession).append(session_id);
+}
+
+std::string Payload(store::ShardId shard, const RunId& run, uint64_t ordinal) {
+  std::string out = WithRun(shard, Table::kPayload, run);
+  AppendU64(out, ordinal);
+  return out;
+}
+
+std::string ReadyPrefix(store::ShardId shard, std::string_view queue) {
+  std::string out = Head(shard, Table::kReady);
+  AppendId(out, queue);
+  return out;
+}
+
+std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms, const RunId& run) {
+  std::string out = ReadyPrefix(shard, queue);
+  AppendU64(out, static_cast<uint64_t>(since_ms));
+  AppendRun(out, run);
+  return out;
+}
+
+std::string SnapshotPrefix(store::ShardId shard, const RunId& run, uint64_t ordinal) {
+  std::string out = WithRun(shard, Table::kSnapshot, run);
+  AppendU64(out, ordinal);
+  return out;
+}
+
+std::string Snapshot(store::ShardId shard, const RunId& run, uint64_t ordinal, uint32_t page) {
+  std::string out = SnapshotPrefix(shard, run, ordinal);
+  AppendU64(out, page);
+  return out;
+}
+
+std::string VisiblePrefix(store::ShardId shard, std::string_view ns) {
+  std::string out = Head(shard, Table::kVisible);
+  AppendId(out, ns);
+  return out;
+}
+
+std::string Visible(store::ShardId shard, std::string_view ns, int64_t start_ms, const RunId& run) {
+  std::string out = VisiblePrefix(shard, ns);
+  AppendU64(out, ~static_cast<uint64_t>(start_ms));
+  AppendRunReversed(out, run);
+  return out;
+}
+
+std::string Wake(store::ShardId shard, int64_t due_ms, const RunId& run) {
+  std::string out = Head(shard, Table::kWake);
+  AppendU64(out, static_cast<uint64_t>(due_ms));
+  AppendRun(out, run);
+  return out;
+}
+
+std::string WakeUntil(store::ShardId shard, int64_t due_ms) {
+  std::string out = Head(shard, Table::kWake);
+  AppendU64(out, static_cast<uint64_t>(due_ms));
+  return out;
+}
+
+std::string Root(store::ShardId shard, const RunId& run) {
+  return WithRun(shard, Table::kRoot, run);
+}
+
+std::optional<RunId> TrailingRun(std::string_view key) {
+  if (key.size() < kHeadBytes + kRunBytes) return std::nullopt;
+  return RunId::FromBytes(key.substr(key.size() - kRunBytes));
+}
+
+int64_t WakeDue(std::string_view key) {
+  if (key.size() < kHeadBytes + 8) return 0;
+  return static_cast<int64_t>(ReadU64(key.substr(kHeadBytes)));
+}
+
+std::optional<VisibleKey> ParseVisible(std::string_view key) {
+  if (key.size() < kHeadBytes + 1 + 8 + kRunBytes) return std::nullopt;
+  const std::string_view tail = key.substr(key.size() - 8 - kRunBytes);
+  VisibleKey out;
+  out.start_ms = static_cast<int64_t>(~ReadU64(tail));
+  out.run = {~ReadU64(tail.substr(8)), ~ReadU64(tail.substr(16))};
+  return out;
+}
+
+store::ShardId ShardOf(std::string_view ns, std::string_view workflow_id, uint32_t shards) {
+  std::string key;
+  key.reserve(ns.size() + workflow_id.size() + 1);
+  AppendId(key, ns);
+  key += workflow_id;
+  return static_cast<store::ShardId>(XXH3_64bits(key.data(), key.size()) & (shards - 1));
+}
+
+}  // namespace flux::engine::keys

@@ -1,0 +1,76 @@
+// Where everything lies among the rows: the key layout of docs/STORAGE_FORMAT.md.
+//
+// Every key begins with the shard (2 bytes, big-endian) and a table letter. Numbers are big-endian, so that bytewise
+// order is numeric order; ids are terminated by a zero byte, which validated ids cannot contain.
+#ifndef FLUX_ENGINE_SHARD_KEYS_H_
+#define FLUX_ENGINE_SHARD_KEYS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "engine/core/run_id.h"
+#include "store/store.h"
+
+namespace flux::engine::keys {
+
+enum class Table : char {
+  kActive = 'A',      // run                     → empty: a task of it may be in a worker's hands
+  kCurrent = 'C',     // ns 0 workflow_id 0 ~run → ExecutionSummary; the newest run first
+  kDefinition = 'D',  // hash (shard 0)          → StoredDefinition
+  kHistory = 'H',     // run first_ordinal       → HistoryChunk
+  kName = 'M',        // name 0 ~sequence (shard 0) → hash
+  kSession = 'N',     // session_id (shard 0)    → SessionChange
+  kPayload = 'P',     // run ordinal             → Payload
+  kReady = 'R',       // queue 0 since_ms run    → empty: tasks of an evicted run wait for workers
+  kSnapshot = 'S',    // run ordinal page        → bytes
+  kVisible = 'V',     // ns 0 ~start_ms ~run     → status byte, workflow 0 workflow_id
+  kWake = 'W',        // due_ms run              → empty: the earliest timer of a run
+  kRoot = 'X',        // run                     → RunRoot
+};
+
+// [begin, end) of a whole table of a shard.
+std::pair<std::string, std::string> TableRange(store::ShardId shard, Table table);
+// The first key after every key that begins with `prefix`.
+std::string PrefixEnd(std::string prefix);
+
+std::string Active(store::ShardId shard, const RunId& run);
+std::string CurrentPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id);
+std::string Current(store::ShardId shard, std::string_view ns, std::string_view workflow_id,
+                    const RunId& run);
+std::string Definition(std::string_view hash);
+std::string NamePrefix(std::string_view name);
+std::string Name(std::string_view name, uint64_t sequence);
+std::string HistoryPrefix(store::ShardId shard, const RunId& run);
+std::string History(store::ShardId shard, const RunId& run, uint64_t first_ordinal);
+std::string Session(std::string_view session_id);
+std::string Payload(store::ShardId shard, const RunId& run, uint64_t ordinal);
+std::string ReadyPrefix(store::ShardId shard, std::string_view queue);
+std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms, const RunId& run);
+std::string Snapshot(store::ShardId shard, const RunId& run, uint64_t ordinal, uint32_t page);
+std::string SnapshotPrefix(store::ShardId shard, const RunId& run, uint64_t ordinal);
+std::string VisiblePrefix(store::ShardId shard, std::string_view ns);
+std::string Visible(store::ShardId shard, std::string_view ns, int64_t start_ms, const RunId& run);
+std::string Wake(store::ShardId shard, int64_t due_ms, const RunId& run);
+std::string WakeUntil(store::ShardId shard, int64_t due_ms);
+std::string Root(store::ShardId shard, const RunId& run);
+
+// The run id a key of kActive, kReady, kWake or kRoot ends with.
+std::optional<RunId> TrailingRun(std::string_view key);
+// What a kWake key is due at.
+int64_t WakeDue(std::string_view key);
+// What a kVisible key says.
+struct VisibleKey {
+  int64_t start_ms = 0;
+  RunId run;
+};
+std::optional<VisibleKey> ParseVisible(std::string_view key);
+
+// The shard an execution lives in. XXH3-64 of "namespace 0 workflow_id", masked; `shards` is a power of two.
+store::ShardId ShardOf(std::string_view ns, std::string_view workflow_id, uint32_t shards);
+
+}  // namespace flux::engine::keys
+
+#endif  // FLUX_ENGINE_SHARD_KEYS_H_
