@@ -1,8 +1,9 @@
 // What the coordinator needs of a disk: a Log of commits and Rows written behind it.
 //
-// The two interfaces are deliberately so small that a distributed database can stand in their place.
-// Three implementations: store/rocks_store.h (the real one), store/memory_store.h (tests, simulation) and
-// store/faulty_store.h (wraps another and injects faults). All pass tests/store/conformance_test.cc.
+// The two interfaces are deliberately so small that a distributed database can stand in their
+// place. Three implementations: store/rocks_store.h (the real one), store/memory_store.h (tests,
+// simulation) and store/faulty_store.h (wraps another and injects faults). All pass
+// tests/store/conformance_test.cc.
 #ifndef FLUX_STORE_STORE_H_
 #define FLUX_STORE_STORE_H_
 
@@ -27,8 +28,8 @@ using Epoch = uint64_t;
 
 // Limits; each refused with ResourceExhausted or InvalidArgument naming the figure.
 inline constexpr size_t kKeyBytesMax = 1024;
-inline constexpr size_t kRowValueBytesMax = 64 * 1024;       // larger ones: chunked by the store
-inline constexpr size_t kRowBatchBytesMax = 1024 * 1024;     // of one RowBatch, without payload rows
+inline constexpr size_t kRowValueBytesMax = 64 * 1024;    // larger ones: chunked by the store
+inline constexpr size_t kRowBatchBytesMax = 1024 * 1024;  // of one RowBatch, without payload rows
 inline constexpr size_t kLogEntryBytesMax = 64 * 1024 * 1024;
 
 struct KeyValue {
@@ -39,16 +40,18 @@ struct KeyValue {
 // One shard's next commit.
 struct AppendEntry {
   ShardId shard = 0;
-  Epoch epoch = 0;          // from Claim
-  Lsn lsn = 0;              // the one this entry shall get: last + 1
-  std::string bytes;        // the store frames it with format version, nonce and checksum
-  std::vector<KeyValue> rows;  // payloads under their final keys, atomically with the entry (rule 19)
+  Epoch epoch = 0;    // from Claim
+  Lsn lsn = 0;        // the one this entry shall get: last + 1
+  std::string bytes;  // the store frames it with format version, nonce and checksum
+  std::vector<KeyValue>
+      rows;  // payloads under their final keys, atomically with the entry (rule 19)
 };
 
 enum class AppendOutcome {
   kOk,            // durable
   kFenced,        // the epoch is not the shard's current one; nothing written
-  kNotCommitted,  // certainly not written (e.g. the lsn was not last + 1, or the disk refused it before)
+  kNotCommitted,  // certainly not written (e.g. the lsn was not last + 1, or the disk refused it
+                  // before)
   kUnknown,       // may or may not be on disk: reopen, Claim, and look (rules 3 and 4)
 };
 
@@ -56,13 +59,16 @@ struct AppendResult {
   ShardId shard = 0;
   Lsn lsn = 0;
   AppendOutcome outcome = AppendOutcome::kUnknown;
-  absl::Status status;      // OK if and only if the outcome is kOk; says why otherwise
+  // The entry was framed with this. After kUnknown it is on disk if and only if a later Claim finds
+  // this lsn and nonce as the shard's last, or a higher lsn.
+  uint64_t nonce = 0;
+  absl::Status status;  // OK if and only if the outcome is kOk; says why otherwise
 };
 
 // What Claim found.
 struct ShardClaim {
-  Epoch epoch = 0;          // ours from now on; every lower one is fenced
-  Lsn first_lsn = 0;        // oldest entry still held; last_lsn + 1 if none is
+  Epoch epoch = 0;    // ours from now on; every lower one is fenced
+  Lsn first_lsn = 0;  // oldest entry still held; last_lsn + 1 if none is
   Lsn last_lsn = 0;
   uint64_t last_nonce = 0;  // of the last entry; tells whether an unknown append was ours
 };
@@ -80,14 +86,14 @@ class Log {
   // DataLoss: the shard's bookkeeping is damaged; the message says where.
   virtual absl::StatusOr<ShardClaim> Claim(ShardId shard) = 0;
 
-  // Writes all entries as one synchronous write and reports one result an entry, in order, on the store's
-  // own thread, in the order of the calls. Does not block on the disk. `done` must not call back into the store
-  // in a way that blocks. After any outcome but kOk the store is broken: every later Append answers
-  // kNotCommitted until the store is reopened (rule 3).
+  // Writes all entries as one synchronous write and reports one result an entry, in order, on the
+  // store's own thread, in the order of the calls. Does not block on the disk. `done` must not call
+  // back into the store in a way that blocks. After any outcome but kOk the store is broken: every
+  // later Append answers kNotCommitted until the store is reopened (rule 3).
   virtual void Append(std::vector<AppendEntry> entries, AppendCallback done) = 0;
 
-  // Visits entries [from, last] in order. DataLoss names shard, lsn and what is wrong with the first entry that
-  // is missing, damaged or of a newer format; entries before it have been visited.
+  // Visits entries [from, last] in order. DataLoss names shard, lsn and what is wrong with the
+  // first entry that is missing, damaged or of a newer format; entries before it have been visited.
   virtual absl::Status Read(ShardId shard, Lsn from, const EntryVisitor& visit) = 0;
 
   // Drops entries with lsn <= through. Blocks briefly (not synced: a crash may bring them back).
@@ -95,7 +101,9 @@ class Log {
   virtual absl::Status Truncate(ShardId shard, Epoch epoch, Lsn through) = 0;
 };
 
-// A set of row changes of one shard, applied atomically, in order after the shard's earlier batches.
+// A set of row changes of one shard, applied atomically, in order after the shard's earlier
+// batches. Within a batch the ranges are deleted first, then the single keys, then the puts are
+// made.
 struct RowBatch {
   ShardId shard = 0;
   Epoch epoch = 0;
@@ -113,9 +121,10 @@ class Rows {
 
   virtual ~Rows() = default;
 
-  // Queues the batches; `done` is called on the store's own thread once all are applied, in the order of the
-  // calls. Not synced by itself: rows become durable no later than the next Append or Truncate does, in order with
-  // them. FailedPrecondition: fenced. A failure breaks the store as in Log::Append.
+  // Queues the batches; `done` is called on the store's own thread once all are applied, in the
+  // order of the calls. Not synced by itself: rows become durable no later than the next Append or
+  // Truncate does, in order with them. FailedPrecondition: fenced. A failure breaks the store as in
+  // Log::Append.
   virtual void Write(std::vector<RowBatch> batches, WriteCallback done) = 0;
 
   // As Write, and durable when it returns. Blocks. For definitions and bookkeeping.
@@ -124,13 +133,14 @@ class Rows {
   virtual absl::StatusOr<std::optional<std::string>> Get(std::string_view key) = 0;
 
   // Visits keys in [begin, end) ascending, from one consistent view.
-  virtual absl::Status Scan(std::string_view begin, std::string_view end, const RowVisitor& visit) = 0;
+  virtual absl::Status Scan(std::string_view begin, std::string_view end,
+                            const RowVisitor& visit) = 0;
 };
 
 struct StoreStats {
   uint64_t bytes_on_disk = 0;
-  uint64_t bytes_free = 0;       // of the file system
-  uint64_t appends = 0;          // synchronous writes so far
+  uint64_t bytes_free = 0;  // of the file system
+  uint64_t appends = 0;     // synchronous writes so far
   uint64_t appended_bytes = 0;
   uint64_t entries_dropped_at_open = 0;  // unacknowledged torn tail, see OpenNotes()
 };
@@ -146,7 +156,8 @@ class Store {
   // Raised by restoring a backup; part of every fencing token.
   virtual uint32_t incarnation() const = 0;
   virtual StoreStats Stats() = 0;
-  // What the operator should know of how it was opened (e.g. a torn tail that was dropped), a line each.
+  // What the operator should know of how it was opened (e.g. a torn tail that was dropped), a line
+  // each.
   virtual std::vector<std::string> OpenNotes() const = 0;
   // True while free space is below the reserve: starts and events are to be refused (rule 15).
   virtual bool BelowReserve() = 0;
