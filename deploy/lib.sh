@@ -3,6 +3,7 @@
 
 set -euo pipefail
 export LC_ALL=C.UTF-8
+SECONDS=0
 
 FLUX_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$FLUX_ROOT"
