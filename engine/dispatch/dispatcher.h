@@ -1,19 +1,20 @@
 // Matches tasks that are ready with workers that have credit, and watches over what is handed out.
 //
-// One Dispatcher serves every shard of a loop thread; all calls are made on that thread, with the loop's clocks
-// passed in, and everything it wants done goes through DispatchHost, which must not call back into the Dispatcher from
-// within a callback (it queues). It keeps nothing durable: after a restart it is rebuilt by Restore, the
-// sessions' hellos and the shards' offers.
+// One Dispatcher serves every shard of a loop thread; all calls are made on that thread, with the
+// loop's clocks passed in, and everything it wants done goes through DispatchHost, which must not
+// call back into the Dispatcher from within a callback (it queues). It keeps nothing durable: after
+// a restart it is rebuilt by Restore, the sessions' hellos and the shards' offers.
 //
-// Whatever a callback sends leaves once the batch being built is durable (rule 2), so a task may be placed in the same
-// turn that scheduled it.
+// Whatever a callback sends leaves once the batch being built is durable (rule 2), so a task may be
+// placed in the same turn that scheduled it.
 //
-// Limits: `ready_per_queue_max` offers are held a queue; an offer above it answers kSpilled: the shard then keeps it
-// on disk alone and gives it again when Refill asks.
+// Limits: `ready_per_queue_max` offers are held a queue; an offer above it answers kSpilled: the
+// shard then keeps it on disk alone and gives it again when Refill asks.
 #ifndef FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 #define FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,7 +30,7 @@
 
 namespace flux::engine {
 
-using StreamId = uint64_t;   // one connection of a worker; never reused within a process
+using StreamId = uint64_t;  // one connection of a worker; never reused within a process
 
 // One delivery of one task of one run.
 struct DeliveryKey {
@@ -39,8 +40,9 @@ struct DeliveryKey {
   auto operator<=>(const DeliveryKey&) const = default;
 };
 
-// Now, twice: deadlines of attempts and sessions run on the monotonic clock (rule 13), people read the wall clock.
-// `monotonic_ms` has had every observed stall of our own loop subtracted by the caller.
+// Now, twice: deadlines of attempts and sessions run on the monotonic clock (rule 13), people read
+// the wall clock. `monotonic_ms` has had every observed stall of our own loop subtracted by the
+// caller.
 struct DispatchNow {
   int64_t monotonic_ms = 0;
   int64_t wall_ms = 0;
@@ -49,44 +51,60 @@ struct DispatchNow {
 class DispatchHost {
  public:
   virtual ~DispatchHost() = default;
-  // Fills `task` wholly, token included. False: no longer wanted (or its inputs cannot be sent, which the host deals
-  // with); the delivery is forgotten.
+  // Fills `task` wholly, token included. False: no longer wanted (or its inputs cannot be sent,
+  // which the host deals with); the delivery is forgotten.
   virtual bool BuildTask(const DeliveryKey& key, v1::Task* task) = 0;
   // Sends to a stream once the current batch is durable.
   virtual void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) = 0;
-  // Ends the stream after what was sent (e.g. a protocol error, a newer stream of the same session).
+  // Ends the stream after what was sent (e.g. a protocol error, a newer stream of the same
+  // session).
   virtual void Close(StreamId stream, absl::Status why) = 0;
   // Commands for the core.
   virtual void EndAttempt(const DeliveryKey& key, AttemptEnd reason, const v1::Payload& progress,
                           const std::string& worker_id) = 0;
   virtual void Redeliver(const DeliveryKey& key, const std::string& reason) = 0;
-  // Is this claimed delivery still the step's current one? The host loads the execution if need be and answers through
-  // Dispatcher::ClaimChecked later.
+  // Is this claimed delivery still the step's current one? The host loads the execution if need be
+  // and answers through Dispatcher::ClaimChecked later. If it is current, the host offers it first
+  // (even if it did before and was answered kSpilled): a claim learns its timeouts from its offer.
   virtual void CheckClaim(const DeliveryKey& key) = 0;
-  // Makes the session durable with the batch being built.
+  // Makes the session durable with the batch being built, and not before the EndAttempt and
+  // Redeliver calls made so far: a restart in between must still find a closed session listed.
   virtual void RecordSession(v1::SessionChange change) = 0;
   // The queue's memory has run low while work of it lies on disk: offer up to `count` again.
   virtual void Refill(const std::string& queue, size_t count) = 0;
 };
 
+// Of one queue; 0 means no limit. After a restart a limited queue hands nothing out before the
+// grace has ended.
+struct QueueLimits {
+  uint32_t concurrency_max = 0;  // tasks in flight
+  uint64_t rate_permille_per_s =
+      0;               // hand-outs: thousandths of a task a second (1'000: one task a second)
+  uint32_t burst = 0;  // hand-outs at once after a quiet time; 0: one second's worth, at least 1
+  uint32_t per_key_concurrency = 0;  // tasks in flight of one limit key
+};
+
 struct DispatchOptions {
   absl::Duration session_grace = absl::Seconds(10);
-  absl::Duration ping_interval = absl::Seconds(5);    // a session silent for three of them is away
+  absl::Duration ping_interval = absl::Seconds(5);  // a session silent for three of them is away
   size_t ready_per_queue_max = 20'000;
   size_t refill_below = 5'000;
   size_t tasks_per_message_max = 1'000;
-  size_t message_bytes_max = 4 * 1024 * 1024;         // soft: a message is cut after the task that passes it
+  size_t message_bytes_max =
+      4 * 1024 * 1024;  // soft: a message is cut after the task that passes it
   size_t progress_bytes_max = 64 * 1024;
   size_t sessions_max = 10'000;
-  uint32_t credit_max = 100'000;                      // of a session
+  uint32_t credit_max = 100'000;  // of a session
   std::string version;
   uint64_t payload_bytes_max = 4 * 1024 * 1024;
   uint32_t incarnation = 1;
+  std::map<std::string, QueueLimits> queue_limits;  // by queue name
 };
 
 struct DispatchStats {
   uint64_t ready = 0, running = 0, held_for_grace = 0, sessions = 0;
-  uint64_t handed_out = 0, heartbeats = 0, expired = 0, lost = 0, claims_kept = 0, claims_refused = 0;
+  uint64_t handed_out = 0, heartbeats = 0, expired = 0, lost = 0, claims_kept = 0,
+           claims_refused = 0;
 };
 
 enum class OfferOutcome { kTaken, kSpilled };
@@ -97,22 +115,30 @@ class Dispatcher {
   ~Dispatcher();
 
   // ---- from the shards ----
-  // A step became scheduled. `maybe_delivered`: it was scheduled before a restart, by a process that may have handed it
-  // out; it is held until the restart's grace ends, unless no session that could have had it is listed.
-  OfferOutcome Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered, DispatchNow now);
+  // A step became scheduled. `maybe_delivered`: it was scheduled before a restart, by a process
+  // that may have handed it out; it is held until the restart's grace ends, unless no session that
+  // could have had it is listed. A delivery already known is not taken twice; one that a session
+  // claims is bound to it, whatever the queue holds. One that may have been delivered to a session
+  // that is back without it, or given up, is answered by Redeliver. `limit_key`: what
+  // task->limit_key_pointer() yields, for QueueLimits::per_key_concurrency; empty: none. `offer` is
+  // not referred to afterwards.
+  OfferOutcome Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered,
+                     DispatchNow now, std::string_view limit_key = {});
   // Wanted no more (completed otherwise, cancelled, closed): unqueued, or its worker told to stop.
   void Withdraw(const DeliveryKey& key, std::string_view reason);
   void WithdrawRun(const RunId& run, std::string_view reason);
   void ClaimChecked(const DeliveryKey& key, bool current);
-  // A result of this delivery came: frees its slot and deadlines. True if it was in flight on that stream's session.
-  // (The core alone decides whether it counts.)
+  // A result of this delivery came: frees its slot and deadlines, and unqueues it if it was not
+  // handed out at all. True if it was in flight on that stream's session. The core alone decides
+  // whether the result counts; if it refuses one of a delivery that stays current, the host offers
+  // that again.
   bool ResultArrived(StreamId stream, const DeliveryKey& key, bool failed);
   // The answer to a result; batched with whatever else goes to that stream.
   void Ack(StreamId stream, v1::ResultAck ack);
 
   // ---- from the streams ----
-  // First message of a stream. Not OK: the stream is to be closed with it (InvalidArgument: ids, no tasks, slots of 0;
-  // ResourceExhausted: too many sessions).
+  // First message of a stream. Not OK: the stream is to be closed with it (InvalidArgument: ids, no
+  // tasks, slots of 0; ResourceExhausted: too many sessions).
   absl::Status Hello(StreamId stream, const std::string& peer, const v1::WorkerHello& hello,
                      DispatchNow now);
   absl::Status Credit(StreamId stream, uint32_t credit, DispatchNow now);
@@ -120,7 +146,7 @@ class Dispatcher {
   void Released(StreamId stream, const DeliveryKey& key);
   void Draining(StreamId stream);
   void Pong(StreamId stream, uint64_t ping, DispatchNow now);
-  void Alive(StreamId stream, DispatchNow now);   // any message arrived
+  void Alive(StreamId stream, DispatchNow now);  // any message arrived
   void StreamClosed(StreamId stream, DispatchNow now);
 
   // ---- life ----
@@ -128,7 +154,8 @@ class Dispatcher {
   void Restore(const std::vector<v1::SessionChange>& sessions, DispatchNow now);
   // Fires what is due, pings, and ends graces.
   void Tick(DispatchNow now);
-  // Places ready tasks on free credit and sends every session's pending message. Once at the end of a loop turn.
+  // Places ready tasks on free credit and sends every session's pending message. Once at the end of
+  // a loop turn.
   void Flush(DispatchNow now);
   // When Tick is next needed; INT64_MAX if never.
   int64_t NextDeadlineMs() const;
