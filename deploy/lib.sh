@@ -84,7 +84,7 @@ install_buf() {
     [ "$try" -lt 3 ] || {
       tail -n 10 "$log" >&2
       die "npm could not install @bufbuild/buf@$BUF_VERSION" \
-        "the whole output is in $log; check npm's registry and proxy settings (npm config list), then run this again"
+        "the whole output is in $log; check npm's registry and proxy (npm config list), then run this again"
     }
     note "npm failed, trying again ($try of 3)"
   done

@@ -17,7 +17,8 @@ def main():
     program = re.sub(r'\A(//[^\n]*\n)+\n?', '', hello)
     if program not in blocks:
         findings.append('no ```cpp block of README.md is examples/hello/hello.cc; copy the program there')
-    for target in re.findall(r'\]\((?!https?://|#)([^)#]+)', readme):
+    prose = re.sub(r'```.*?```', '', readme, flags=re.DOTALL)
+    for target in re.findall(r'\]\((?!https?://|#)([^)#]+)', prose):
         if not (ROOT / target).exists():
             findings.append(f'README.md links to {target}, which is not there')
     for command in re.findall(r'^(deploy/\w+)', readme, re.MULTILINE):
