@@ -1,0 +1,282 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <csignal>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/fluxctl/commands.h"
+#include "client/fluxctl/live.h"
+#include "client/fluxctl/view.h"
+#include "proto/bridge.h"
+
+namespace flux::ctl {
+namespace {
+
+// A silent stream may be one whose other end is gone without a word, so it is renewed after this
+// long.
+constexpr absl::Duration kStreamMax = absl::Seconds(60);
+constexpr absl::Duration kRedrawEvery = absl::Milliseconds(200);
+constexpr absl::Duration kReconnectAfterMin = absl::Milliseconds(100);
+constexpr absl::Duration kReconnectAfterMax = absl::Seconds(2);
+constexpr std::size_t kRowsDefault = 24;
+constexpr std::size_t kColumnsDefault = 80;
+
+// A signal handler has no other place to leave its word.
+volatile std::sig_atomic_t g_interrupted = 0;
+
+// While alive, SIGINT and SIGTERM only set the flag, so that the cursor can be given back.
+class InterruptGuard {
+ public:
+  InterruptGuard() {
+    struct sigaction action {};
+    action.sa_handler = [](int signal) { g_interrupted = signal; };
+    sigaction(SIGINT, &action, &old_interrupt_);
+    sigaction(SIGTERM, &action, &old_terminate_);
+  }
+  ~InterruptGuard() {
+    sigaction(SIGINT, &old_interrupt_, nullptr);
+    sigaction(SIGTERM, &old_terminate_, nullptr);
+  }
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+ private:
+  struct sigaction old_interrupt_ {};
+  struct sigaction old_terminate_ {};
+};
+
+// What the reader of a stream has for the one who draws.
+struct Event {
+  std::optional<v1::WatchExecutionResponse> response;
+  std::optional<grpc::Status> end;
+};
+
+class Mailbox {
+ public:
+  void Push(Event event) {
+    {
+      const std::lock_guard lock(mutex_);
+      events_.push_back(std::move(event));
+    }
+    arrived_.notify_one();
+  }
+
+  // Waits at most `timeout` (which may be infinite).
+  std::optional<Event> Pop(absl::Duration timeout) {
+    std::unique_lock lock(mutex_);
+    const auto ready = [this] { return !events_.empty(); };
+    if (timeout == absl::InfiniteDuration()) {
+      arrived_.wait(lock, ready);
+    } else if (!arrived_.wait_for(lock, absl::ToChronoNanoseconds(timeout), ready)) {
+      return std::nullopt;
+    }
+    Event event = std::move(events_.front());
+    events_.pop_front();
+    return event;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::deque<Event> events_;
+};
+
+// One WatchExecution call and the thread that reads it. The destructor cancels the call and joins.
+class Stream {
+ public:
+  Stream(v1::WorkflowService::Stub& stub, const v1::ExecutionRef& ref, absl::Time deadline,
+         Mailbox& mailbox) {
+    context_.set_deadline(ToDeadline(deadline));
+    v1::WatchExecutionRequest request;
+    *request.mutable_execution() = ref;
+    reader_ = stub.WatchExecution(&context_, request);
+    thread_ = std::thread([this, &mailbox] {
+      v1::WatchExecutionResponse response;
+      while (reader_->Read(&response)) mailbox.Push({.response = std::move(response), .end = {}});
+      mailbox.Push({.response = {}, .end = reader_->Finish()});
+    });
+  }
+  ~Stream() {
+    context_.TryCancel();
+    thread_.join();
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::WatchExecutionResponse>> reader_;
+  std::thread thread_;
+};
+
+// Where the watcher's picture goes: a live block, plain lines, JSON lines, or nowhere.
+class Viewer {
+ public:
+  Viewer(Context& context, WatchTo to)
+      : context_(context), to_(to), fd_(to == WatchTo::kErr ? STDERR_FILENO : STDOUT_FILENO) {
+    theme_ = to == WatchTo::kErr ? context.console.err_theme() : context.console.out_theme();
+    // Without cursor movement a live view is a mess: TERM=dumb has plain lines.
+    const char* term = std::getenv("TERM");
+    const bool moves = term != nullptr && *term != '\0' && std::string_view(term) != "dumb";
+    if ((to == WatchTo::kErr || to == WatchTo::kOut) && theme_.terminal && moves) {
+      guard_.emplace();
+      screen_ = std::make_unique<Screen>([this](const std::string& text) { Write(text); });
+    }
+  }
+
+  bool live() const { return screen_ != nullptr; }
+
+  void Show(Progress& progress, const v1::WatchExecutionResponse& response) {
+    const std::vector<std::string> lines = progress.Update(response, absl::Now());
+    if (to_ == WatchTo::kOutJsonLines) {
+      context_.Print(ToJson(response));
+      context_.console.FlushOut();
+    } else if (live()) {
+      Redraw(progress);
+    } else if (to_ != WatchTo::kNowhere) {
+      for (const std::string& line : lines) Write(absl::StrCat(line, "\n"));
+    }
+  }
+
+  void Redraw(const Progress& progress) {
+    if (!live() || !progress.started()) return;
+    const Console::Size size = Console::SizeOf(fd_);
+    // The last column stays free: writing into it would make some terminals wrap.
+    theme_.columns =
+        std::max<std::size_t>(size.columns == 0 ? kColumnsDefault : size.columns, 2) - 1;
+    const std::size_t rows =
+        std::max<std::size_t>(size.rows == 0 ? kRowsDefault : size.rows, 2) - 1;
+    screen_->Draw(progress.View(theme_, rows, absl::Now()), theme_.columns + 1);
+  }
+
+  void Note(std::string_view text) {
+    if (live()) screen_->Erase();
+    context_.console.Note(text);
+  }
+
+  void Close() {
+    if (live()) screen_->Release();
+  }
+
+ private:
+  void Write(const std::string& text) {
+    if (fd_ == STDERR_FILENO) {
+      context_.console.Err(text);
+    } else {
+      context_.console.Out(text);
+      context_.console.FlushOut();
+    }
+  }
+
+  Context& context_;
+  const WatchTo to_;
+  const int fd_;
+  Theme theme_;
+  std::optional<InterruptGuard> guard_;
+  std::unique_ptr<Screen> screen_;
+};
+
+}  // namespace
+
+absl::StatusOr<v1::WatchExecutionResponse> Follow(Context& context, v1::ExecutionRef ref,
+                                                  WatchTo to) {
+  Connection& connection = context.connection;
+  const absl::Time deadline = connection.deadline();
+  Viewer viewer(context, to);
+  Progress progress;
+  absl::Duration pause = kReconnectAfterMin;
+  bool lost = false;
+  g_interrupted = 0;
+
+  // Waits for the reader, drawing meanwhile; nothing comes back if the time is over or a person
+  // interrupts.
+  const auto wait = [&](Mailbox& mailbox, absl::Time until) -> std::optional<Event> {
+    while (g_interrupted == 0) {
+      absl::Duration left = until - absl::Now();
+      if (left <= absl::ZeroDuration()) return std::nullopt;
+      if (viewer.live()) left = std::min(left, kRedrawEvery);
+      if (std::optional<Event> event = mailbox.Pop(left)) return event;
+      viewer.Redraw(progress);
+    }
+    return std::nullopt;
+  };
+
+  while (true) {
+    grpc::Status end;
+    bool answered = false;
+    {
+      Mailbox mailbox;
+      Stream stream(connection.workflows(), ref, std::min(deadline, absl::Now() + kStreamMax),
+                    mailbox);
+      while (true) {
+        // The stream has a deadline and says so itself; waiting without one cannot hang.
+        std::optional<Event> event = wait(mailbox, absl::InfiniteFuture());
+        if (!event.has_value()) break;
+        if (event->end.has_value()) {
+          end = *event->end;
+          break;
+        }
+        answered = true;
+        if (lost) viewer.Note(absl::StrCat("connected to ", connection.address(), " again"));
+        lost = false;
+        pause = kReconnectAfterMin;
+        connection.set_reached();
+        progress.set_connected(true);
+        viewer.Show(progress, *event->response);
+        // A later execution of the same workflow id is not the one that was asked for.
+        ref.set_run_id(event->response->info().run_id());
+        if (event->response->closed()) {
+          viewer.Close();
+          return std::move(*event->response);
+        }
+      }
+    }
+    if (g_interrupted != 0) {
+      viewer.Close();
+      context.console.Note(absl::StrCat("stopped watching; ", ref.workflow_id(),
+                                        " goes on (fluxctl workflow watch ", ref.workflow_id(),
+                                        " returns to it)"));
+      return absl::CancelledError("interrupted");
+    }
+    const bool expired = absl::Now() >= deadline;
+    // Every stream begins with the present state, so one that said nothing until its end has nobody
+    // behind it.
+    const bool renewed = end.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+    if (!expired && renewed && answered) continue;
+    if (expired) {
+      viewer.Close();
+      return WithHint(
+          absl::DeadlineExceededError(absl::StrCat(
+              ref.workflow_id(), progress.started() ? " is still " : " has not answered",
+              progress.started() ? StatusName(progress.last().info().status()) : std::string(),
+              " at the end of --timeout", lost ? ", and fluxd is not to be reached" : "")),
+          absl::StrCat("it goes on; 'fluxctl workflow watch ", ref.workflow_id(),
+                       "' returns to it"));
+    }
+    // A stream that ends well before the execution has closed is a server on its way out.
+    if (!(end.ok() || renewed || Connection::IsLostConnection(end)) || !connection.reached()) {
+      viewer.Close();
+      return connection.ToStatus(
+          end.ok() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the stream ended early") : end);
+    }
+    if (!lost) {
+      viewer.Note(absl::StrCat("lost the connection to ", connection.address(), "; trying again"));
+      lost = true;
+      progress.set_connected(false);
+    }
+    Mailbox nothing;
+    wait(nothing, std::min(deadline, absl::Now() + pause));
+    pause = std::min(pause * 2, kReconnectAfterMax);
+  }
+}
+
+}  // namespace flux::ctl
