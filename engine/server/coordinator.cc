@@ -1,0 +1,166 @@
+#include "engine/server/coordinator.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/server/runtime.h"
+#include "engine/server/services.h"
+#include "engine/server/worker_service.h"
+#include "proto/bridge.h"
+#include "store/rocks_store.h"
+
+namespace flux::server {
+namespace {
+
+// A message may carry many payloads; its parts have their own, smaller limits.
+constexpr int kMessageBytesMax = 64 * 1024 * 1024;
+constexpr int kReadThreads = 2;
+
+void LogLine(int level, const std::string& text) {
+  static constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::debug, spdlog::level::info,
+                                                          spdlog::level::warn, spdlog::level::err};
+  spdlog::log(kLevels[level], "{}", text);
+}
+
+// Between the engine and the worker streams: each only knows the other's interface.
+class Exchange final : public WorkerStreamSink, public engine::WorkerOutput {
+ public:
+  void Connect(engine::Engine* engine, WorkerService* service) {
+    engine_ = engine;
+    service_ = service;
+    engine->set_resume([service] { service->ResumeAll(); });
+  }
+  void OnOpen(StreamId stream, std::string peer) override {
+    engine_->OnWorkerOpen(stream, std::move(peer));
+  }
+  bool OnMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message) override {
+    return engine_->OnWorkerMessage(stream, std::move(message));
+  }
+  void OnClosed(StreamId stream) override { engine_->OnWorkerClosed(stream); }
+  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override {
+    service_->Send(stream, std::move(message));
+  }
+  void Close(StreamId stream, absl::Status why) override { service_->Close(stream, std::move(why)); }
+
+ private:
+  engine::Engine* engine_ = nullptr;
+  WorkerService* service_ = nullptr;
+};
+
+class CoordinatorImpl final : public Coordinator {
+ public:
+  absl::Status Open(const Config& config, std::function<void(absl::Status)> on_fatal);
+  ~CoordinatorImpl() override {
+    if (server_ != nullptr) Shutdown();
+  }
+  int port() const override { return port_; }
+  bool Shutdown() override;
+
+ private:
+  absl::Duration drain_timeout_;
+  SystemClock clock_;
+  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<ThreadPool> pool_;
+  Exchange exchange_;
+  std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<EngineThread> thread_;
+  std::unique_ptr<WorkerService> workers_;
+  std::unique_ptr<WorkflowServiceImpl> workflows_;
+  std::unique_ptr<AdminServiceImpl> admin_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+absl::Status CoordinatorImpl::Open(const Config& config,
+                                   std::function<void(absl::Status)> on_fatal) {
+  drain_timeout_ = config.drain_timeout;
+  store::RocksOptions options;
+  options.path = config.data;
+  options.shards = config.shards;
+  options.reserve_bytes = config.reserve_bytes;
+  options.ballast_bytes = config.ballast_bytes;
+  options.log = [](const std::string& line) { spdlog::warn("store: {}", line); };
+  FLUX_ASSIGN_OR_RETURN(store_, store::RocksStore::Open(options));
+  for (const std::string& note : store_->OpenNotes()) spdlog::warn("{}", note);
+
+  pool_ = std::make_unique<ThreadPool>(kReadThreads);
+  engine::Engine::Environment environment;
+  environment.store = store_.get();
+  environment.clock = &clock_;
+  environment.background = pool_.get();
+  environment.workers = &exchange_;
+  environment.random = [generator = std::make_shared<std::mt19937_64>(
+                            (static_cast<uint64_t>(std::random_device{}()) << 32) ^
+                            std::random_device{}())] { return (*generator)(); };
+  environment.on_fatal = std::move(on_fatal);
+  environment.log = LogLine;
+  engine::EngineOptions engine_options = config.engine;
+  engine_options.data_directory = config.data;
+  engine_options.version = FLUX_VERSION;
+  FLUX_ASSIGN_OR_RETURN(engine_, engine::Engine::Open(std::move(engine_options), environment));
+
+  workers_ = std::make_unique<WorkerService>(&exchange_);
+  exchange_.Connect(engine_.get(), workers_.get());
+  workflows_ = std::make_unique<WorkflowServiceImpl>(engine_.get(), pool_.get());
+  admin_ = std::make_unique<AdminServiceImpl>(engine_.get());
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+  builder.SetMaxSendMessageSize(kMessageBytesMax);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddListeningPort(config.listen, grpc::InsecureServerCredentials(), &port_);
+  builder.RegisterService(workers_.get());
+  builder.RegisterService(workflows_.get());
+  builder.RegisterService(admin_.get());
+  thread_ = std::make_unique<EngineThread>(engine_.get());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port_ == 0) {
+    if (server_ != nullptr) server_->Shutdown();
+    server_ = nullptr;
+    return absl::UnavailableError(absl::StrCat(
+        "cannot listen on ", config.listen,
+        ": the address is in use or not one of this machine (choose another with --listen)"));
+  }
+  server_->GetHealthCheckService()->SetServingStatus(true);
+  return absl::OkStatus();
+}
+
+bool CoordinatorImpl::Shutdown() {
+  if (server_ == nullptr) return true;
+  server_->GetHealthCheckService()->SetServingStatus(false);
+  engine_->BeginShutdown();
+  workflows_->Shutdown();
+  // The goodbyes go out with the loop's next turn; the streams end after what was sent to them.
+  const bool drained = thread_->Drain(drain_timeout_);
+  workers_->Shutdown(absl::UnavailableError("the coordinator is shutting down; reconnect"));
+  workers_->WaitUntilIdle(drain_timeout_);
+  server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  server_->Wait();
+  server_ = nullptr;
+  pool_ = nullptr;  // jobs under way finish; their answers find the inbox of a loop that has ended
+  return drained;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(
+    const Config& config, std::function<void(absl::Status)> on_fatal) {
+  auto coordinator = std::make_unique<CoordinatorImpl>();
+  FLUX_RETURN_IF_ERROR(coordinator->Open(config, std::move(on_fatal)));
+  return std::unique_ptr<Coordinator>(std::move(coordinator));
+}
+
+}  // namespace flux::server

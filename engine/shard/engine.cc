@@ -1,0 +1,250 @@
+// The loop: what a turn does, how commits leave and come back, and what stops everything.
+#include "engine/shard/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/bridge.h"
+
+namespace flux::engine {
+namespace {
+
+// Waits and turns longer than expected by more than this are stalls of ours, not silence of the workers (rule 13).
+constexpr int64_t kStallSlackMs = 100;
+// The longest the loop sleeps when nothing is due.
+constexpr int64_t kIdleWaitMs = 1000;
+constexpr int64_t kHousekeepingMs = 20;
+
+}  // namespace
+
+Engine::Engine(EngineOptions options, Environment environment)
+    : options_(std::move(options)), env_(std::move(environment)) {}
+
+Engine::~Engine() = default;
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(EngineOptions options,
+                                                     Environment environment) {
+  auto engine = std::unique_ptr<Engine>(new Engine(std::move(options), std::move(environment)));
+  FLUX_RETURN_IF_ERROR(engine->Recover());
+  return engine;
+}
+
+void Engine::Log(int level, const std::string& text) const {
+  if (env_.log) env_.log(level, text);
+}
+
+DispatchNow Engine::Now() const {
+  return {env_.clock->MonotonicMs() - stalled_ms_, env_.clock->WallMs()};
+}
+
+int64_t Engine::DecisionMs() {
+  last_wall_ms_ = std::max(last_wall_ms_, env_.clock->WallMs());
+  return env_.clock->WallMs();
+}
+
+bool Engine::ShardOfRun(const RunId& run, store::ShardId* shard) const {
+  *shard = static_cast<store::ShardId>(run.low & 0xffff);
+  return *shard < shards_.size();
+}
+
+Engine::Shard& Engine::Activate(store::ShardId id) {
+  Shard& shard = shards_[id];
+  if (!shard.active) {
+    shard.active = true;
+    active_shards_.push_back(id);
+  }
+  return shard;
+}
+
+void Engine::ObserveStall() {
+  const int64_t now = env_.clock->MonotonicMs();
+  if (last_turn_end_ms_ != 0) {
+    const int64_t over = now - std::max(planned_wake_ms_, last_turn_end_ms_) - kStallSlackMs;
+    if (over > 0) {
+      stalled_ms_ += over;
+      ++counters_.stalls;
+      if (over > 1000) {
+        Log(2, absl::StrCat("the loop was held up for ", over, " ms; deadlines are extended by that"));
+      }
+    }
+  }
+  last_turn_end_ms_ = now;  // replaced at the end of the turn
+}
+
+void Engine::RunDeferred() {
+  while (!deferred_.empty()) {
+    std::vector<absl::AnyInvocable<void()>> jobs;
+    jobs.swap(deferred_);
+    for (auto& job : jobs) job();
+  }
+}
+
+void Engine::Turn() {
+  if (fatal_) return;
+  ObserveStall();
+  ++counters_.turns;
+  const int64_t began_ms = last_turn_end_ms_;
+
+  // What arrived before any deadline fires (rule 13).
+  inbox_.Drain(&jobs_);
+  for (Inbox::Job& job : jobs_) {
+    job();
+    if (fatal_) return;
+  }
+  jobs_.clear();
+  if (streams_paused_.load(std::memory_order_relaxed) && inbox_.size() < options_.inbox_max / 2) {
+    streams_paused_.store(false, std::memory_order_relaxed);
+    if (resume_) resume_();
+  }
+  RunDeferred();
+  FireTimersDue();
+  dispatcher_->Tick(Now());
+  RunDeferred();
+  if (!waiter_deadlines_.empty()) ExpireWaiters();
+  PumpLoads();
+  if (began_ms - last_housekeeping_ms_ >= kHousekeepingMs) {
+    last_housekeeping_ms_ = began_ms;
+    Housekeep();
+  }
+  dispatcher_->Flush(Now());
+  while (!deferred_.empty()) {
+    RunDeferred();
+    dispatcher_->Flush(Now());
+  }
+  BuildFlushes();
+  Submit();
+
+  const int64_t end = env_.clock->MonotonicMs();
+  if (end - began_ms > 2 * kStallSlackMs) stalled_ms_ += end - began_ms - kStallSlackMs;
+  last_turn_end_ms_ = end;
+  planned_wake_ms_ = end;
+}
+
+int64_t Engine::NextDeadlineMs() const {
+  const int64_t now = env_.clock->MonotonicMs();
+  int64_t next = now + kIdleWaitMs;
+  if (const int64_t deadline = dispatcher_->NextDeadlineMs(); deadline != INT64_MAX) {
+    next = std::min(next, deadline + stalled_ms_);
+  }
+  if (!timers_.empty()) {
+    next = std::min(next, now + std::max<int64_t>(0, timers_.begin()->first - env_.clock->WallMs()));
+  }
+  if (!waiter_deadlines_.empty()) next = std::min(next, waiter_deadlines_.begin()->first);
+  if (!flush_queue_.empty() || !lru_.empty()) {
+    next = std::min(next, last_housekeeping_ms_ + kHousekeepingMs * (flush_queue_.empty() ? 10 : 1));
+  }
+  next = std::max(next, now);
+  planned_wake_ms_ = next;
+  return next;
+}
+
+bool Engine::Quiet() const {
+  return !commit_in_flight_ && flushes_in_flight_ == 0 && outputs_.empty() &&
+         active_shards_.empty() && inbox_.size() == 0;
+}
+
+void Engine::BeginShutdown() {
+  Post([this] {
+    shutting_down_ = true;
+    dispatcher_->Stop();
+    // Rows written now are rows not replayed at the next start.
+    for (auto& [run, slot] : slots_) {
+      if (slot->execution && slot->first_unflushed_lsn != 0) QueueFlush(*slot, false);
+    }
+    last_flush_ms_ = 0;
+  });
+}
+
+void Engine::Submit() {
+  if (commit_in_flight_ || fatal_) return;
+  if (active_shards_.empty()) {
+    if (!outputs_.empty()) Release(std::exchange(outputs_, {}));
+    return;
+  }
+  std::vector<store::AppendEntry> entries;
+  entries.reserve(active_shards_.size());
+  for (store::ShardId id : active_shards_) {
+    Shard& shard = shards_[id];
+    shard.active = false;
+    store::AppendEntry& entry = entries.emplace_back();
+    entry.shard = id;
+    entry.epoch = shard.epoch;
+    entry.lsn = shard.next_lsn++;
+    uint64_t bytes = shard.batch.size();
+    for (const store::KeyValue& row : shard.rows) bytes += row.key.size() + row.value.size();
+    shard.sizes.emplace_back(entry.lsn, bytes);
+    tail_bytes_ += bytes;
+    counters_.commit_bytes += bytes;
+    entry.bytes = shard.batch.Take();
+    entry.rows = std::exchange(shard.rows, {});
+  }
+  active_shards_.clear();
+  ++counters_.commits;
+  commit_in_flight_ = true;
+  in_flight_outputs_ = std::exchange(outputs_, {});
+  env_.store->log().Append(std::move(entries), [this](std::vector<store::AppendResult> results) {
+    Post([this, results = std::move(results)] { Committed(results); });
+  });
+}
+
+void Engine::Committed(const std::vector<store::AppendResult>& results) {
+  commit_in_flight_ = false;
+  for (const store::AppendResult& result : results) {
+    if (result.outcome != store::AppendOutcome::kOk) {
+      // Rule 3: memory is ahead of a log that did not take it. Nothing may leave any more.
+      Fatal(result.status);
+      return;
+    }
+    shards_[result.shard].durable_lsn = result.lsn;
+  }
+  Release(std::exchange(in_flight_outputs_, {}));
+}
+
+void Engine::Release(Outputs outputs) {
+  for (auto& [stream, message] : outputs.messages) env_.workers->Send(stream, std::move(message));
+  for (auto& [stream, why] : outputs.closes) env_.workers->Close(stream, why);
+  for (auto& reply : outputs.replies) reply();
+  for (Flush& flush : outputs.flushes) {
+    ++flushes_in_flight_;
+    for (const store::RowBatch& batch : flush.batches) {
+      for (const store::KeyValue& put : batch.puts) {
+        counters_.row_bytes += put.key.size() + put.value.size();
+      }
+    }
+    env_.store->rows().Write(
+        std::move(flush.batches),
+        [this, runs = std::move(flush.runs)](const absl::Status& status) mutable {
+          Post([this, runs = std::move(runs), status] { Flushed(runs, status); });
+        });
+  }
+}
+
+void Engine::Fatal(const absl::Status& status) {
+  if (fatal_) return;
+  fatal_ = true;
+  Log(3, absl::StrCat("stopping: a write to the store failed: ", status.ToString()));
+  if (env_.on_fatal) env_.on_fatal(status);
+}
+
+void Engine::OnWorkerOpen(StreamId stream, std::string peer) {
+  Post([this, stream, peer = std::move(peer)]() mutable { peers_[stream].address = std::move(peer); });
+}
+
+bool Engine::OnWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message) {
+  Post([this, stream, message = std::move(message)]() mutable {
+    HandleWorkerMessage(stream, std::move(message));
+  });
+  if (inbox_.size() < options_.inbox_max) return true;
+  streams_paused_.store(true, std::memory_order_relaxed);
+  return false;
+}
+
+void Engine::OnWorkerClosed(StreamId stream) {
+  Post([this, stream] {
+    peers_.erase(stream);
+    dispatcher_->StreamClosed(stream, Now());
+  });
+}
+
+}  // namespace flux::engine

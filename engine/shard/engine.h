@@ -1,0 +1,364 @@
+// The coordinator's heart: every shard of a store, one loop that owns their executions, and the dispatcher.
+//
+//   handlers ── Post ──► inbox ──► Turn(): decide ► apply ► batch ──► log (one commit in flight, the next being built)
+//                                                                       │ durable
+//                                              outputs released ◄───────┘   rows written behind
+//
+// Lifecycle: Open claims the shards and recovers; then one thread calls Turn again and again (EngineThread does). All
+// public request methods are thread-safe: they post to the inbox and answer through callbacks, which run on the loop thread
+// once everything the answer rests on is durable (rule 2); callbacks must not block. After a failed write (rule 3) the
+// engine stops: `on_fatal` is called once, nothing is answered any more, and the process is to exit.
+//
+// Limits: EngineOptions.
+#ifndef FLUX_ENGINE_SHARD_ENGINE_H_
+#define FLUX_ENGINE_SHARD_ENGINE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/core/core.h"
+#include "engine/dispatch/dispatcher.h"
+#include "engine/shard/batch.h"
+#include "engine/shard/definitions.h"
+#include "engine/shard/history.h"
+#include "engine/shard/inbox.h"
+#include "engine/shard/slot.h"
+#include "flux/v1/admin.pb.h"
+#include "flux/v1/workflow.pb.h"
+#include "store/store.h"
+
+namespace flux::engine {
+
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  virtual int64_t WallMs() const = 0;
+  virtual int64_t MonotonicMs() const = 0;
+};
+
+// Runs blocking reads off the loop. Jobs may run concurrently and in any order. Thread-safe.
+class Background {
+ public:
+  virtual ~Background() = default;
+  virtual void Run(absl::AnyInvocable<void()> job) = 0;
+};
+
+// Where messages to workers go; engine/server/worker_service.h stands behind it. Thread-safe, does not block.
+class WorkerOutput {
+ public:
+  virtual ~WorkerOutput() = default;
+  virtual void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) = 0;
+  virtual void Close(StreamId stream, absl::Status why) = 0;
+};
+
+struct EngineOptions {
+  DispatchOptions dispatch;
+  GraphLimits graph;
+  size_t payload_bytes_max = 4 * 1024 * 1024;      // of one input or output
+  size_t payload_inline_bytes = 64 * 1024;         // larger ones lie under their own key (rule 19)
+  size_t task_input_bytes_max = 48 * 1024 * 1024;  // all inputs of one task together
+  size_t id_bytes_max = 256;                       // workflow ids, namespaces, request ids
+  size_t labels_max = 64;
+  size_t cache_bytes_max = 256 * 1024 * 1024;      // executions in memory; evictable ones leave above it
+  absl::Duration idle_before_eviction = absl::Seconds(1);
+  uint64_t log_tail_bytes_max = 64 * 1024 * 1024;  // what a restart may have to replay
+  size_t loads_in_flight_max = 256;
+  size_t inbox_max = 100'000;                      // above it, worker streams stop being read
+  absl::Duration wake_horizon = absl::Minutes(1);  // timers of evicted executions are looked up this far ahead
+  std::string version;
+  std::string data_directory;                      // for people
+};
+
+class Engine final : public DispatchHost {
+ public:
+  template <typename T>
+  using Reply = absl::AnyInvocable<void(absl::StatusOr<T>)>;
+
+  struct Environment {
+    store::Store* store = nullptr;
+    Clock* clock = nullptr;
+    Background* background = nullptr;
+    WorkerOutput* workers = nullptr;
+    std::function<uint64_t()> random;             // any 64 random bits; called on the loop thread only
+    std::function<void(absl::Status)> on_fatal;
+    std::function<void(int level, const std::string&)> log;  // level: 0 debug, 1 info, 2 warning, 3 error
+  };
+
+  // Claims every shard, replays the log and makes the recovered tail durable. Blocks. DataLoss: damage, with its place;
+  // nothing was changed.
+  static absl::StatusOr<std::unique_ptr<Engine>> Open(EngineOptions options, Environment environment);
+  ~Engine() override;
+
+  // ---- the loop ----
+  // Takes up everything in the inbox and what is due. Loop thread only.
+  void Turn();
+  // Monotonic time at which Turn is next needed without anything arriving.
+  int64_t NextDeadlineMs() const;
+  Inbox& inbox() { return inbox_; }
+  // True once nothing is on its way to the disk. Loop thread only.
+  bool Quiet() const;
+  // No more starts; workers are told to reconnect later; Quiet() becomes true soon.
+  void BeginShutdown();
+
+  // ---- requests (thread-safe) ----
+  Definitions& definitions() { return *definitions_; }
+  int64_t WallMs() const { return env_.clock->WallMs(); }
+  void Start(v1::StartWorkflowRequest request, Reply<v1::StartWorkflowResponse> reply);
+  void GetResult(v1::GetResultRequest request, Reply<v1::GetResultResponse> reply);
+  void Describe(v1::DescribeExecutionRequest request, Reply<v1::DescribeExecutionResponse> reply);
+  void Progress(v1::ExecutionRef ref, Reply<v1::WatchExecutionResponse> reply);
+  void History(v1::GetHistoryRequest request, Reply<v1::GetHistoryResponse> reply);
+  void List(v1::ListExecutionsRequest request, Reply<v1::ListExecutionsResponse> reply);
+  void Count(v1::CountExecutionsRequest request, Reply<v1::CountExecutionsResponse> reply);
+  void Cancel(v1::CancelExecutionRequest request, Reply<v1::CancelExecutionResponse> reply);
+  void Terminate(v1::TerminateExecutionRequest request, Reply<v1::TerminateExecutionResponse> reply);
+  void Info(Reply<v1::GetServerInfoResponse> reply);
+  void ListWorkers(v1::ListWorkersRequest request, Reply<v1::ListWorkersResponse> reply);
+  void ListQueues(Reply<v1::ListTaskQueuesResponse> reply);
+  void GetQueue(v1::GetTaskQueueRequest request, Reply<v1::GetTaskQueueResponse> reply);
+  void Verify(v1::VerifyExecutionRequest request, Reply<v1::VerifyExecutionResponse> reply);
+
+  // Worker streams. OnMessage answers false when the inbox is full: read on after `resume` was called.
+  void OnWorkerOpen(StreamId stream, std::string peer);
+  bool OnWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message);
+  void set_resume(std::function<void()> resume) { resume_ = std::move(resume); }
+  void OnWorkerClosed(StreamId stream);
+
+  // ---- DispatchHost (loop thread) ----
+  bool BuildTask(const DeliveryKey& key, v1::Task* task) override;
+  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override;
+  void Close(StreamId stream, absl::Status why) override;
+  void EndAttempt(const DeliveryKey& key, AttemptEnd reason, const v1::Payload& progress,
+                  const std::string& worker_id) override;
+  void Redeliver(const DeliveryKey& key, const std::string& reason) override;
+  void CheckClaim(const DeliveryKey& key) override;
+  void RecordSession(v1::SessionChange change) override;
+  void Refill(const std::string& queue, size_t count) override;
+
+ private:
+  struct Shard {
+    store::ShardId id = 0;
+    store::Epoch epoch = 0;
+    store::Lsn next_lsn = 1;      // of the entry being built
+    store::Lsn durable_lsn = 0;
+    store::Lsn truncated = 0;
+    BatchBuilder batch;
+    std::vector<store::KeyValue> rows;  // payloads and sessions that go with the batch
+    std::list<Slot*> pins;        // slots with records the rows lack, by first_unflushed_lsn
+    std::deque<std::pair<store::Lsn, uint64_t>> sizes;  // (lsn, bytes) of entries not truncated
+    bool active = false;          // in active_shards_
+    bool truncating = false;
+  };
+
+  // A row image of some executions, taken at the end of a turn.
+  struct Flush {
+    std::vector<store::RowBatch> batches;
+    std::vector<std::pair<RunId, uint64_t>> runs;  // and the ordinal each image goes to
+  };
+
+  // Everything that leaves once one commit is durable.
+  struct Outputs {
+    std::vector<std::pair<StreamId, std::unique_ptr<v1::ConnectResponse>>> messages;
+    std::vector<std::pair<StreamId, absl::Status>> closes;
+    std::vector<absl::AnyInvocable<void()>> replies;
+    std::vector<Flush> flushes;  // rule 1: rows never overtake the log
+    bool empty() const {
+      return messages.empty() && closes.empty() && replies.empty() && flushes.empty();
+    }
+  };
+
+  // What is known of a workflow id while some run of it is resident or a command of it waits.
+  struct IdEntry {
+    bool loaded = false;          // the index rows have been read
+    bool loading = false;
+    std::vector<v1::ExecutionSummary> runs;  // not resident ones, the newest first
+    RunId current;                // the newest run; empty: none known
+    std::vector<absl::AnyInvocable<void(const absl::Status&)>> waiting;
+    uint32_t residents = 0;       // slots in memory
+  };
+
+  struct Waiter {
+    int64_t deadline_ms = 0;
+    uint64_t number = 0;
+    Reply<v1::GetResultResponse> reply;
+  };
+
+  Engine(EngineOptions options, Environment environment);
+
+  // engine.cc: the loop
+  void Post(absl::AnyInvocable<void()> job) { inbox_.Push(std::move(job)); }
+  void ReplyLater(absl::AnyInvocable<void()> reply) {
+    outputs_.replies.push_back(std::move(reply));
+  }
+  template <typename T>
+  void ReplyWith(Reply<T> reply, absl::StatusOr<T> answer) {
+    ReplyLater([reply = std::move(reply), answer = std::move(answer)]() mutable {
+      reply(std::move(answer));
+    });
+  }
+  void RunDeferred();
+  void Submit();
+  void Committed(const std::vector<store::AppendResult>& results);
+  void Release(Outputs outputs);
+  void Fatal(const absl::Status& status);
+  DispatchNow Now() const;
+  int64_t DecisionMs();
+  void ObserveStall();
+  void Log(int level, const std::string& text) const;
+  Shard& Activate(store::ShardId id);
+  // The shard is part of a run's id. False: no such shard here.
+  bool ShardOfRun(const RunId& run, store::ShardId* shard) const;
+
+  // engine_commands.cc: executions
+  absl::StatusOr<Verdict> Execute(Slot& slot, Command command);
+  void AddRecord(Slot& slot, v1::Record record);
+  void Append(Slot& slot, uint64_t ordinal, const v1::Record& record);
+  void Take(Slot& slot, const Effects& effects);
+  void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
+  void MarkSpilled(Slot& slot, const StepKey& key, const std::string& queue, bool count);
+  void ForgetSpilled(Slot& slot, const StepKey& key);
+  void Touch(Slot& slot);
+  void ArmTimer(Slot& slot);
+  void DisarmTimer(Slot& slot);
+  void FireTimersDue();
+  void HandleWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message);
+  void HandleResult(StreamId stream, v1::TaskResult result);
+  void FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, std::string note);
+  void Acknowledge(StreamId stream, v1::TaskToken token, v1::AckStatus status, std::string detail);
+  static DeliveryKey KeyOf(const v1::TaskToken& token);
+  void OnDelivery(const DeliveryKey& key, Command command);
+  void RefillFrom(Slot& slot, const std::string& queue);
+
+  // engine_requests.cc
+  absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;
+  absl::Status CheckRef(v1::ExecutionRef& ref) const;
+  absl::Status CheckStart(v1::StartWorkflowRequest& request, const Graph& graph) const;
+  void StartKnown(const std::string& id_key, v1::StartWorkflowRequest request,
+                  std::shared_ptr<const Graph> graph, Reply<v1::StartWorkflowResponse> reply);
+  void StartNew(const std::string& id_key, v1::StartWorkflowRequest request,
+                std::shared_ptr<const Graph> graph, Reply<v1::StartWorkflowResponse> reply);
+  // Finds the run a reference names and calls back with its slot, loading it if need be.
+  void WithExecution(const v1::ExecutionRef& ref, SlotCallback callback);
+  void AddWaiter(const RunId& run, uint32_t wait_ms, Reply<v1::GetResultResponse> reply);
+  void NotifyClosed(Slot& slot);
+  void ExpireWaiters();
+  LiveLookup LiveOf(const Slot& slot) const;
+  template <typename Response>
+  void StopExecution(v1::ExecutionRef ref, Command command, Reply<Response> reply);
+  void ScanVisible(v1::ExecutionFilter filter, size_t count, std::string token,
+                   absl::AnyInvocable<void(absl::StatusOr<std::vector<v1::ExecutionSummary>>)> done);
+
+  // engine_rows.cc: loading, flushing, eviction, truncation
+  void WithId(const std::string& id_key, absl::AnyInvocable<void(const absl::Status&)> callback);
+  void WithRun(const RunId& run, SlotCallback callback);
+  void PumpLoads();
+  void LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
+                std::optional<Execution> execution);
+  Slot& NewSlot(const RunId& run, store::ShardId shard, std::string id_key);
+  void EnterId(Slot& slot);
+  void Adopt(Slot& slot, bool recovered);
+  bool Evictable(const Slot& slot) const;
+  bool RowsFit(const Slot& slot) const;
+  void Evict(Slot& slot);
+  void Pin(Slot& slot, store::Lsn lsn);
+  void Unpin(Slot& slot);
+  void QueueFlush(Slot& slot, bool evict);
+  void BuildFlushes();
+  void BuildFlush(Slot& slot, bool evicting, Flush& flush);
+  void Flushed(const std::vector<std::pair<RunId, uint64_t>>& runs, const absl::Status& status);
+  void Housekeep();
+  void TruncateLogs();
+  void ScanWakes();
+  void ScanReady(const std::string& queue, size_t count);
+  void DropIdIfUnused(const std::string& id_key);
+
+  // engine_recovery.cc
+  absl::Status Recover();
+  absl::Status RecoverShard(Shard& shard, uint64_t* records);
+  absl::Status CountReady();
+
+  const EngineOptions options_;
+  Environment env_;
+  Inbox inbox_;
+  std::function<void()> resume_;
+  std::atomic<bool> streams_paused_{false};
+  std::unique_ptr<Definitions> definitions_;
+  std::unique_ptr<Histories> histories_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  std::vector<Shard> shards_;
+  uint32_t incarnation_ = 1;
+
+  absl::flat_hash_map<RunId, std::unique_ptr<Slot>> slots_;
+  absl::flat_hash_map<std::string, IdEntry> ids_;
+  absl::btree_set<std::pair<int64_t, RunId>> timers_;  // (due, run); also of evicted runs due soon
+  absl::flat_hash_map<RunId, std::vector<Waiter>> waiters_;
+  absl::btree_set<std::pair<int64_t, std::pair<uint64_t, RunId>>> waiter_deadlines_;
+  std::list<Slot*> lru_;           // least recently touched first
+  std::vector<RunId> flush_queue_;
+  std::deque<RunId> load_queue_;
+  size_t loads_in_flight_ = 0;
+  std::map<std::string, std::deque<RunId>> spilled_resident_;  // by queue: resident runs with spilled steps
+  struct DiskQueue {               // ready rows of one queue
+    int64_t rows = 0;
+    store::ShardId cursor_shard = 0;
+    std::string cursor;
+    bool scanning = false;
+  };
+  std::map<std::string, DiskQueue> disk_queues_;
+  std::vector<store::ShardId> active_shards_;         // with something in their batch
+  std::vector<absl::AnyInvocable<void()>> deferred_;  // commands raised from inside the dispatcher
+
+  Outputs outputs_;                // of the batch being built
+  Outputs in_flight_outputs_;      // of the commit under way
+  bool commit_in_flight_ = false;
+  size_t flushes_in_flight_ = 0;
+  bool fatal_ = false;
+  bool shutting_down_ = false;
+  uint64_t tail_bytes_ = 0;        // of log entries not truncated
+  size_t cache_bytes_ = 0;
+  uint64_t next_number_ = 1;
+  Effects effects_;                // scratch of AddRecord
+  int64_t last_housekeeping_ms_ = 0;
+  int64_t last_flush_ms_ = 0;
+  int64_t last_truncate_ms_ = 0;
+  int64_t last_trim_ms_ = 0;
+  uint64_t trimmed_evictions_ = 0;
+  int64_t wakes_scanned_ms_ = 0;   // timer rows due before this (wall clock) are in timers_
+  bool wake_scan_running_ = false;
+  int64_t last_turn_end_ms_ = 0;
+  mutable int64_t planned_wake_ms_ = 0;
+  int64_t stalled_ms_ = 0;
+  int64_t last_wall_ms_ = 0;
+  int64_t start_wall_ms_ = 0;
+  std::vector<Inbox::Job> jobs_;   // scratch of Turn
+  struct Peer {
+    std::string address;
+    std::string worker_id;
+  };
+  absl::flat_hash_map<StreamId, Peer> peers_;         // open streams
+
+  struct Counters {
+    uint64_t commits = 0, records = 0, commit_bytes = 0, results = 0, results_stale = 0,
+             results_duplicate = 0, starts = 0, closes = 0, loads = 0, evictions = 0, flushes = 0,
+             row_bytes = 0, turns = 0, truncations = 0, snapshots = 0, stalls = 0;
+  } counters_;
+};
+
+}  // namespace flux::engine
+
+#endif  // FLUX_ENGINE_SHARD_ENGINE_H_

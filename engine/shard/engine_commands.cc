@@ -1,0 +1,426 @@
+// Commands on executions: decide, record, apply, and what follows from it; and the dispatcher's wishes.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/shard/engine.h"
+#include "engine/shard/keys.h"
+#include "proto/bridge.h"
+
+namespace flux::engine {
+namespace {
+
+// Timers fired in one turn before other work is looked at again.
+constexpr int kTimersPerTurn = 2'000;
+
+v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string message) {
+  v1::Failure* failure = result.mutable_failure();  // replaces the value
+  failure->set_type(std::string(type));
+  failure->set_message(std::move(message));
+  failure->set_non_retriable(true);
+  failure->set_source("coordinator");
+  return result;
+}
+
+}  // namespace
+
+// ---- records ------------------------------------------------------------------------------------------------
+
+absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command command) {
+  FLUX_ASSIGN_OR_RETURN(Decision decision,
+                        Decide(*slot.execution, std::move(command), DecisionMs()));
+  for (v1::Record& record : decision.records) AddRecord(slot, std::move(record));
+  if (!decision.records.empty()) Touch(slot);
+  return decision.verdict;
+}
+
+void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
+  Shard& shard = Activate(slot.shard);
+  if (record.has_step_completed() && record.step_completed().output_blob() != 0) {
+    const uint64_t blob = record.step_completed().output_blob();
+    std::string bytes = record.step_completed().output().SerializeAsString();
+    shard.batch.AddBlob(slot.run, blob, bytes.size());
+    shard.rows.push_back({keys::Payload(slot.shard, slot.run, blob), std::move(bytes)});
+  }
+  if (record.has_started()) {
+    const v1::ExecutionStarted& started = record.started();
+    for (int i = 0; i < started.input_blobs_size(); ++i) {
+      const uint64_t blob = started.input_blobs(i);
+      if (blob == 0) continue;
+      std::string bytes = started.inputs(i).SerializeAsString();
+      shard.batch.AddBlob(slot.run, blob, bytes.size());
+      shard.rows.push_back({keys::Payload(slot.shard, slot.run, blob), std::move(bytes)});
+    }
+  }
+  std::string bytes = SerializeRecord(record);
+  shard.batch.Add(slot.run, ordinal, bytes);
+  slot.tail.push_back(std::move(bytes));
+  slot.last_lsn = shard.next_lsn;
+  ++counters_.records;
+  if (slot.flushing) {
+    if (slot.next_unflushed_lsn == 0) slot.next_unflushed_lsn = shard.next_lsn;
+  } else if (slot.first_unflushed_lsn == 0) {
+    Pin(slot, shard.next_lsn);
+  }
+}
+
+void Engine::AddRecord(Slot& slot, v1::Record record) {
+  Append(slot, slot.execution->ordinal() + 1, record);
+  effects_.Clear();
+  Apply(*slot.execution, std::move(record), &effects_);
+  Take(slot, effects_);
+}
+
+void Engine::Take(Slot& slot, const Effects& effects) {
+  if (effects.all_revoked) {
+    dispatcher_->WithdrawRun(slot.run, "cancelled");
+    while (!slot.spilled.empty()) ForgetSpilled(slot, slot.spilled.begin()->first);
+  }
+  for (const auto& [key, delivery] : effects.revoked) {
+    dispatcher_->Withdraw({slot.run, key, delivery}, "cancelled");
+    ForgetSpilled(slot, key);
+  }
+  for (const StepKey& key : effects.ready) OfferStep(slot, key, false);
+  if (effects.closed) {
+    ++counters_.closes;
+    NotifyClosed(slot);
+    QueueFlush(slot, true);
+  }
+}
+
+void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
+  const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
+  if (dispatcher_->Offer(slot.run, offer, maybe_delivered, Now()) == OfferOutcome::kSpilled) {
+    MarkSpilled(slot, key, offer.task->queue(), true);
+  } else {
+    ForgetSpilled(slot, key);
+  }
+}
+
+void Engine::MarkSpilled(Slot& slot, const StepKey& key, const std::string& queue, bool count) {
+  const bool known = std::any_of(slot.spilled.begin(), slot.spilled.end(),
+                                 [&](const auto& entry) { return entry.second == queue; });
+  slot.spilled[key] = queue;
+  if (known) return;
+  spilled_resident_[queue].push_back(slot.run);
+  if (count) dispatcher_->SetSpilled(queue, +1);
+}
+
+void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
+  const auto it = slot.spilled.find(key);
+  if (it == slot.spilled.end()) return;
+  const std::string queue = std::move(it->second);
+  slot.spilled.erase(it);
+  const bool more = std::any_of(slot.spilled.begin(), slot.spilled.end(),
+                                [&](const auto& entry) { return entry.second == queue; });
+  if (!more) dispatcher_->SetSpilled(queue, -1);
+}
+
+void Engine::RefillFrom(Slot& slot, const std::string& queue) {
+  std::vector<StepKey> keys;
+  for (const auto& [key, its_queue] : slot.spilled) {
+    if (its_queue == queue) keys.push_back(key);
+  }
+  for (const StepKey& key : keys) {
+    // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a higher delivery
+    // number, must come before the hand-out (rule 5).
+    if (slot.root.ready_size() > 0 || slot.flushing) {
+      const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
+      ForgetSpilled(slot, key);
+      if (auto verdict = Execute(slot, flux::engine::Redeliver{key, offer.delivery, "was queued on disk"});
+          !verdict.ok()) {
+        Log(3, absl::StrCat("run ", slot.run.Text(), ": cannot redeliver: ",
+                            verdict.status().ToString()));
+      }
+    } else {
+      OfferStep(slot, key, false);
+    }
+  }
+}
+
+void Engine::Touch(Slot& slot) {
+  slot.touched_ms = last_turn_end_ms_;
+  lru_.splice(lru_.end(), lru_, slot.lru);
+  const size_t bytes = MemoryBytes(*slot.execution) + sizeof(Slot);
+  cache_bytes_ += bytes - slot.memory_bytes;
+  slot.memory_bytes = bytes;
+  ArmTimer(slot);
+}
+
+// ---- timers -------------------------------------------------------------------------------------------------
+
+void Engine::DisarmTimer(Slot& slot) {
+  if (slot.timer_ms == 0) return;
+  timers_.erase({slot.timer_ms, slot.run});
+  slot.timer_ms = 0;
+}
+
+void Engine::ArmTimer(Slot& slot) {
+  const int64_t due = NextTimerMs(*slot.execution).value_or(0);
+  if (due == slot.timer_ms) return;
+  DisarmTimer(slot);
+  slot.timer_ms = due;
+  if (due != 0) timers_.insert({due, slot.run});
+}
+
+void Engine::FireTimersDue() {
+  const int64_t now = env_.clock->WallMs();
+  for (int i = 0; i < kTimersPerTurn && !timers_.empty() && timers_.begin()->first <= now; ++i) {
+    const RunId run = timers_.begin()->second;
+    const auto it = slots_.find(run);
+    if (it == slots_.end() || !it->second->execution) {
+      // An evicted run: loading it arms its timer again.
+      timers_.erase(timers_.begin());
+      WithRun(run, [this, run](Slot* slot, const absl::Status& status) {
+        if (slot == nullptr && !absl::IsNotFound(status)) {
+          Log(3, absl::StrCat("run ", run.Text(), " has a timer due but cannot be loaded: ",
+                              status.ToString()));
+        }
+      });
+      continue;
+    }
+    Slot& slot = *it->second;
+    if (slot.timer_ms != timers_.begin()->first) {  // left behind by an earlier residence
+      timers_.erase(timers_.begin());
+      continue;
+    }
+    DisarmTimer(slot);
+    if (auto verdict = Execute(slot, FireTimers{}); !verdict.ok() && !slot.execution->closed()) {
+      Log(3, absl::StrCat("run ", run.Text(), ": timers: ", verdict.status().ToString()));
+    }
+    ArmTimer(slot);
+  }
+}
+
+// ---- workers ------------------------------------------------------------------------------------------------
+
+DeliveryKey Engine::KeyOf(const v1::TaskToken& token) {
+  return {RunId::FromBytes(token.run_id()).value_or(RunId{}), {token.frame(), token.step()},
+          token.delivery()};
+}
+
+void Engine::HandleWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message) {
+  const DispatchNow now = Now();
+  if (message->has_hello()) {
+    Peer& peer = peers_[stream];
+    peer.worker_id = message->hello().worker_id();
+    if (absl::Status status = dispatcher_->Hello(stream, peer.address, message->hello(), now);
+        !status.ok()) {
+      outputs_.closes.emplace_back(stream, std::move(status));
+      return;
+    }
+  }
+  dispatcher_->Alive(stream, now);
+  if (message->credit() > 0) {
+    if (absl::Status status = dispatcher_->Credit(stream, message->credit(), now); !status.ok()) {
+      outputs_.closes.emplace_back(stream, std::move(status));
+      return;
+    }
+  }
+  for (v1::TaskResult& result : *message->mutable_results()) {
+    HandleResult(stream, std::move(result));
+  }
+  for (v1::Heartbeat& heartbeat : *message->mutable_heartbeats()) {
+    if (heartbeat.token().incarnation() != incarnation_) continue;
+    dispatcher_->Heartbeat(stream, KeyOf(heartbeat.token()),
+                           std::move(*heartbeat.mutable_progress()), now);
+  }
+  for (const v1::TaskToken& token : message->released()) {
+    if (token.incarnation() == incarnation_) dispatcher_->Released(stream, KeyOf(token));
+  }
+  if (message->draining()) dispatcher_->Draining(stream);
+  if (message->pong() != 0) dispatcher_->Pong(stream, message->pong(), now);
+}
+
+void Engine::Acknowledge(StreamId stream, v1::TaskToken token, v1::AckStatus status,
+                         std::string detail) {
+  v1::ResultAck ack;
+  *ack.mutable_token() = std::move(token);
+  ack.set_status(status);
+  if (!detail.empty()) ack.set_detail(std::move(detail));
+  dispatcher_->Ack(stream, std::move(ack));
+}
+
+void Engine::HandleResult(StreamId stream, v1::TaskResult result) {
+  ++counters_.results;
+  const DeliveryKey key = KeyOf(result.token());
+  store::ShardId shard = 0;
+  if (result.token().incarnation() != incarnation_ || key.run.empty() ||
+      !ShardOfRun(key.run, &shard)) {
+    ++counters_.results_stale;
+    Acknowledge(stream, std::move(*result.mutable_token()), v1::ACK_STATUS_STALE,
+                "not a token of this store");
+    return;
+  }
+  // A result that breaks a limit ends its attempt as a failure; the ack tells the worker why.
+  std::string note;
+  if (result.outcome_case() == v1::TaskResult::OUTCOME_NOT_SET) {
+    note = "the result has no outcome: set value, failure or skip";
+    result = Failed(std::move(result), "flux.invalid_result", note);
+  } else if (result.has_value() && result.value().data().size() > options_.payload_bytes_max) {
+    note = absl::StrCat("the result has ", result.value().data().size(),
+                        " bytes; the limit is ", options_.payload_bytes_max,
+                        " (payload_bytes_max): return a reference to the data instead");
+    result = Failed(std::move(result), "flux.payload_too_large", note);
+  } else if (result.has_failure() &&
+             result.failure().ByteSizeLong() > options_.payload_inline_bytes) {
+    note = absl::StrCat("the failure has more than ", options_.payload_inline_bytes, " bytes");
+    result = Failed(std::move(result), "flux.payload_too_large", note);
+  }
+  dispatcher_->ResultArrived(stream, key, result.has_failure());
+
+  const auto it = slots_.find(key.run);
+  if (it != slots_.end() && it->second->execution) {
+    FinishResult(stream, it->second.get(), std::move(result), std::move(note));
+    return;
+  }
+  WithRun(key.run, [this, stream, result = std::move(result), note = std::move(note)](
+                       Slot* slot, const absl::Status&) mutable {
+    FinishResult(stream, slot, std::move(result), std::move(note));
+  });
+}
+
+void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, std::string note) {
+  v1::TaskToken token = result.token();
+  if (slot == nullptr) {
+    ++counters_.results_stale;
+    Acknowledge(stream, std::move(token), v1::ACK_STATUS_STALE, "no such execution");
+    return;
+  }
+  ReportResult report;
+  if (result.has_value() && result.value().data().size() > options_.payload_inline_bytes) {
+    report.blob = slot->execution->next_blob();
+  }
+  if (const auto peer = peers_.find(stream); peer != peers_.end()) {
+    report.worker_id = peer->second.worker_id;
+  }
+  report.result = std::move(result);
+  const absl::StatusOr<Verdict> verdict = Execute(*slot, std::move(report));
+  v1::AckStatus status = v1::ACK_STATUS_STALE;
+  std::string detail = std::move(note);
+  if (!verdict.ok()) {
+    status = v1::ACK_STATUS_INVALID;
+    detail = std::string(verdict.status().message());
+  } else if (*verdict == Verdict::kAccepted) {
+    status = detail.empty() ? v1::ACK_STATUS_RECORDED : v1::ACK_STATUS_INVALID;
+  } else if (*verdict == Verdict::kDuplicate) {
+    status = v1::ACK_STATUS_DUPLICATE;
+    ++counters_.results_duplicate;
+  } else {
+    ++counters_.results_stale;
+  }
+  Acknowledge(stream, std::move(token), status, std::move(detail));
+}
+
+// ---- DispatchHost -------------------------------------------------------------------------------------------
+
+bool Engine::BuildTask(const DeliveryKey& key, v1::Task* task) {
+  const auto it = slots_.find(key.run);
+  if (it == slots_.end() || !it->second->execution) return false;
+  Slot& slot = *it->second;
+  if (!IsCurrent(*slot.execution, key.step, key.delivery)) return false;
+  if (absl::Status status =
+          FillTask(*slot.execution, key.step, options_.task_input_bytes_max, task);
+      !status.ok()) {
+    // The step can never run: its attempt ends here, through the same door as a worker's failure.
+    v1::TaskResult result;
+    v1::TaskToken* token = result.mutable_token();
+    token->set_incarnation(incarnation_);
+    token->set_run_id(key.run.Bytes());
+    token->set_frame(key.step.frame);
+    token->set_step(key.step.step);
+    token->set_delivery(key.delivery);
+    token->set_generation(task->token().generation());
+    ReportResult report;
+    report.result = Failed(std::move(result), "flux.input_too_large", std::string(status.message()));
+    report.worker_id = "coordinator";
+    deferred_.push_back([this, key, report = std::move(report)]() mutable {
+      OnDelivery(key, std::move(report));
+    });
+    return false;
+  }
+  v1::TaskToken* token = task->mutable_token();
+  token->set_incarnation(incarnation_);
+  token->set_run_id(key.run.Bytes());
+  token->set_shard(slot.shard);
+  return true;
+}
+
+void Engine::Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) {
+  outputs_.messages.emplace_back(stream, std::move(message));
+}
+
+void Engine::Close(StreamId stream, absl::Status why) {
+  outputs_.closes.emplace_back(stream, std::move(why));
+}
+
+void Engine::OnDelivery(const DeliveryKey& key, Command command) {
+  WithRun(key.run, [this, key, command = std::move(command)](Slot* slot,
+                                                             const absl::Status& status) mutable {
+    if (slot == nullptr) {
+      if (!absl::IsNotFound(status)) {
+        Log(3, absl::StrCat("run ", key.run.Text(), ": ", status.ToString()));
+      }
+      return;
+    }
+    if (auto verdict = Execute(*slot, std::move(command)); !verdict.ok()) {
+      Log(1, absl::StrCat("run ", key.run.Text(), ": ", verdict.status().ToString()));
+    }
+  });
+}
+
+void Engine::EndAttempt(const DeliveryKey& key, AttemptEnd reason, const v1::Payload& progress,
+                        const std::string& worker_id) {
+  flux::engine::EndAttempt command{key.step, key.delivery, reason, progress, worker_id};
+  deferred_.push_back([this, key, command = std::move(command)]() mutable {
+    OnDelivery(key, std::move(command));
+  });
+}
+
+void Engine::Redeliver(const DeliveryKey& key, const std::string& reason) {
+  flux::engine::Redeliver command{key.step, key.delivery, reason};
+  deferred_.push_back([this, key, command = std::move(command)]() mutable {
+    OnDelivery(key, std::move(command));
+  });
+}
+
+void Engine::CheckClaim(const DeliveryKey& key) {
+  deferred_.push_back([this, key] {
+    store::ShardId shard = 0;
+    if (key.run.empty() || !ShardOfRun(key.run, &shard)) {
+      dispatcher_->ClaimChecked(key, false);
+      return;
+    }
+    WithRun(key.run, [this, key](Slot* slot, const absl::Status&) {
+      const bool current =
+          slot != nullptr && IsCurrent(*slot->execution, key.step, key.delivery);
+      if (current) ForgetSpilled(*slot, key.step);
+      dispatcher_->ClaimChecked(key, current);
+    });
+  });
+}
+
+void Engine::RecordSession(v1::SessionChange change) {
+  Shard& shard = Activate(0);
+  std::string key = keys::Session(change.session_id());
+  shard.rows.push_back({std::move(key), change.SerializeAsString()});
+}
+
+void Engine::Refill(const std::string& queue, size_t count) {
+  deferred_.push_back([this, queue, count] {
+    size_t refilled = 0;
+    std::deque<RunId>& resident = spilled_resident_[queue];
+    while (refilled < count && !resident.empty()) {
+      const RunId run = resident.front();
+      resident.pop_front();
+      const auto it = slots_.find(run);
+      if (it == slots_.end() || !it->second->execution) continue;
+      const size_t before = it->second->spilled.size();
+      RefillFrom(*it->second, queue);
+      refilled += before - std::min(before, it->second->spilled.size());
+    }
+    if (refilled < count) ScanReady(queue, count - refilled);
+  });
+}
+
+}  // namespace flux::engine

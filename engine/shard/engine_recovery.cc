@@ -1,0 +1,189 @@
+// From disk to a running loop: claim the shards, replay the log over the rows, offer what was scheduled.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/shard/engine.h"
+#include "engine/shard/history.h"
+#include "engine/shard/keys.h"
+#include "engine/shard/loader.h"
+#include "proto/bridge.h"
+
+namespace flux::engine {
+
+absl::Status Engine::Recover() {
+  const int64_t began_ms = env_.clock->MonotonicMs();
+  start_wall_ms_ = last_wall_ms_ = env_.clock->WallMs();
+  last_turn_end_ms_ = planned_wake_ms_ = began_ms;
+  incarnation_ = env_.store->incarnation();
+  const uint32_t count = env_.store->shards();
+  shards_.resize(count);
+  std::vector<store::ShardClaim> claims(count);
+  for (uint32_t id = 0; id < count; ++id) {
+    FLUX_ASSIGN_OR_RETURN(claims[id], env_.store->log().Claim(id));
+    Shard& shard = shards_[id];
+    shard.id = id;
+    shard.epoch = claims[id].epoch;
+    shard.durable_lsn = claims[id].last_lsn;
+    shard.next_lsn = claims[id].last_lsn + 1;
+    shard.truncated = claims[id].first_lsn - 1;
+  }
+  definitions_ = std::make_unique<Definitions>(env_.store, shards_[0].epoch, options_.graph);
+  FLUX_RETURN_IF_ERROR(definitions_->Load());
+  histories_ = std::make_unique<Histories>(env_.store, definitions_.get());
+
+  DispatchOptions dispatch = options_.dispatch;
+  dispatch.incarnation = incarnation_;
+  dispatch.version = options_.version;
+  dispatch.payload_bytes_max = options_.payload_bytes_max;
+  dispatcher_ = std::make_unique<Dispatcher>(std::move(dispatch), this);
+
+  std::vector<v1::SessionChange> sessions;
+  absl::Status bad;
+  const auto [begin, end] = keys::TableRange(0, keys::Table::kSession);
+  store::RowBatch closed;
+  FLUX_RETURN_IF_ERROR(
+      env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view value) {
+        v1::SessionChange session;
+        if (!session.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+          bad = absl::DataLossError("a session row cannot be parsed");
+          return false;
+        }
+        if (session.closed()) {
+          if (closed.deletes.size() < 5'000) closed.deletes.emplace_back(key);
+        } else {
+          sessions.push_back(std::move(session));
+        }
+        return true;
+      }));
+  FLUX_RETURN_IF_ERROR(bad);
+  if (!closed.deletes.empty()) {
+    closed.epoch = shards_[0].epoch;
+    FLUX_RETURN_IF_ERROR(env_.store->rows().WriteSync(std::move(closed)));
+  }
+
+  uint64_t records = 0;
+  for (Shard& shard : shards_) FLUX_RETURN_IF_ERROR(RecoverShard(shard, &records));
+  FLUX_RETURN_IF_ERROR(CountReady());
+
+  dispatcher_->Restore(sessions, Now());
+  uint64_t open = 0;
+  std::vector<Slot*> adopted;
+  for (auto& [run, slot] : slots_) adopted.push_back(slot.get());
+  // By run id, i.e. by age: offers are made in an order that does not depend on a hash.
+  std::sort(adopted.begin(), adopted.end(), [](const Slot* a, const Slot* b) { return a->run < b->run; });
+  for (Slot* slot : adopted) {
+    Adopt(*slot, true);
+    if (slot->execution->closed()) {
+      if (slot->first_unflushed_lsn != 0) QueueFlush(*slot, true);
+    } else {
+      ++open;
+    }
+  }
+  const int64_t took = env_.clock->MonotonicMs() - began_ms;
+  last_turn_end_ms_ = planned_wake_ms_ = env_.clock->MonotonicMs();
+  Log(1, absl::StrCat("recovered ", records, " log records, ", open, " open executions in memory, ",
+                      sessions.size(), " worker sessions, in ", took, " ms"));
+  return absl::OkStatus();
+}
+
+absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
+  // Executions whose tasks may be in a worker's hands, though their log entries are gone.
+  std::vector<RunId> active;
+  {
+    const auto [begin, end] = keys::TableRange(shard.id, keys::Table::kActive);
+    FLUX_RETURN_IF_ERROR(
+        env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view) {
+          if (auto run = keys::TrailingRun(key)) active.push_back(*run);
+          return true;
+        }));
+  }
+  absl::flat_hash_map<RunId, uint64_t> finished;  // closed in the rows already, and up to which record
+  const auto resident = [&](const RunId& run) -> absl::StatusOr<Slot*> {
+    if (const auto it = slots_.find(run); it != slots_.end()) return it->second.get();
+    FLUX_ASSIGN_OR_RETURN(std::optional<LoadedRun> loaded,
+                          LoadRun(env_.store->rows(), *definitions_, shard.id, run));
+    Slot& slot = NewSlot(run, shard.id, "");
+    if (loaded) {
+      slot.root = std::move(loaded->root);
+      slot.execution.emplace(std::move(loaded->execution));
+    }
+    return &slot;
+  };
+  for (const RunId& run : active) FLUX_RETURN_IF_ERROR(resident(run).status());
+
+  absl::Status bad;
+  FLUX_RETURN_IF_ERROR(env_.store->log().Read(
+      shard.id, shard.truncated + 1, [&](store::Lsn lsn, std::string_view bytes) {
+        v1::LogBatch batch;
+        if (!batch.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+          bad = absl::DataLossError(absl::StrCat("log entry ", lsn, " of shard ", shard.id,
+                                                 " passes its checksum but cannot be parsed"));
+          return false;
+        }
+        shard.sizes.emplace_back(lsn, bytes.size());
+        tail_bytes_ += bytes.size();
+        for (const v1::LogRecords& records : batch.executions()) {
+          const std::optional<RunId> run = RunId::FromBytes(records.run_id());
+          if (!run) {
+            bad = absl::DataLossError(
+                absl::StrCat("log entry ", lsn, " of shard ", shard.id, " names no run"));
+            return false;
+          }
+          if (records.records_size() == 0) continue;
+          absl::StatusOr<Slot*> found = resident(*run);
+          if (!found.ok()) {
+            bad = found.status();
+            return false;
+          }
+          Slot& slot = **found;
+          slot.last_lsn = lsn;
+          uint64_t ordinal = records.first_ordinal();
+          for (const std::string& record : records.records()) {
+            const uint64_t have = slot.execution ? slot.execution->ordinal() : 0;
+            if (ordinal > have + 1) {
+              bad = absl::DataLossError(absl::StrCat(
+                  "log entry ", lsn, " of shard ", shard.id, ": run ", run->Text(), " goes on at record ",
+                  ordinal, " but is known only up to ", have));
+              return false;
+            }
+            if (ordinal == have + 1) {
+              bad = Replay(*definitions_, BlobsOf(env_.store->rows(), shard.id, *run), *run, {record},
+                           slot.execution);
+              if (!bad.ok()) return false;
+              slot.tail.push_back(record);
+              ++*count;
+              if (slot.first_unflushed_lsn == 0) Pin(slot, lsn);
+            }
+            ++ordinal;
+          }
+        }
+        return true;
+      }));
+  FLUX_RETURN_IF_ERROR(bad);
+  for (auto it = lru_.begin(); it != lru_.end(); ++it) {
+    Slot& slot = **it;
+    if (slot.shard != shard.id || !slot.id_key.empty()) continue;
+    const v1::ExecutionStarted& started = slot.execution->started();
+    slot.id_key = absl::StrCat(started.namespace_(), absl::string_view("\0", 1), started.workflow_id());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::CountReady() {
+  for (const Shard& shard : shards_) {
+    const auto [begin, end] = keys::TableRange(shard.id, keys::Table::kReady);
+    FLUX_RETURN_IF_ERROR(
+        env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view) {
+          const std::string_view queue = key.substr(3, key.find('\0', 3) - 3);
+          const std::optional<RunId> run = keys::TrailingRun(key);
+          if (!run || slots_.contains(*run)) return true;  // loaded ones offer their work themselves
+          ++disk_queues_[std::string(queue)].rows;
+          return true;
+        }));
+  }
+  for (const auto& [queue, disk] : disk_queues_) dispatcher_->SetSpilled(queue, disk.rows);
+  return absl::OkStatus();
+}
+
+}  // namespace flux::engine

@@ -1,0 +1,612 @@
+// Memory and disk: loading, flushing, eviction, truncation, and the rows that bring evicted executions back.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/shard/engine.h"
+#include "engine/shard/keys.h"
+#include "engine/shard/loader.h"
+#include "proto/bridge.h"
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+namespace flux::engine {
+namespace {
+
+constexpr size_t kSummariesPerId = 16;       // runs of one workflow id looked at for request ids
+constexpr size_t kChunkBytes = 48 * 1024;    // a history chunk is cut behind the record that passes it
+constexpr size_t kSnapshotPageBytes = 48 * 1024;
+constexpr size_t kRowBatchTarget = 512 * 1024;
+constexpr uint64_t kSnapshotRecordsMin = 1024;  // replaying this many is no burden
+constexpr size_t kFlushesPerTurn = 4'096;
+constexpr int64_t kFlushIntervalMs = 20;
+constexpr size_t kFlushAtOnce = 512;
+constexpr size_t kFlushesInFlightMax = 4;
+constexpr int kEvictionChecksPerTick = 20'000;
+constexpr int64_t kTruncateIntervalMs = 250;
+constexpr size_t kReadyScanMax = 1'000;
+
+size_t BytesOf(const store::RowBatch& batch) {
+  size_t bytes = 0;
+  for (const store::KeyValue& put : batch.puts) bytes += put.key.size() + put.value.size();
+  return bytes;
+}
+
+}  // namespace
+
+// ---- slots ----------------------------------------------------------------------------------------------------
+
+Slot& Engine::NewSlot(const RunId& run, store::ShardId shard, std::string id_key) {
+  auto owned = std::make_unique<Slot>();
+  Slot& slot = *owned;
+  slot.run = run;
+  slot.shard = shard;
+  slot.id_key = std::move(id_key);
+  slot.lru = lru_.insert(lru_.end(), &slot);
+  slot.touched_ms = last_turn_end_ms_;
+  slots_[run] = std::move(owned);
+  return slot;
+}
+
+void Engine::EnterId(Slot& slot) {
+  IdEntry& entry = ids_[slot.id_key];
+  ++entry.residents;
+  if (entry.current < slot.run) entry.current = slot.run;
+  std::erase_if(entry.runs, [&](const v1::ExecutionSummary& summary) {
+    return summary.run_id() == slot.run.Bytes();
+  });
+}
+
+void Engine::DropIdIfUnused(const std::string& id_key) {
+  const auto it = ids_.find(id_key);
+  if (it == ids_.end()) return;
+  const IdEntry& entry = it->second;
+  if (entry.residents == 0 && !entry.loading && entry.waiting.empty()) ids_.erase(it);
+}
+
+void Engine::Adopt(Slot& slot, bool recovered) {
+  EnterId(slot);
+  slot.recovered = recovered;
+  for (const StepKey& key : ReadyTasks(*slot.execution)) {
+    if (recovered) {
+      OfferStep(slot, key, true);
+    } else {
+      // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for them.
+      MarkSpilled(slot, key, flux::engine::Offer(*slot.execution, key).task->queue(), false);
+    }
+  }
+  Touch(slot);
+}
+
+// ---- loading --------------------------------------------------------------------------------------------------
+
+void Engine::WithId(const std::string& id_key,
+                    absl::AnyInvocable<void(const absl::Status&)> callback) {
+  IdEntry& entry = ids_[id_key];
+  if (entry.loaded) {
+    callback(absl::OkStatus());
+    return;
+  }
+  entry.waiting.push_back(std::move(callback));
+  if (entry.loading) return;
+  entry.loading = true;
+  const size_t split = id_key.find('\0');
+  std::string ns = id_key.substr(0, split);
+  std::string workflow_id = id_key.substr(split + 1);
+  const store::ShardId shard =
+      keys::ShardOf(ns, workflow_id, static_cast<uint32_t>(shards_.size()));
+  env_.background->Run([this, id_key, shard, ns = std::move(ns),
+                        workflow_id = std::move(workflow_id)] {
+    absl::StatusOr<std::vector<v1::ExecutionSummary>> rows =
+        LoadSummaries(env_.store->rows(), shard, ns, workflow_id, kSummariesPerId);
+    Post([this, id_key, rows = std::move(rows)]() mutable {
+      IdEntry& found = ids_[id_key];
+      found.loading = false;
+      absl::Status status = rows.status();
+      if (rows.ok()) {
+        found.loaded = true;
+        for (v1::ExecutionSummary& summary : *rows) {
+          const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
+          if (found.current < run) found.current = run;
+          const auto slot = slots_.find(run);
+          if (slot != slots_.end() && slot->second->execution) continue;
+          const bool known = std::any_of(
+              found.runs.begin(), found.runs.end(),
+              [&](const v1::ExecutionSummary& s) { return s.run_id() == summary.run_id(); });
+          if (!known) found.runs.push_back(std::move(summary));
+        }
+      }
+      auto waiting = std::exchange(found.waiting, {});
+      ++found.residents;  // holds the entry while the callbacks run
+      for (auto& callback : waiting) callback(status);
+      --ids_[id_key].residents;
+      DropIdIfUnused(id_key);
+    });
+  });
+}
+
+void Engine::WithRun(const RunId& run, SlotCallback callback) {
+  const auto it = slots_.find(run);
+  if (it != slots_.end()) {
+    Slot& slot = *it->second;
+    if (slot.execution) {
+      callback(&slot, absl::OkStatus());
+    } else {
+      slot.waiting.push_back(std::move(callback));
+    }
+    return;
+  }
+  store::ShardId shard = 0;
+  if (!ShardOfRun(run, &shard)) {
+    callback(nullptr, absl::NotFoundError(absl::StrCat("no run ", run.Text())));
+    return;
+  }
+  Slot& slot = NewSlot(run, shard, "");
+  slot.waiting.push_back(std::move(callback));
+  load_queue_.push_back(run);
+  PumpLoads();
+}
+
+void Engine::PumpLoads() {
+  while (!load_queue_.empty() && loads_in_flight_ < options_.loads_in_flight_max) {
+    const RunId run = load_queue_.front();
+    load_queue_.pop_front();
+    ++loads_in_flight_;
+    ++counters_.loads;
+    store::ShardId shard = 0;
+    ShardOfRun(run, &shard);
+    env_.background->Run([this, run, shard] {
+      absl::StatusOr<std::optional<LoadedRun>> loaded =
+          LoadRun(env_.store->rows(), *definitions_, shard, run);
+      absl::Status status = loaded.status();
+      v1::RunRoot root;
+      std::optional<Execution> execution;
+      if (loaded.ok()) {
+        if (*loaded) {
+          root = std::move((*loaded)->root);
+          execution.emplace(std::move((*loaded)->execution));
+        } else {
+          status = absl::NotFoundError(absl::StrCat("no run ", run.Text()));
+        }
+      }
+      Post([this, run, status = std::move(status), root = std::move(root),
+            execution = std::move(execution)]() mutable {
+        LoadDone(run, std::move(status), std::move(root), std::move(execution));
+      });
+    });
+  }
+}
+
+void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
+                      std::optional<Execution> execution) {
+  --loads_in_flight_;
+  const auto it = slots_.find(run);
+  if (it == slots_.end() || it->second->execution) return;
+  Slot& slot = *it->second;
+  std::vector<SlotCallback> waiting = std::exchange(slot.waiting, {});
+  if (!execution) {
+    if (!absl::IsNotFound(status)) Log(3, status.ToString());
+    lru_.erase(slot.lru);
+    slots_.erase(it);
+    for (SlotCallback& callback : waiting) callback(nullptr, status);
+    return;
+  }
+  slot.root = std::move(root);
+  slot.execution = std::move(execution);
+  slot.id_key = absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1),
+                             slot.root.workflow_id());
+  for (const v1::ReadyMark& mark : slot.root.ready()) --disk_queues_[mark.queue()].rows;
+  Adopt(slot, false);
+  for (SlotCallback& callback : waiting) callback(&slot, absl::OkStatus());
+  PumpLoads();
+}
+
+// ---- pins: what the rows lack -----------------------------------------------------------------------------------
+
+void Engine::Pin(Slot& slot, store::Lsn lsn) {
+  std::list<Slot*>& pins = shards_[slot.shard].pins;
+  auto at = pins.end();
+  while (at != pins.begin() && (*std::prev(at))->first_unflushed_lsn > lsn) --at;
+  slot.first_unflushed_lsn = lsn;
+  slot.pin = pins.insert(at, &slot);
+}
+
+void Engine::Unpin(Slot& slot) {
+  if (slot.first_unflushed_lsn == 0) return;
+  shards_[slot.shard].pins.erase(slot.pin);
+  slot.first_unflushed_lsn = 0;
+}
+
+// ---- flushing ---------------------------------------------------------------------------------------------------
+
+bool Engine::Evictable(const Slot& slot) const {
+  if (!slot.execution || !slot.waiting.empty()) return false;
+  if (slot.execution->closed()) return true;
+  if (dispatcher_->InFlight(slot.run)) return false;
+  return ReadyTasks(*slot.execution).size() == slot.spilled.size();
+}
+
+// Do the rows say all that must be true of the run once it is gone from memory?
+bool Engine::RowsFit(const Slot& slot) const {
+  if (!slot.tail.empty() || slot.flushed() != slot.execution->ordinal()) return false;
+  if (slot.execution->closed()) return slot.root.closed();
+  std::set<std::string> queues;
+  for (const auto& [key, queue] : slot.spilled) queues.insert(queue);
+  return !slot.root.active() && queues.size() == static_cast<size_t>(slot.root.ready_size()) &&
+         NextTimerMs(*slot.execution).value_or(0) == slot.root.wake_due_ms();
+}
+
+void Engine::QueueFlush(Slot& slot, bool evict) {
+  slot.evict = slot.evict || evict;
+  if (slot.flush_queued || slot.flushing) return;
+  slot.flush_queued = true;
+  flush_queue_.push_back(slot.run);
+}
+
+// Taken at a batch boundary: the images belong to the batch that is about to be submitted and leave when it is durable.
+void Engine::BuildFlushes() {
+  if (flush_queue_.empty() || flushes_in_flight_ >= kFlushesInFlightMax) return;
+  if (flush_queue_.size() < kFlushAtOnce && last_turn_end_ms_ - last_flush_ms_ < kFlushIntervalMs) {
+    return;
+  }
+  last_flush_ms_ = last_turn_end_ms_;
+  Flush flush;
+  const size_t count = std::min(flush_queue_.size(), kFlushesPerTurn);
+  for (size_t i = 0; i < count; ++i) {
+    const auto it = slots_.find(flush_queue_[i]);
+    if (it == slots_.end()) continue;
+    Slot& slot = *it->second;
+    slot.flush_queued = false;
+    if (!slot.execution || slot.flushing) continue;
+    BuildFlush(slot, slot.evict && Evictable(slot), flush);
+  }
+  flush_queue_.erase(flush_queue_.begin(), flush_queue_.begin() + static_cast<ptrdiff_t>(count));
+  if (!flush.runs.empty()) outputs_.flushes.push_back(std::move(flush));
+}
+
+void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
+  const Execution& execution = *slot.execution;
+  const uint64_t ordinal = execution.ordinal();
+  const v1::ExecutionStarted& started = execution.started();
+  const v1::ExecutionSummary summary = Summarize(execution);
+
+  // One batch per shard as long as it stays small; the root row goes with the last piece (rule 9).
+  store::RowBatch* batch = nullptr;
+  for (store::RowBatch& candidate : flush.batches) {
+    if (candidate.shard == slot.shard) batch = &candidate;
+  }
+  size_t bytes = batch == nullptr ? 0 : BytesOf(*batch);
+  const auto next_batch = [&] {
+    batch = &flush.batches.emplace_back();
+    batch->shard = slot.shard;
+    batch->epoch = shards_[slot.shard].epoch;
+    bytes = 0;
+  };
+  if (batch == nullptr || bytes > kRowBatchTarget) next_batch();
+  const auto put = [&](std::string key, std::string value) {
+    if (bytes > kRowBatchTarget) next_batch();
+    bytes += key.size() + value.size();
+    batch->puts.push_back({std::move(key), std::move(value)});
+  };
+
+  v1::RunRoot root = slot.root;
+  root.set_namespace_(started.namespace_());
+  root.set_workflow_id(started.workflow_id());
+  root.set_definition_hash(started.definition_hash());
+  root.set_start_time_ms(summary.start_time_ms());
+  root.set_flushed_ordinal(ordinal);
+  root.set_closed(execution.closed());
+
+  v1::HistoryChunk chunk;
+  size_t chunk_bytes = 0;
+  uint64_t next = slot.flushed() + 1;
+  const auto cut = [&] {
+    if (chunk.records_size() == 0) return;
+    put(keys::History(slot.shard, slot.run, chunk.first_ordinal()), chunk.SerializeAsString());
+    chunk.Clear();
+    chunk_bytes = 0;
+  };
+  for (const std::string& record : slot.tail) {
+    if (chunk.records_size() == 0) chunk.set_first_ordinal(next);
+    chunk.add_records(record);
+    chunk_bytes += record.size();
+    if (next % kHistoryCut == 0 || chunk_bytes >= kChunkBytes) cut();
+    ++next;
+  }
+  cut();
+
+  if (ordinal - root.snapshot_ordinal() >= std::max(LiveEntries(execution), kSnapshotRecordsMin)) {
+    const std::string image = SaveSnapshot(execution);
+    uint32_t pages = 0;
+    for (size_t at = 0; at < image.size(); at += kSnapshotPageBytes) {
+      put(keys::Snapshot(slot.shard, slot.run, ordinal, pages++),
+          image.substr(at, kSnapshotPageBytes));
+    }
+    if (root.snapshot_ordinal() > 0) {
+      const std::string old = keys::SnapshotPrefix(slot.shard, slot.run, root.snapshot_ordinal());
+      batch->delete_ranges.emplace_back(old, keys::PrefixEnd(old));
+    }
+    root.set_snapshot_ordinal(ordinal);
+    root.set_snapshot_pages(pages);
+    root.set_snapshot_bytes(image.size());
+    ++counters_.snapshots;
+  }
+
+  // Wake rows: only what differs from what stands.
+  const int64_t due = execution.closed() ? 0 : NextTimerMs(execution).value_or(0);
+  if (due != root.wake_due_ms()) {
+    if (root.wake_due_ms() != 0) {
+      batch->deletes.push_back(keys::Wake(slot.shard, root.wake_due_ms(), slot.run));
+    }
+    if (due != 0) put(keys::Wake(slot.shard, due, slot.run), "");
+    root.set_wake_due_ms(due);
+  }
+  std::map<std::string, int64_t> ready;  // queue → since
+  bool active = false;
+  if (!execution.closed()) {
+    if (evicting) {
+      for (const auto& [key, queue] : slot.spilled) {
+        const int64_t since = flux::engine::Offer(execution, key).scheduled_ms;
+        const auto [entry, fresh] = ready.try_emplace(queue, since);
+        if (!fresh) entry->second = std::min(entry->second, since);
+      }
+    } else {
+      active = !ReadyTasks(execution).empty();
+    }
+  }
+  for (const v1::ReadyMark& mark : root.ready()) {
+    const auto kept = ready.find(mark.queue());
+    if (kept == ready.end() || kept->second != mark.since_ms()) {
+      batch->deletes.push_back(keys::Ready(slot.shard, mark.queue(), mark.since_ms(), slot.run));
+    }
+  }
+  root.clear_ready();
+  for (const auto& [queue, since] : ready) {
+    v1::ReadyMark* mark = root.add_ready();
+    mark->set_queue(queue);
+    mark->set_since_ms(since);
+    put(keys::Ready(slot.shard, queue, since, slot.run), "");
+  }
+  if (active != root.active()) {
+    if (active) {
+      put(keys::Active(slot.shard, slot.run), "");
+    } else {
+      batch->deletes.push_back(keys::Active(slot.shard, slot.run));
+    }
+    root.set_active(active);
+  }
+
+  if (slot.flushed() == 0 || execution.closed() || ordinal != slot.flushed()) {
+    std::string visible(1, static_cast<char>(summary.status()));
+    visible += started.workflow();
+    visible += '\0';
+    visible += started.workflow_id();
+    put(keys::Visible(slot.shard, started.namespace_(), summary.start_time_ms(), slot.run),
+        std::move(visible));
+    put(keys::Current(slot.shard, started.namespace_(), started.workflow_id(), slot.run),
+        summary.SerializeAsString());
+  }
+  put(keys::Root(slot.shard, slot.run), root.SerializeAsString());
+
+  slot.sent_root = std::move(root);
+  slot.flushing = true;
+  slot.next_unflushed_lsn = 0;
+  flush.runs.emplace_back(slot.run, ordinal);
+  ++counters_.flushes;
+}
+
+void Engine::Flushed(const std::vector<std::pair<RunId, uint64_t>>& runs,
+                     const absl::Status& status) {
+  --flushes_in_flight_;
+  if (!status.ok()) {
+    Fatal(status);
+    return;
+  }
+  for (const auto& [run, ordinal] : runs) {
+    const auto it = slots_.find(run);
+    if (it == slots_.end()) continue;
+    Slot& slot = *it->second;
+    slot.flushing = false;
+    for (uint64_t flushed = slot.flushed(); flushed < ordinal && !slot.tail.empty(); ++flushed) {
+      slot.tail.pop_front();
+    }
+    slot.root = std::move(slot.sent_root);
+    Unpin(slot);
+    if (slot.next_unflushed_lsn != 0) {
+      Pin(slot, std::exchange(slot.next_unflushed_lsn, 0));
+      if (slot.evict) QueueFlush(slot, true);
+      continue;
+    }
+    if (!slot.evict) continue;
+    slot.evict = false;
+    if (RowsFit(slot) && Evictable(slot)) Evict(slot);
+  }
+}
+
+void Engine::Evict(Slot& slot) {
+  ++counters_.evictions;
+  const std::string id_key = slot.id_key;
+  IdEntry& entry = ids_[id_key];
+  if (entry.loaded) {
+    entry.runs.insert(entry.runs.begin(), Summarize(*slot.execution));
+    if (entry.runs.size() > kSummariesPerId) entry.runs.pop_back();
+  }
+  --entry.residents;
+  if (slot.timer_ms != 0 && slot.timer_ms >= wakes_scanned_ms_) {
+    timers_.erase({slot.timer_ms, slot.run});  // a later scan of the wake rows finds it
+  }
+  for (const v1::ReadyMark& mark : slot.root.ready()) ++disk_queues_[mark.queue()].rows;
+  cache_bytes_ -= slot.memory_bytes;
+  lru_.erase(slot.lru);
+  slots_.erase(slot.run);
+  DropIdIfUnused(id_key);
+}
+
+// ---- housekeeping -------------------------------------------------------------------------------------------------
+
+void Engine::Housekeep() {
+  const int64_t now = last_turn_end_ms_;
+  // Idle executions leave; under memory pressure, whatever can.
+  const int64_t idle_before = now - absl::ToInt64Milliseconds(options_.idle_before_eviction);
+  int checks = 0;
+  auto it = lru_.begin();
+  while (it != lru_.end() && checks++ < kEvictionChecksPerTick) {
+    Slot& slot = **it;
+    const auto next = std::next(it);
+    const bool pressed = cache_bytes_ > options_.cache_bytes_max;
+    if (!pressed && slot.touched_ms > idle_before) break;
+    if (slot.execution && !slot.flush_queued && !slot.flushing) {
+      if (Evictable(slot)) {
+        if (RowsFit(slot)) {
+          Evict(slot);
+        } else {
+          QueueFlush(slot, true);
+        }
+      } else {
+        slot.touched_ms = now;  // looked at again when it has been idle as long once more
+        lru_.splice(lru_.end(), lru_, it);
+      }
+    }
+    it = next;
+    if (flush_queue_.size() > 2 * kFlushesPerTurn) break;
+  }
+
+  // A log tail that grows long is shortened by writing out what holds it.
+  if (tail_bytes_ > options_.log_tail_bytes_max / 2) {
+    for (Shard& shard : shards_) {
+      if (shard.pins.empty()) continue;
+      const store::Lsn oldest = shard.pins.front()->first_unflushed_lsn;
+      const store::Lsn until = oldest + (shard.durable_lsn - std::min(oldest, shard.durable_lsn)) / 2;
+      for (Slot* slot : shard.pins) {
+        if (slot->first_unflushed_lsn > until) break;
+        QueueFlush(*slot, false);
+      }
+    }
+  }
+  if (now - last_truncate_ms_ >= kTruncateIntervalMs) {
+    last_truncate_ms_ = now;
+    TruncateLogs();
+  }
+  ScanWakes();
+#if defined(__GLIBC__)
+  // Memory of a burst goes back to the system once the burst is over.
+  if (counters_.evictions - trimmed_evictions_ > 10'000 && flush_queue_.empty() &&
+      now - last_trim_ms_ > 2'000) {
+    trimmed_evictions_ = counters_.evictions;
+    last_trim_ms_ = now;
+    env_.background->Run([] { malloc_trim(0); });
+  }
+#endif
+}
+
+void Engine::TruncateLogs() {
+  for (Shard& shard : shards_) {
+    if (shard.truncating) continue;
+    store::Lsn through = shard.durable_lsn;
+    if (!shard.pins.empty()) {
+      through = std::min(through, shard.pins.front()->first_unflushed_lsn - 1);
+    }
+    if (through <= shard.truncated) continue;
+    shard.truncating = true;
+    ++counters_.truncations;
+    env_.background->Run([this, id = shard.id, epoch = shard.epoch, through] {
+      absl::Status status = env_.store->log().Truncate(id, epoch, through);
+      Post([this, id, through, status] {
+        Shard& done = shards_[id];
+        done.truncating = false;
+        if (!status.ok()) {
+          Fatal(status);
+          return;
+        }
+        done.truncated = through;
+        while (!done.sizes.empty() && done.sizes.front().first <= through) {
+          tail_bytes_ -= done.sizes.front().second;
+          done.sizes.pop_front();
+        }
+      });
+    });
+  }
+}
+
+void Engine::ScanWakes() {
+  const int64_t wall = env_.clock->WallMs();
+  const int64_t horizon = absl::ToInt64Milliseconds(options_.wake_horizon);
+  if (wake_scan_running_ || wall + horizon / 2 < wakes_scanned_ms_) return;
+  wake_scan_running_ = true;
+  const int64_t until = wall + horizon;
+  // From now on an eviction leaves its timer in memory if it is due before the new horizon.
+  wakes_scanned_ms_ = until;
+  env_.background->Run([this, until] {
+    std::vector<std::pair<int64_t, RunId>> due;
+    absl::Status status;
+    for (const Shard& shard : shards_) {
+      const auto [begin, end] = keys::TableRange(shard.id, keys::Table::kWake);
+      status = env_.store->rows().Scan(begin, keys::WakeUntil(shard.id, until),
+                                       [&](std::string_view key, std::string_view) {
+                                         if (auto run = keys::TrailingRun(key)) {
+                                           due.emplace_back(keys::WakeDue(key), *run);
+                                         }
+                                         return true;
+                                       });
+      if (!status.ok()) break;
+    }
+    Post([this, status, due = std::move(due)] {
+      wake_scan_running_ = false;
+      if (!status.ok()) {
+        Log(3, absl::StrCat("timers on disk cannot be read: ", status.ToString()));
+        wakes_scanned_ms_ = 0;
+        return;
+      }
+      for (const auto& [when, run] : due) {
+        const auto it = slots_.find(run);
+        if (it == slots_.end() || !it->second->execution) timers_.insert({when, run});
+      }
+    });
+  });
+}
+
+void Engine::ScanReady(const std::string& queue, size_t count) {
+  DiskQueue& disk = disk_queues_[queue];
+  if (disk.scanning || disk.rows <= 0) return;
+  disk.scanning = true;
+  env_.background->Run([this, queue, count = std::min(count, kReadyScanMax),
+                        shard = disk.cursor_shard, cursor = disk.cursor]() mutable {
+    std::vector<RunId> runs;
+    const auto shards = static_cast<store::ShardId>(shards_.size());
+    store::ShardId visited = 0;
+    while (runs.size() < count && visited <= shards) {
+      const std::string prefix = keys::ReadyPrefix(shard, queue);
+      std::string begin = cursor.empty() ? prefix : cursor + '\0';
+      absl::Status status = env_.store->rows().Scan(
+          begin, keys::PrefixEnd(prefix), [&](std::string_view key, std::string_view) {
+            cursor = std::string(key);
+            if (auto run = keys::TrailingRun(key)) runs.push_back(*run);
+            // Turns between shards, so that none waits for another's backlog.
+            return runs.size() < count && runs.size() % 64 != 0;
+          });
+      if (!status.ok()) break;
+      if (runs.size() < count) {
+        if (runs.empty() || runs.size() % 64 != 0) {
+          shard = (shard + 1) % shards;
+          cursor.clear();
+          ++visited;
+        }
+      }
+    }
+    Post([this, queue, runs = std::move(runs), shard, cursor = std::move(cursor)] {
+      DiskQueue& found = disk_queues_[queue];
+      found.scanning = false;
+      found.cursor_shard = shard;
+      found.cursor = cursor;
+      for (const RunId& run : runs) {
+        WithRun(run, [this, queue](Slot* slot, const absl::Status&) {
+          if (slot != nullptr) RefillFrom(*slot, queue);
+        });
+      }
+    });
+  });
+}
+
+}  // namespace flux::engine

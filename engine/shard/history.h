@@ -1,0 +1,76 @@
+// Reading what has been: pages of an execution's history, the comparison of disk and memory, and lists of executions.
+// All of it blocks on the disk and runs off the loop.
+#ifndef FLUX_ENGINE_SHARD_HISTORY_H_
+#define FLUX_ENGINE_SHARD_HISTORY_H_
+
+#include <list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/core/core.h"
+#include "engine/shard/definitions.h"
+#include "flux/v1/admin.pb.h"
+#include "flux/v1/workflow.pb.h"
+#include "store/store.h"
+
+namespace flux::engine {
+
+// Replays histories into events. Thread-safe. Keeps the execution as it stood at the end of the last few pages, so that
+// reading on from page to page costs a page each, not the history before it.
+class Histories {
+ public:
+  Histories(store::Store* store, Definitions* definitions);
+
+  // `tail` holds the serialised records behind `flushed`; the history is read up to record `last`.
+  absl::StatusOr<v1::GetHistoryResponse> Page(const v1::GetHistoryRequest& request,
+                                              store::ShardId shard, const RunId& run,
+                                              uint64_t flushed, uint64_t last,
+                                              const std::vector<std::string>& tail);
+
+  // Replays the whole history from the first record, and the rows from their snapshot, and compares both with `live`.
+  absl::StatusOr<v1::VerifyExecutionResponse> Compare(store::ShardId shard, const RunId& run,
+                                                      uint64_t flushed, uint64_t last,
+                                                      const std::vector<std::string>& tail,
+                                                      const std::string& live);
+
+ private:
+  struct Cursor {
+    RunId run;
+    Execution execution;
+  };
+  static constexpr size_t kCursorsMax = 8;
+
+  std::optional<Execution> TakeCursor(const RunId& run, uint64_t ordinal);
+  void KeepCursor(const RunId& run, Execution execution);
+
+  store::Store* const store_;
+  Definitions* const definitions_;
+  absl::Mutex mutex_;
+  std::list<Cursor> cursors_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A place in the list of executions: newest start first, then greatest run id.
+struct VisibleCursor {
+  int64_t start_ms = INT64_MAX;
+  RunId run{UINT64_MAX, UINT64_MAX};
+
+  static absl::StatusOr<VisibleCursor> Parse(std::string_view text);
+  static VisibleCursor After(const v1::ExecutionSummary& summary);
+  std::string Text() const;
+};
+
+// Up to `count` executions behind `cursor` that the filter lets through; `fresh` are laid over the rows.
+absl::StatusOr<std::vector<v1::ExecutionSummary>> ListVisible(
+    store::Rows& rows, const std::vector<store::ShardId>& shards, const v1::ExecutionFilter& filter,
+    const VisibleCursor& cursor, size_t count, std::vector<v1::ExecutionSummary> fresh);
+
+v1::ExecutionInfo InfoOf(const v1::ExecutionSummary& summary);
+
+}  // namespace flux::engine
+
+#endif  // FLUX_ENGINE_SHARD_HISTORY_H_

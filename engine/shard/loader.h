@@ -1,0 +1,56 @@
+// Reads executions back from their rows. Blocks on the disk: called off the loop, or during recovery.
+#ifndef FLUX_ENGINE_SHARD_LOADER_H_
+#define FLUX_ENGINE_SHARD_LOADER_H_
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/core/core.h"
+#include "engine/shard/definitions.h"
+#include "flux/v1/record.pb.h"
+#include "store/store.h"
+
+namespace flux::engine {
+
+// History chunks are cut at multiples of this many records (rule 9), besides wherever a flush ended.
+inline constexpr uint64_t kHistoryCut = 256;
+
+// An execution as its rows have it: snapshot at S and the history chunks (S, F].
+struct LoadedRun {
+  v1::RunRoot root;
+  Execution execution;
+};
+
+// nullopt: the run has no rows (never flushed, or unknown). DataLoss: damaged or missing rows; the message names the
+// run and the row.
+absl::StatusOr<std::optional<LoadedRun>> LoadRun(store::Rows& rows, Definitions& definitions,
+                                                 store::ShardId shard, const RunId& run);
+
+// Index rows of a workflow id's runs, the newest first, at most `count`.
+absl::StatusOr<std::vector<v1::ExecutionSummary>> LoadSummaries(store::Rows& rows,
+                                                                store::ShardId shard,
+                                                                std::string_view ns,
+                                                                std::string_view workflow_id,
+                                                                size_t count);
+
+// Reads payloads over the inline limit.
+BlobReader BlobsOf(store::Rows& rows, store::ShardId shard, const RunId& run);
+
+// Visits the serialised records of the history chunks with ordinals in [from, through], in order. `visit` returns false
+// to stop. DataLoss: a gap.
+absl::Status VisitHistory(store::Rows& rows, store::ShardId shard, const RunId& run, uint64_t from,
+                          uint64_t through,
+                          const std::function<bool(uint64_t ordinal, std::string_view record)>& visit);
+
+// Applies serialised records to `execution`, which may be empty if the first one starts it. Their ordinals follow on
+// from the execution's. DataLoss names run and ordinal.
+absl::Status Replay(Definitions& definitions, const BlobReader& blobs, const RunId& run,
+                    const std::vector<std::string_view>& records,
+                    std::optional<Execution>& execution);
+
+}  // namespace flux::engine
+
+#endif  // FLUX_ENGINE_SHARD_LOADER_H_
