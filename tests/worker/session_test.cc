@@ -1,0 +1,769 @@
+// The worker against a scripted coordinator.
+#include <signal.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "flux/worker.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/worker/fake_coordinator.h"
+
+namespace flux {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FakeCoordinator;
+using ::testing::HasSubstr;
+using testing::MakeTask;
+using testing::Token;
+using Seen = FakeCoordinator::Seen;
+
+constexpr Task<int(int)> kDouble{"double"};
+constexpr Task<int(int)> kBlock{"block"};
+constexpr Task<std::string(int)> kText{"text"};
+constexpr ErrorType kBadPage{"bad-page"};
+
+// Holds task functions until a test opens it; counts who is inside.
+class Gate {
+ public:
+  void Pass() {
+    std::unique_lock lock(mutex_);
+    ++inside_;
+    ++passed_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    --inside_;
+  }
+  // False: not within the tests' patience.
+  bool AwaitInside(int count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, testing::kPatience, [&] { return inside_ >= count; });
+  }
+  void Open() {
+    std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+  int passed() {
+    std::lock_guard lock(mutex_);
+    return passed_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = false;
+  int inside_ = 0;
+  int passed_ = 0;
+};
+
+WorkerOptions Options(const std::string& target) {
+  WorkerOptions options;
+  options.target = target;
+  options.slots = 2;
+  options.prefetch = 1;
+  options.id = "tester:1";
+  options.drain_timeout = absl::Seconds(20);
+  options.handle_signals = false;
+  options.log = [](LogLevel, std::string_view) {};
+  return options;
+}
+
+int Double(int n) { return 2 * n; }
+
+TEST(WorkerSession, SaysHelloWithItsCreditInTheFirstMessage) {
+  FakeCoordinator coordinator;
+  WorkerOptions options = Options(coordinator.target());
+  options.queue = "nlp";
+  options.namespace_ = "team";
+  Worker worker(options);
+  worker.Register(kText, [](int) { return std::string(); }).Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.hellos.size() == 1; }));
+  const Seen seen = coordinator.seen();
+  const v1::WorkerHello& hello = seen.hellos[0];
+  EXPECT_EQ(hello.worker_id(), "tester:1");
+  EXPECT_EQ(hello.session_id().size(), 32u);
+  EXPECT_EQ(hello.queue(), "nlp");
+  EXPECT_EQ(hello.namespace_(), "team");
+  EXPECT_EQ(hello.slots(), 2u);
+  EXPECT_THAT(hello.tasks(), ElementsAre("double", "text"));
+  EXPECT_FALSE(hello.sdk_version().empty());
+  EXPECT_EQ(hello.running_size(), 0);
+  EXPECT_EQ(seen.first[0].credit(), 3u);
+}
+
+TEST(WorkerSession, AnswersTasksAndForgetsThemWhenAcknowledged) {
+  FakeCoordinator coordinator({.ack = false});
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "21"), MakeTask(2, "double", "4")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 2; }));
+  std::set<std::string> values;
+  for (const v1::TaskResult& result : coordinator.seen().results) {
+    EXPECT_EQ(result.value().encoding(), v1::ENCODING_JSON);
+    values.insert(result.value().data());
+  }
+  EXPECT_EQ(values, (std::set<std::string>{"42", "8"}));
+  EXPECT_EQ(worker.stats().unacknowledged, 2u);
+  ASSERT_TRUE(coordinator.SendAck(Token(1)));
+  ASSERT_TRUE(coordinator.SendAck(Token(2), v1::ACK_STATUS_STALE));
+  ASSERT_TRUE(coordinator.Sync());
+  const WorkerStats stats = worker.stats();
+  EXPECT_EQ(stats.unacknowledged, 0u);
+  EXPECT_EQ(stats.acknowledged, 1u);
+  EXPECT_EQ(stats.refused, 1u);
+  EXPECT_EQ(stats.completed, 2u);
+}
+
+TEST(WorkerSession, GivesCreditBackAsTasksFinish) {
+  FakeCoordinator coordinator;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  for (uint64_t round = 0; round < 5; ++round) {
+    ASSERT_TRUE(coordinator.SendTasks({MakeTask(3 * round + 1, "double", "1"),
+                                       MakeTask(3 * round + 2, "double", "1"),
+                                       MakeTask(3 * round + 3, "double", "1")}));
+    ASSERT_TRUE(
+        coordinator.Await([&](const Seen& seen) { return seen.credit == 3 * (round + 2); }));
+  }
+  EXPECT_EQ(coordinator.seen().results.size(), 15u);
+}
+
+TEST(WorkerSession, NeverGivesMoreCreditThanSlotsAndPrefetch) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kBlock, [&](int n) { return gate.Pass(), n; });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks(
+      {MakeTask(1, "block", "1"), MakeTask(2, "block", "2"), MakeTask(3, "block", "3")}));
+  ASSERT_TRUE(gate.AwaitInside(2));
+  ASSERT_TRUE(coordinator.Sync());
+  EXPECT_EQ(coordinator.seen().credit, 3u);
+  EXPECT_EQ(worker.stats().queued, 1u);
+  EXPECT_EQ(worker.stats().running, 2u);
+  gate.Open();
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 6; }));
+}
+
+TEST(WorkerSession, GivesNoCreditWhileTooManyResultsAreUnacknowledged) {
+  FakeCoordinator coordinator({.ack = false});
+  WorkerOptions options = Options(coordinator.target());
+  options.prefetch = 4'998;
+  Worker worker(options);
+  worker.Register(kDouble, Double);
+  // Every grant is used at once.
+  std::atomic<uint64_t> sent = 0;
+  coordinator.Change([&](FakeCoordinator::Script* script) {
+    script->react = [&](const v1::ConnectRequest& request, v1::ConnectResponse* answer) {
+      for (uint32_t i = 0; i < request.credit(); ++i) {
+        *answer->add_tasks() = MakeTask(++sent, "double", "1");
+      }
+    };
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  constexpr uint64_t kLimit = 20'000;
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() >= kLimit; }));
+  ASSERT_TRUE(coordinator.Await([&](const Seen& seen) { return seen.results.size() == sent; }));
+  ASSERT_TRUE(coordinator.Sync());
+  const uint64_t at_limit = sent;
+  EXPECT_LT(at_limit, kLimit + 5'000);
+  EXPECT_EQ(worker.stats().unacknowledged, at_limit);
+  v1::ConnectResponse acks;
+  for (uint64_t delivery = 1; delivery <= at_limit; ++delivery) {
+    *acks.add_acks()->mutable_token() = Token(delivery);
+    acks.mutable_acks(static_cast<int>(delivery) - 1)->set_status(v1::ACK_STATUS_RECORDED);
+  }
+  ASSERT_TRUE(coordinator.Send(acks));
+  EXPECT_TRUE(coordinator.Await([&](const Seen&) { return sent > at_limit; }));
+  // Let it end without twenty thousand results to wait for.
+  coordinator.Change([](FakeCoordinator::Script* script) {
+    script->react = nullptr;
+    script->ack = true;
+  });
+  coordinator.Break();
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
+TEST(WorkerSession, SendsUnacknowledgedResultsAgainOnTheNextStream) {
+  FakeCoordinator coordinator({.ack = false});
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "1"), MakeTask(2, "double", "2")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 2; }));
+  ASSERT_TRUE(coordinator.SendAck(Token(1)));
+  ASSERT_TRUE(coordinator.Sync());
+  coordinator.Break();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 3; }));
+  const Seen seen = coordinator.seen();
+  ASSERT_EQ(seen.hellos.size(), 2u);
+  EXPECT_EQ(seen.hellos[0].session_id(), seen.hellos[1].session_id());
+  ASSERT_EQ(seen.hellos[1].running_size(), 1);
+  EXPECT_TRUE(seen.hellos[1].running(0).finished());
+  EXPECT_EQ(seen.hellos[1].running(0).token().delivery(), 2u);
+  EXPECT_EQ(seen.results[2].token().delivery(), 2u);
+  EXPECT_EQ(seen.results[2].value().data(), "4");
+  EXPECT_EQ(seen.credit, 3u) << "credit begins anew with a stream";
+  ASSERT_TRUE(coordinator.SendAck(Token(2)));
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
+TEST(WorkerSession, KeepsFinishedWorkOverARestartOfTheCoordinator) {
+  auto coordinator = std::make_unique<FakeCoordinator>(FakeCoordinator::Script{.ack = false});
+  const int port = coordinator->port();
+  Gate gate;
+  Worker worker(Options(coordinator->target()));
+  worker.Register(kDouble, Double).Register(kBlock, [&](TaskContext& context, int n) {
+    EXPECT_TRUE(context.Heartbeat(std::string("half")).ok());
+    gate.Pass();
+    return n;
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator->Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator->SendTasks({MakeTask(1, "double", "5"), MakeTask(2, "block", "6")}));
+  ASSERT_TRUE(coordinator->Await(
+      [](const Seen& seen) { return seen.results.size() == 1 && !seen.heartbeats.empty(); }));
+  ASSERT_TRUE(gate.AwaitInside(1));
+  coordinator = nullptr;
+  gate.Open();  // finishes while nobody listens
+  coordinator = std::make_unique<FakeCoordinator>(FakeCoordinator::Script{}, port);
+  ASSERT_TRUE(coordinator->Await([](const Seen& seen) { return seen.results.size() == 2; }));
+  const Seen seen = coordinator->seen();
+  std::map<uint64_t, std::string> values;
+  for (const v1::TaskResult& result : seen.results) {
+    values[result.token().delivery()] = result.value().data();
+  }
+  EXPECT_EQ(values, (std::map<uint64_t, std::string>{{1, "10"}, {2, "6"}}));
+  ASSERT_EQ(seen.hellos[0].running_size(), 2);
+  EXPECT_TRUE(worker.Drain().ok());
+  EXPECT_EQ(worker.stats().unacknowledged, 0u);
+}
+
+TEST(WorkerSession, ClaimsRunningTasksWithTheirProgressOnTheNextStream) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  WorkerOptions options = Options(coordinator.target());
+  options.slots = 1;
+  Worker worker(options);
+  worker.Register(kBlock, [&](TaskContext& context, int n) {
+    EXPECT_TRUE(context.Heartbeat(n * 10).ok());
+    gate.Pass();
+    return n;
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 2; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "block", "1"), MakeTask(2, "block", "2")}));
+  ASSERT_TRUE(gate.AwaitInside(1));
+  coordinator.Break();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.hellos.size() == 2; }));
+  std::map<uint64_t, v1::RunningTask> claims;
+  const Seen seen = coordinator.seen();
+  for (const v1::RunningTask& running : seen.hellos[1].running()) {
+    claims[running.token().delivery()] = running;
+  }
+  ASSERT_EQ(claims.size(), 2u);
+  EXPECT_EQ(claims[1].progress().data(), "10");
+  EXPECT_FALSE(claims[1].finished());
+  EXPECT_EQ(claims[2].elapsed_ms(), 0) << "it has not begun";
+  EXPECT_EQ(seen.first[1].credit(), 0u) << "both places are taken";
+  gate.Open();
+  EXPECT_TRUE(coordinator.Await([](const Seen& s) { return s.results.size() == 2; }));
+}
+
+TEST(WorkerSession, RunsADeliveryThatComesTwiceOnce) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kBlock, [&](int n) { return gate.Pass(), n; });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(7, "block", "1"), MakeTask(7, "block", "1")}));
+  ASSERT_TRUE(gate.AwaitInside(1));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(7, "block", "1")}));
+  ASSERT_TRUE(coordinator.Sync());
+  gate.Open();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  EXPECT_TRUE(worker.Drain().ok());
+  EXPECT_EQ(gate.passed(), 1);
+  EXPECT_EQ(worker.stats().duplicate_deliveries, 2u);
+  EXPECT_EQ(coordinator.seen().results.size(), 1u);
+}
+
+TEST(WorkerSession, DropsWhatTheCoordinatorWithdraws) {
+  for (const char* reason : {"cancelled", "timeout", "superseded"}) {
+    SCOPED_TRACE(reason);
+    FakeCoordinator coordinator;
+    WorkerOptions options = Options(coordinator.target());
+    options.slots = 1;
+    options.prefetch = 2;
+    Worker worker(options);
+    std::atomic<int> begun = 0;
+    worker.Register(kBlock, [&](TaskContext& context, int n) {
+      ++begun;
+      if (n == 1) {
+        while (!context.cancelled()) std::this_thread::yield();
+      }
+      return n;
+    });
+    ASSERT_TRUE(worker.Start().ok());
+    ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+    ASSERT_TRUE(coordinator.SendTasks(
+        {MakeTask(1, "block", "1"), MakeTask(2, "block", "2"), MakeTask(3, "block", "3")}));
+    ASSERT_TRUE(coordinator.SendCancel(Token(2), reason));  // has not begun, and never will
+    ASSERT_TRUE(
+        coordinator.SendCancel(Token(1), reason));  // may run: is told, and its result dropped
+    ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+    EXPECT_EQ(coordinator.seen().results[0].token().delivery(), 3u);
+    EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 6; }));
+    EXPECT_TRUE(worker.Drain().ok());
+    EXPECT_EQ(worker.stats().withdrawn, 2u);
+    EXPECT_LE(begun, 2);
+    EXPECT_EQ(coordinator.seen().results.size(), 1u);
+  }
+}
+
+TEST(WorkerSession, ForgetsAFinishedResultThatIsWithdrawn) {
+  FakeCoordinator coordinator({.ack = false});
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "1")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  ASSERT_TRUE(coordinator.SendCancel(Token(1), "superseded"));
+  ASSERT_TRUE(coordinator.Sync());
+  EXPECT_EQ(worker.stats().unacknowledged, 0u);
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
+TEST(WorkerSession, DrainHandsBackWhatHasNotBegunAndFinishesTheRest) {
+  FakeCoordinator coordinator({.ack = false});
+  Gate gate;
+  WorkerOptions options = Options(coordinator.target());
+  options.slots = 1;
+  options.prefetch = 2;
+  Worker worker(options);
+  worker.Register(kBlock, [&](int n) { return gate.Pass(), n; });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks(
+      {MakeTask(1, "block", "1"), MakeTask(2, "block", "2"), MakeTask(3, "block", "3")}));
+  ASSERT_TRUE(gate.AwaitInside(1));
+  auto drained = std::async(std::launch::async, [&] { return worker.Drain(); });
+  ASSERT_TRUE(coordinator.Await(
+      [](const Seen& seen) { return seen.draining >= 1 && seen.released.size() == 2; }));
+  // One that was on its way goes back as well.
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(4, "block", "4")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.released.size() == 3; }));
+  gate.Open();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  EXPECT_TRUE(coordinator.Sync());
+  EXPECT_FALSE(coordinator.seen().half_closed) << "it waits for the acknowledgement";
+  EXPECT_EQ(coordinator.seen().streams_open, 1);
+  ASSERT_TRUE(coordinator.SendAck(Token(1)));
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.half_closed; }));
+  EXPECT_TRUE(drained.get().ok());
+  EXPECT_EQ(gate.passed(), 1);
+  EXPECT_EQ(worker.stats().released, 3u);
+}
+
+TEST(WorkerSession, DrainGivesUpAtItsTimeoutAndSaysWhatIsLeft) {
+  FakeCoordinator coordinator;
+  WorkerOptions options = Options(coordinator.target());
+  options.drain_timeout = absl::Milliseconds(20);
+  Worker worker(options);
+  std::promise<void> begun;
+  worker.Register(kBlock, [&](TaskContext& context, int n) {
+    begun.set_value();
+    while (!context.cancelled()) std::this_thread::yield();
+    return n;
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "block", "1")}));
+  begun.get_future().wait();
+  const absl::Status status = worker.Drain();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1 tasks still running"));
+}
+
+TEST(WorkerSession, DrainsOnSigterm) {
+  FakeCoordinator coordinator;
+  WorkerOptions options = Options(coordinator.target());
+  options.handle_signals = true;
+  Worker worker(options);
+  worker.Register(kDouble, Double);
+  auto ran = std::async(std::launch::async, [&] { return worker.Run(); });
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  // Credit is out, so Run is past installing its handlers or about to: it does so right after
+  // starting. The handler is in place once it is no longer the default one.
+  struct sigaction action = {};
+  do {
+    ASSERT_EQ(sigaction(SIGTERM, nullptr, &action), 0);
+    std::this_thread::yield();
+  } while (action.sa_handler == SIG_DFL);
+  ASSERT_EQ(raise(SIGTERM), 0);
+  EXPECT_TRUE(ran.get().ok());
+  EXPECT_GE(coordinator.seen().draining, 1);
+  ASSERT_EQ(sigaction(SIGTERM, nullptr, &action), 0);
+  EXPECT_EQ(action.sa_handler, SIG_DFL) << "the former handler is back";
+}
+
+TEST(WorkerSession, SendsOnlyTheNewestHeartbeatOfAnInterval) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  Worker worker(Options(coordinator.target()));
+  constexpr int kBeats = 1'000;
+  worker.Register(kBlock, [&](TaskContext& context, int n) {
+    for (int i = 1; i <= kBeats; ++i) EXPECT_TRUE(context.Heartbeat(i).ok());
+    gate.Pass();
+    return n;
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  v1::Task task = MakeTask(1, "block", "1");
+  task.set_heartbeat_ms(400);  // sent at most every 100 ms
+  const auto begun = std::chrono::steady_clock::now();
+  ASSERT_TRUE(coordinator.SendTasks({task}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) {
+    return !seen.heartbeats.empty() &&
+           seen.heartbeats.back().progress().data() == std::to_string(kBeats);
+  }));
+  const auto took = std::chrono::steady_clock::now() - begun;
+  const Seen seen = coordinator.seen();
+  EXPECT_EQ(seen.heartbeats[0].progress().data(), "1") << "the first one goes at once";
+  EXPECT_LE(seen.heartbeats.size(),
+            2u + static_cast<size_t>(took / std::chrono::milliseconds(100)));
+  EXPECT_EQ(seen.heartbeats[0].token().delivery(), 1u);
+  gate.Open();
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
+TEST(WorkerSession, HandsTheLastProgressOnWithAFailure) {
+  FakeCoordinator coordinator;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kText, [&](TaskContext& context, int n) -> absl::StatusOr<std::string> {
+    const std::optional<int> last = context.LastProgress<int>();
+    if (n == 1) {
+      EXPECT_TRUE(context.Heartbeat(last.value_or(0) + 1).ok());
+    }
+    return kBadPage("no");
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  v1::Task beats = MakeTask(1, "text", "1");
+  beats.mutable_progress()->set_encoding(v1::ENCODING_JSON);
+  beats.mutable_progress()->set_data("6");
+  v1::Task silent = beats;
+  *silent.mutable_token() = Token(2);
+  silent.mutable_inputs(0)->mutable_payload()->set_data("2");
+  ASSERT_TRUE(coordinator.SendTasks({beats, silent}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 2; }));
+  std::map<uint64_t, std::string> progress;
+  for (const v1::TaskResult& result : coordinator.seen().results) {
+    EXPECT_EQ(result.failure().type(), "bad-page");
+    progress[result.token().delivery()] = result.progress().data();
+  }
+  EXPECT_EQ(progress, (std::map<uint64_t, std::string>{{1, "7"}, {2, "6"}}));
+}
+
+TEST(WorkerSession, ReportsEachWayToFailByItsType) {
+  struct Case {
+    const char* task;
+    const char* input;
+    const char* pointer;
+    const char* type;
+    bool non_retriable;
+    const char* message;
+  };
+  const Case cases[] = {
+      {"throws", "1", "", "flux.task.exception", false, "task 'throws' threw: out of paper"},
+      {"throws", "2", "", "flux.task.exception", false, "no std::exception"},
+      {"throws", "3", "", "flux.task.exception", false, "bad ? byte"},
+      {"nobody", "1", "", "flux.task.unknown", true, "no function for task 'nobody'"},
+      {"double", "\"x\"", "", "flux.task.bad_input", true, ""},
+      {"double", "{", "", "flux.task.bad_input", true, ""},
+      {"double", "7", "/a", "flux.task.bad_input", true, "/a"},
+      {"page", "1", "", "bad-page", false, "page 1"},
+      {"text", "101", "", "flux.payload_too_large", true, "over the coordinator's limit of 100"},
+  };
+  FakeCoordinator coordinator({.payload_bytes_max = 100});
+  Worker worker(Options(coordinator.target()));
+  constexpr Task<int(int)> kThrows{"throws"};
+  constexpr Task<int(int)> kPage{"page"};
+  worker.Register(kDouble, Double)
+      .Register(kThrows,
+                [](int n) -> int {
+                  if (n == 1) throw std::runtime_error("out of paper");
+                  if (n == 3) throw std::runtime_error("bad \xff byte");
+                  throw 17;
+                })
+      .Register(kPage,
+                [](int n) -> absl::StatusOr<int> { return kBadPage("page " + std::to_string(n)); })
+      .Register(kText, [](int n) { return std::string(static_cast<size_t>(n) - 2, 'x'); });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  uint64_t delivery = 0;
+  for (const Case& c : cases) {
+    SCOPED_TRACE(std::string(c.task) + " " + c.input + " " + c.pointer);
+    v1::Task task = MakeTask(++delivery, c.task, c.input);
+    task.mutable_inputs(0)->set_pointer(c.pointer);
+    ASSERT_TRUE(coordinator.SendTasks({task}));
+    ASSERT_TRUE(
+        coordinator.Await([&](const Seen& seen) { return seen.results.size() == delivery; }));
+    const v1::TaskResult result = coordinator.seen().results.back();
+    ASSERT_TRUE(result.has_failure()) << result.ShortDebugString();
+    EXPECT_EQ(result.failure().type(), c.type);
+    EXPECT_EQ(result.failure().non_retriable(), c.non_retriable);
+    EXPECT_THAT(result.failure().message(), HasSubstr(c.message));
+    EXPECT_EQ(result.failure().source(), "tester:1");
+  }
+  // At the limit (98 letters and two quotes) it is taken.
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(++delivery, "text", "100")}));
+  ASSERT_TRUE(coordinator.Await([&](const Seen& seen) { return seen.results.size() == delivery; }));
+  EXPECT_EQ(coordinator.seen().results.back().value().data().size(), 100u);
+  EXPECT_EQ(worker.stats().failed, std::size(cases));
+}
+
+TEST(WorkerSession, AppliesPointersBeforeDecoding) {
+  FakeCoordinator coordinator;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  v1::Task task = MakeTask(1, "double", R"({"a":[5,{"b":8}]})");
+  task.mutable_inputs(0)->set_pointer("/a/1/b");
+  ASSERT_TRUE(coordinator.SendTasks({task}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  EXPECT_EQ(coordinator.seen().results[0].value().data(), "16");
+}
+
+TEST(WorkerSession, TellsAFunctionWhatItRuns) {
+  FakeCoordinator coordinator;
+  Worker worker(Options(coordinator.target()));
+  std::promise<std::string> told;
+  worker.Register(kText, [&](TaskContext& context, int) {
+    const absl::Duration left = context.deadline() - absl::Now();
+    EXPECT_GT(left, absl::Seconds(50));
+    EXPECT_LE(left, absl::Seconds(60));
+    EXPECT_FALSE(context.cancelled());
+    return std::to_string(context.attempt()) + " " + context.workflow_id() + " " +
+           context.run_id() + " " + context.step() + " " + context.fencing_token();
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  v1::Task task = MakeTask(9, "text", "1");
+  task.set_attempt(4);
+  task.mutable_token()->set_step(5);
+  task.mutable_token()->set_generation(2);
+  ASSERT_TRUE(coordinator.SendTasks({task}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  EXPECT_EQ(coordinator.seen().results[0].value().data(),
+            "\"4 wf 0190abcd000070008000000000000001 step "
+            "1.0190abcd000070008000000000000001.1.5.2.9\"");
+}
+
+TEST(WorkerSession, SkipIsAResultOfItsOwn) {
+  FakeCoordinator coordinator;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, [](int) -> Outcome<int> { return Skip{}; });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "1")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  EXPECT_TRUE(coordinator.seen().results[0].skip());
+}
+
+TEST(WorkerSession, WaitsForACoordinatorThatIsNotThereYet) {
+  int port = 0;
+  {
+    FakeCoordinator first;
+    port = first.port();
+  }
+  Worker worker(Options("127.0.0.1:" + std::to_string(port)));
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  FakeCoordinator coordinator({}, port);
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+}
+
+TEST(WorkerSession, EndsWithTheReasonWhenItIsRefusedOutright) {
+  FakeCoordinator coordinator(
+      {.refuse = grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the worker's queue is bad")});
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  const absl::Status status = worker.Run();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the worker's queue is bad"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(coordinator.target()));
+}
+
+TEST(WorkerSession, ComesBackToACoordinatorThatFellSilent) {
+  FakeCoordinator coordinator({.ping_interval_ms = 20});  // promises pings, and sends none
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.hellos.size() >= 3; }));
+}
+
+TEST(WorkerSession, FillsAllSlotsWithTasksThatBlock) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  WorkerOptions options = Options(coordinator.target());
+  options.slots = 64;
+  options.prefetch = 0;
+  Worker worker(options);
+  worker.Register(kBlock, [&](int n) { return gate.Pass(), n; });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 64; }));
+  std::vector<v1::Task> tasks;
+  for (uint64_t i = 1; i <= 64; ++i) tasks.push_back(MakeTask(i, "block", "1"));
+  ASSERT_TRUE(coordinator.SendTasks(tasks));
+  EXPECT_TRUE(gate.AwaitInside(64));
+  gate.Open();
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 64; }));
+}
+
+TEST(WorkerSession, DoesNotHoldAResultBackBehindALongTask) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  WorkerOptions options = Options(coordinator.target());
+  options.slots = 1;
+  Worker worker(options);
+  worker.Register(kDouble, Double).Register(kBlock, [&](int n) { return gate.Pass(), n; });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 2; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "1"), MakeTask(2, "block", "1")}));
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  gate.Open();
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
+TEST(WorkerSession, HandsBackWhatItFetchedInVain) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  WorkerOptions options = Options(coordinator.target());
+  options.slots = 1;
+  options.prefetch = std::nullopt;
+  Worker worker(options);
+  worker.Register(kDouble, Double).Register(kBlock, [&](int n) { return gate.Pass(), n; });
+  ASSERT_TRUE(worker.Start().ok());
+  // Short tasks earn it a prefetch…
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit > 0; }));
+  uint64_t delivery = 0;
+  while (coordinator.seen().credit < delivery + 10) {
+    ASSERT_LT(delivery, 1'000u);
+    ASSERT_TRUE(coordinator.SendTasks({MakeTask(++delivery, "double", "1")}));
+    ASSERT_TRUE(coordinator.Await([&](const Seen& seen) {
+      return seen.results.size() == delivery && seen.credit > delivery;
+    }));
+  }
+  // …which long ones disappoint.
+  std::vector<v1::Task> tasks;
+  for (int i = 0; i < 5; ++i) tasks.push_back(MakeTask(++delivery, "block", "1"));
+  ASSERT_TRUE(coordinator.SendTasks(tasks));
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.released.size() == 4; }));
+  gate.Open();
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
+TEST(WorkerSession, MovesManyTasksFast) {
+  FakeCoordinator coordinator;
+  WorkerOptions options = Options(coordinator.target());
+  options.prefetch = std::nullopt;
+  Worker worker(options);
+  worker.Register(kDouble, Double);
+  constexpr uint64_t kTasks = 100'000;
+  uint64_t sent = 0;
+  coordinator.Change([&](FakeCoordinator::Script* script) {
+    script->react = [&](const v1::ConnectRequest& request, v1::ConnectResponse* answer) {
+      for (uint32_t i = 0; i < request.credit() && sent < kTasks; ++i) {
+        *answer->add_tasks() = MakeTask(++sent, "double", "21");
+      }
+    };
+  });
+  const auto begun = std::chrono::steady_clock::now();
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == kTasks; }));
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  const Seen seen = coordinator.seen();
+  RecordProperty("tasks_per_s", std::to_string(kTasks / seconds));
+  std::printf("%.0f tasks/s, %.1f results a message\n", kTasks / seconds,
+              static_cast<double>(kTasks) / static_cast<double>(seen.messages));
+  std::set<uint64_t> deliveries;
+  for (const v1::TaskResult& result : seen.results) deliveries.insert(result.token().delivery());
+  EXPECT_EQ(deliveries.size(), kTasks);
+  EXPECT_LT(seen.messages, kTasks / 10) << "results are to travel together";
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
+TEST(Worker, RefusesBadOptionsWithTheWayOut) {
+  struct Case {
+    const char* name;
+    std::function<void(WorkerOptions*)> change;
+    bool task;
+    absl::StatusCode code;
+    const char* message;
+  };
+  const Case cases[] = {
+      {"no address", [](WorkerOptions* o) { o->target = ""; }, true,
+       absl::StatusCode::kInvalidArgument, "address is empty"},
+      {"no port", [](WorkerOptions* o) { o->target = "localhost"; }, true,
+       absl::StatusCode::kInvalidArgument, "'localhost' has no valid host and port"},
+      {"port too high", [](WorkerOptions* o) { o->target = "localhost:65536"; }, true,
+       absl::StatusCode::kInvalidArgument, "no valid host and port"},
+      {"too many slots", [](WorkerOptions* o) { o->slots = 4'097; }, true,
+       absl::StatusCode::kInvalidArgument, "limit of 4096"},
+      {"too much prefetch", [](WorkerOptions* o) { o->prefetch = 100'001; }, true,
+       absl::StatusCode::kInvalidArgument, "limit of 100000"},
+      {"no task", [](WorkerOptions*) {}, false, absl::StatusCode::kInvalidArgument, "has no task"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    WorkerOptions options = Options("127.0.0.1:1");
+    c.change(&options);
+    Worker worker(options);
+    if (c.task) worker.Register(kDouble, Double);
+    const absl::Status status = worker.Run();
+    EXPECT_EQ(status.code(), c.code);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
+  }
+}
+
+TEST(Worker, ReportsATaskRegisteredTwice) {
+  Worker worker(Options("127.0.0.1:1"));
+  worker.Register(kDouble, Double).Register(kDouble, Double);
+  const absl::Status status = worker.Start();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("double"));
+}
+
+TEST(Worker, HasOneLife) {
+  FakeCoordinator coordinator;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, Double);
+  EXPECT_EQ(worker.Drain().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(worker.Start().ok());
+  EXPECT_EQ(worker.Start().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(worker.Drain().ok());
+  EXPECT_TRUE(worker.Drain().ok()) << "idempotent";
+}
+
+}  // namespace
+}  // namespace flux

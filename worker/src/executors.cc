@@ -1,0 +1,287 @@
+// The executors' side of a session: threads that take deliveries off the queue, call the user's
+// functions and leave results in the outbox.
+//
+// How many work at a time: a batch wakes as many threads as there are CPUs, and the keeper adds
+// more, up to the slots, while the queue does not move. So short tasks run on few warm threads, and
+// tasks that block still get all the slots within a millisecond or two.
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/src/rpc_convert.h"
+#include "flux/codec.h"
+#include "flux/error.h"
+#include "proto/bridge.h"
+#include "worker/src/session.h"
+#include "worker/src/task_text.h"
+
+namespace flux::internal {
+namespace {
+
+constexpr size_t kResultOverheadBytes = 96;  // of a result's token and framing, for message sizes
+constexpr double kSmoothing = 1.0 / 16;
+constexpr size_t kFailureMessageBytesMax = 16 * 1024;
+
+// What a function sees of its delivery. On the executor's stack while it runs.
+class DeliveryContext final : public TaskContext {
+ public:
+  DeliveryContext(Session* session, HeldTask* held) : session_(session), held_(held) {}
+
+  uint32_t attempt() const override { return std::max(task().attempt(), 1u); }
+  std::string workflow_id() const override { return task().workflow_id(); }
+  std::string run_id() const override { return HexOf(held_->token->run_id()); }
+  std::string step() const override { return task().step(); }
+  std::string fencing_token() const override { return FencingToken(*held_->token); }
+  bool cancelled() const override { return held_->cancelled.load(std::memory_order_relaxed); }
+  absl::Time deadline() const override {
+    if (task().start_to_close_ms() <= 0) return absl::InfiniteFuture();
+    return absl::Now() + absl::Milliseconds(task().start_to_close_ms()) -
+           absl::Nanoseconds(MonotonicNow() - held_->received);
+  }
+
+ protected:
+  void HeartbeatPayload(Payload progress) override {
+    session_->Heartbeat(held_, std::move(progress));
+  }
+  Payload LastProgressPayload() const override {
+    if (!task().has_progress()) return {};
+    v1::Payload copy = task().progress();
+    return TakePayload(&copy);
+  }
+
+ private:
+  const v1::Task& task() const { return *held_->task; }
+
+  Session* session_;
+  HeldTask* held_;
+};
+
+// The one place where user code may throw.
+RawOutcome CallFunction(const TaskHandler& function, const std::string& name, TaskContext& context,
+                        std::vector<Payload> inputs) {
+  try {
+    return function(context, std::move(inputs));
+  } catch (const std::exception& exception) {
+    return RawOutcome::Fail(
+        Failure{.type = std::string(errors::kException.name()),
+                .message = absl::StrCat("task '", name, "' threw: ", exception.what()),
+                .non_retriable = false,
+                .source = ""});
+  } catch (...) {
+    return RawOutcome::Fail(Failure{
+        .type = std::string(errors::kException.name()),
+        .message = absl::StrCat("task '", name, "' threw something that is no std::exception"),
+        .non_retriable = false,
+        .source = ""});
+  }
+}
+
+RawOutcome FailFor(const ErrorType& type, std::string message) {
+  return RawOutcome::Fail(Failure{.type = std::string(type.name()),
+                                  .message = std::move(message),
+                                  .non_retriable = type.non_retriable(),
+                                  .source = ""});
+}
+
+RawOutcome RunTask(const TaskHandlers& handlers, v1::Task* task, TaskContext& context) {
+  auto handler = handlers.find(task->name());
+  if (handler == handlers.end()) {
+    return FailFor(errors::kUnknownTask,
+                   absl::StrCat("this worker has no function for task '", task->name(),
+                                "': register it, or give its queue only to workers that have it"));
+  }
+  std::vector<Payload> inputs;
+  inputs.reserve(static_cast<size_t>(task->inputs_size()));
+  for (v1::TaskInput& input : *task->mutable_inputs()) {
+    Payload payload = TakePayload(input.mutable_payload());
+    if (!input.pointer().empty()) {
+      absl::StatusOr<Payload> part = Project(std::move(payload), input.pointer());
+      if (!part.ok()) {
+        return FailFor(errors::kBadInput,
+                       absl::StrCat("argument ", inputs.size(), " of task '", task->name(),
+                                    "' at '", input.pointer(), "': ", part.status().message()));
+      }
+      payload = *std::move(part);
+    }
+    inputs.push_back(std::move(payload));
+  }
+  return CallFunction(handler->second, task->name(), context, std::move(inputs));
+}
+
+}  // namespace
+
+std::unique_ptr<v1::TaskResult> Session::Execute(HeldTask* held) {
+  DeliveryContext context(this, held);
+  RawOutcome outcome = RunTask(handlers_, held->task.get(), context);
+  const uint64_t bytes_max = payload_bytes_max_.load(std::memory_order_relaxed);
+  if (outcome.kind == RawOutcome::Kind::kValue && outcome.value.data.size() > bytes_max) {
+    outcome = FailFor(
+        errors::kPayloadTooLarge,
+        absl::StrCat("task '", held->task->name(), "' returned ", outcome.value.data.size(),
+                     " bytes, over the coordinator's limit of ", bytes_max,
+                     " for a payload: return less, or keep the data elsewhere and return where"));
+  }
+  auto result = std::make_unique<v1::TaskResult>();
+  switch (outcome.kind) {
+    case RawOutcome::Kind::kValue:
+      MovePayload(std::move(outcome.value), result->mutable_value());
+      break;
+    case RawOutcome::Kind::kSkip:
+      result->set_skip(true);
+      break;
+    case RawOutcome::Kind::kFailure: {
+      outcome.failure.message =
+          CleanText(std::move(outcome.failure.message), kFailureMessageBytesMax);
+      outcome.failure.type = CleanText(std::move(outcome.failure.type), kFailureMessageBytesMax);
+      outcome.failure.source = options_.id;
+      MoveFailure(std::move(outcome.failure), result->mutable_failure());
+      // An attempt that reported nothing hands on what it was given.
+      if (Payload progress = Progress(held); progress.encoding != Encoding::kUnspecified) {
+        MovePayload(std::move(progress), result->mutable_progress());
+      } else if (held->task->has_progress()) {
+        *result->mutable_progress() = std::move(*held->task->mutable_progress());
+      }
+      break;
+    }
+  }
+  return result;
+}
+
+void Session::ExecutorMain(Executor* self) {
+  std::vector<std::unique_ptr<HeldTask>> garbage;
+  Lock lock(mutex_);
+  while (true) {
+    HeldTask* held = NextTask();
+    if (held == nullptr) {
+      if (executors_stop_) return;
+      const size_t before = queue_.size();
+      Flush(lock);
+      if (queue_.size() != before || executors_stop_) continue;
+      self->woken = false;
+      parked_.push_back(self);
+      self->wake.wait(lock, [self] { return self->woken; });
+      continue;
+    }
+    garbage.swap(garbage_);
+    lock.unlock();
+    garbage.clear();
+    std::unique_ptr<v1::TaskResult> result = Execute(held);
+    // Its inputs are needed no more, and are freed outside the lock.
+    held->task.reset();
+    const Nanos now = MonotonicNow();
+    lock.lock();
+    Finished(held, std::move(result), now);
+    if (outbox_.size() >= kResultsFlushAt)
+      Flush(lock);
+    else if (!keeper_ticking_ && queued_ > 0 && !outbox_.empty())
+      WakeKeeper();
+  }
+}
+
+HeldTask* Session::NextTask() {
+  if (executors_stop_) return nullptr;
+  while (!queue_.empty()) {
+    HeldTask* held = queue_.front();
+    queue_.pop_front();
+    if (held->forgotten) {
+      Discard(held);
+      continue;
+    }
+    --queued_;
+    ++running_;
+    held->state = HeldState::kRunning;
+    held->started = MonotonicNow();
+    return held;
+  }
+  return nullptr;
+}
+
+void Session::Finished(HeldTask* held, std::unique_ptr<v1::TaskResult> result, Nanos now) {
+  --running_;
+  ++finished_count_;
+  const auto nanos = static_cast<double>(now - held->started);
+  task_nanos_ = task_nanos_ == 0 ? nanos : task_nanos_ + (nanos - task_nanos_) * kSmoothing;
+  UnlistHeartbeat(held);
+  held->state = HeldState::kFinished;
+  if (draining_ && running_ == 0) WakeKeeper();
+  if (held->forgotten || ended_) {
+    if (held->forgotten) Discard(held);
+    return;
+  }
+  if (result->has_failure())
+    ++stats_.failed;
+  else
+    ++stats_.completed;
+  result->set_allocated_token(held->own_token.release());
+  held->result_bytes = kResultOverheadBytes + result->value().data().size() +
+                       result->failure().message().size() + result->progress().data().size();
+  held->result = std::move(result);
+  ++unacked_;
+  unacked_bytes_ += held->result_bytes;
+  held->in_outbox = true;
+  outbox_.push_back(held);
+}
+
+void Session::WakeExecutors(size_t tasks) {
+  const size_t busy = active();
+  const size_t wanted = std::min(tasks, eager_ > busy ? eager_ - busy : size_t{1});
+  size_t woken = 0;
+  while (woken < wanted && WakeOne()) ++woken;
+  if (woken < tasks) WakeKeeper();
+}
+
+bool Session::WakeOne() {
+  if (parked_.empty()) return false;
+  Executor* executor = parked_.back();
+  parked_.pop_back();
+  executor->woken = true;
+  executor->wake.notify_one();
+  return true;
+}
+
+bool Session::AddExecutor() {
+  if (executors_.size() >= options_.slots) return false;
+  executors_.push_back(std::make_unique<Executor>());
+  Executor* executor = executors_.back().get();
+  executor->thread = std::thread([this, executor] { ExecutorMain(executor); });
+  return true;
+}
+
+void Session::Heartbeat(HeldTask* held, Payload progress) {
+  bool dropped = false;
+  {
+    Lock lock(mutex_);
+    const Nanos now = MonotonicNow();
+    held->heartbeat_called = now;
+    if (progress.data.size() > kProgressBytesMax) {
+      dropped = true;
+    } else if (progress.encoding != Encoding::kUnspecified) {
+      held->progress = std::move(progress);
+    }
+    if (held->forgotten || ended_) return;
+    if (!held->heartbeat_listed) {
+      held->heartbeat_listed = true;
+      heartbeats_.push_back(held);
+    }
+    // The first one goes at once; what follows within the interval only replaces what will be sent
+    // at its end.
+    if (held->heartbeat_next <= now)
+      Flush(lock);
+    else if (held->heartbeat_next < keeper_due_)
+      WakeKeeper();
+  }
+  if (dropped) {
+    Log(LogLevel::kWarning,
+        absl::StrCat("task '", held->task->name(), "' reported progress of over ",
+                     kProgressBytesMax, " bytes: the heartbeat counts, the progress is not kept"));
+  }
+}
+
+Payload Session::Progress(const HeldTask* held) const {
+  Lock lock(mutex_);
+  return held->progress;
+}
+
+}  // namespace flux::internal
