@@ -5,10 +5,12 @@
 #include <compare>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/core/value.h"
 #include "flux/v1/definition.pb.h"
 
 namespace flux::engine {
@@ -22,12 +24,12 @@ struct StepKey {
 
 // Limits of a definition; each refusal names the limit and the figure.
 struct GraphLimits {
-  uint32_t steps_max = 50'000;            // over all scopes
+  uint32_t steps_max = 50'000;  // over all scopes
   uint32_t scopes_max = 10'000;
-  uint32_t depth_max = 32;                // of nested bodies
+  uint32_t depth_max = 32;  // of nested bodies
   uint32_t name_bytes_max = 256;
-  uint32_t inputs_max = 1'000;            // of a step
-  uint32_t retry_attempts_max = 10'000;   // more are capped, and said so (F14)
+  uint32_t inputs_max = 1'000;           // of a step
+  uint32_t retry_attempts_max = 10'000;  // more are capped, and said so (F14)
   uint32_t map_parallel_default = 1'000;
   uint32_t map_parallel_max = 100'000;
   uint64_t definition_bytes_max = 16 * 1024 * 1024;
@@ -36,14 +38,14 @@ struct GraphLimits {
 // Immutable and shared between executions; thread-safe.
 class Graph {
  public:
-  // Checks everything a definition can get wrong: cycle (a reference to a step at or after itself), unknown
-  // reference, two steps of one name, no result in the root scope, bodies shared or unreachable, bad pointers, names,
-  // retry figures… InvalidArgument names the step (and its location if it has one) and the way out.
-  // `warnings`, if given, gets what was capped or is suspicious.
-  static absl::StatusOr<std::shared_ptr<const Graph>> Compile(const v1::Definition& definition,
-                                                              std::string hash,
-                                                              const GraphLimits& limits = {},
-                                                              std::vector<std::string>* warnings = nullptr);
+  // Checks everything a definition can get wrong: cycle (a reference to a step at or after itself),
+  // unknown reference, two steps of one name, no result in the root scope, bodies shared or
+  // unreachable, bad pointers, names, retry figures… InvalidArgument names the step (and its
+  // location if it has one) and the way out. `warnings`, if given, gets what was capped or is
+  // suspicious.
+  static absl::StatusOr<std::shared_ptr<const Graph>> Compile(
+      const v1::Definition& definition, std::string hash, const GraphLimits& limits = {},
+      std::vector<std::string>* warnings = nullptr);
 
   const v1::Definition& definition() const { return definition_; }
   const std::string& hash() const { return hash_; }
@@ -51,25 +53,64 @@ class Graph {
   // Distinct task names, sorted.
   const std::vector<std::string>& tasks() const { return tasks_; }
 
+  // Where one value comes from, resolved.
+  struct InputPlan {
+    enum class Source : uint8_t { kStep, kParameter, kLiteral };
+    Source source = Source::kLiteral;
+    bool optional = false;
+    uint32_t index = 0;                // of the step or parameter in its scope, or into literals()
+    const v1::Input* input = nullptr;  // for its pointer
+  };
+  // What a scope is the body of.
+  enum class Role : uint8_t { kRoot, kMapItem, kLoopTurn, kBlock, kCase, kCatch };
+
   // Per step, what Apply needs at hand.
+  //
+  // Most steps wait for all their inputs. The bodies of blocks, switches and catch clauses start
+  // without their captures and are given each as it settles: such sources count in
+  // `lazy_dependants`, not in `waits_for`.
   struct StepPlan {
     const v1::Step* step = nullptr;
-    v1::TaskStep task;                    // with every default filled in; task steps only
-    uint32_t waits_for = 0;               // distinct earlier steps it depends on
-    std::vector<uint32_t> dependants;     // distinct later steps that wait for it
+    v1::Step::KindCase kind = v1::Step::KIND_NOT_SET;
+    v1::TaskStep task;                 // with every default filled in; task steps only
+    uint32_t max_parallel = 0;         // with the default filled in; map steps only
+    uint32_t waits_for = 0;            // distinct earlier steps it depends on
+    std::vector<uint32_t> dependants;  // distinct later steps that wait for it
+    std::vector<uint32_t>
+        lazy_dependants;  // distinct later steps whose open body may be given its output
+    std::vector<InputPlan> inputs;
+    std::vector<std::vector<InputPlan>> catch_captures;  // a clause each
   };
   struct ScopePlan {
     const v1::Scope* scope = nullptr;
     std::vector<StepPlan> steps;
-    std::vector<uint32_t> roots;          // steps that wait for nothing
+    std::vector<uint32_t> roots;  // steps that wait for nothing
+    std::vector<std::vector<uint32_t>>
+        parameter_dependants;  // as StepPlan::dependants, a parameter each
+    std::vector<std::vector<uint32_t>> parameter_lazy;
+    std::optional<InputPlan> result;
+    Role role = Role::kRoot;
+    uint32_t owner_scope = 0;  // whose step it is a body of; not of the root
+    uint32_t owner_step = 0;
+    uint32_t clause = 0;            // which case (the default: number of cases) or catch clause
+    uint32_t depth = 0;             // 0: the root
+    std::optional<InputPlan> done;  // loop bodies only
   };
   const std::vector<ScopePlan>& scopes() const { return scopes_; }
+  // Every literal of the definition, in its order; what InputPlan::index means for one.
+  const std::vector<Value>& literals() const { return literals_; }
 
  private:
+  void Plan(const GraphLimits& limits);
+  void PlanScope(uint32_t scope, const GraphLimits& limits);
+  void PlanDependencies(uint32_t scope);
+  InputPlan PlanInput(const v1::Input& input);
+
   v1::Definition definition_;
   std::string hash_;
   std::vector<std::string> tasks_;
   std::vector<ScopePlan> scopes_;
+  std::vector<Value> literals_;
 };
 
 }  // namespace flux::engine

@@ -1,5 +1,5 @@
-// Identity of one run of an execution: 16 bytes, time-ordered (UUID version 7 layout, RFC 9562), so that rows of
-// later runs lie behind those of earlier ones. As text: 32 lower-case hex digits.
+// Identity of one run of an execution: 16 bytes, time-ordered (UUID version 7 layout, RFC 9562), so
+// that rows of later runs lie behind those of earlier ones. As text: 32 lower-case hex digits.
 #ifndef FLUX_ENGINE_CORE_RUN_ID_H_
 #define FLUX_ENGINE_CORE_RUN_ID_H_
 
@@ -14,8 +14,8 @@
 namespace flux::engine {
 
 struct RunId {
-  uint64_t high = 0;   // 48 bits of milliseconds, version, 12 random bits
-  uint64_t low = 0;    // variant, 62 random bits
+  uint64_t high = 0;  // 48 bits of milliseconds, version, 12 random bits
+  uint64_t low = 0;   // variant, 62 random bits
 
   auto operator<=>(const RunId&) const = default;
   bool empty() const { return high == 0 && low == 0; }
@@ -62,9 +62,12 @@ struct RunId {
     for (int i = 0; i < 32; ++i) {
       const char c = text[i];
       uint64_t digit = 0;
-      if (c >= '0' && c <= '9') digit = c - '0';
-      else if (c >= 'a' && c <= 'f') digit = c - 'a' + 10;
-      else return std::nullopt;
+      if (c >= '0' && c <= '9')
+        digit = c - '0';
+      else if (c >= 'a' && c <= 'f')
+        digit = c - 'a' + 10;
+      else
+        return std::nullopt;
       uint64_t& half = i < 16 ? id.high : id.low;
       half = half << 4 | digit;
     }

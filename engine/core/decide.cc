@@ -1,0 +1,310 @@
+// What a command comes to: looks at the execution, changes nothing, answers with records.
+//
+//   command       | the step, or execution                   | verdict, records
+//   --------------+------------------------------------------+------------------------------------------------
+//   ReportResult  | scheduled, this delivery; a value, skip  | StepCompleted
+//   ReportResult  | scheduled, this delivery; a failure      | AttemptFailed, or StepFailed when
+//   there is no next ReportResult  | completed or skipped by this delivery    | kDuplicate
+//   ReportResult  | anything else                            | kStale
+//   EndAttempt    | scheduled, this delivery                 | AttemptFailed or StepFailed
+//   Redeliver     | scheduled, this delivery                 | StepRedelivered
+//   EndAttempt, Redeliver | anything else                    | kStale
+//   FireTimers    | open                                     | a TimerFired for each that is due;
+//   none is fine FireTimers    | closed                                   | accepted, none Cancel,
+//   Terminate | open                                 | CancelRequested, ExecutionTerminated Cancel,
+//   Terminate | closed                               | FailedPrecondition
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/graph_check.h"
+#include "engine/core/json_value.h"
+#include "engine/core/machine.h"
+#include "engine/core/retry.h"
+#include "proto/bridge.h"
+
+namespace flux::engine {
+namespace {
+
+using internal::ExecutionState;
+using internal::FormatSpan;
+using internal::Frame;
+using internal::Phase;
+using internal::StepState;
+
+inline constexpr char kUnknownFailure[] = "flux.unknown";
+inline constexpr char kBadResult[] = "flux.bad_result";
+
+void SetRef(const StepKey& key, v1::StepRef* ref) {
+  ref->set_frame(key.frame);
+  ref->set_step(key.step);
+}
+
+class Decider {
+ public:
+  Decider(const ExecutionState& state, NowMs now)
+      : s_(state), now_(std::max(now, state.last_time_ms)) {}
+
+  absl::StatusOr<Decision> operator()(ReportResult command) {
+    const v1::TaskToken& token = command.result.token();
+    const StepKey key{token.frame(), token.step()};
+    const StepState* step = s_.FindStep(key);
+    if (step == nullptr || step->delivery != token.delivery() || token.delivery() == 0 ||
+        step->generation != token.generation()) {
+      return Refused(Verdict::kStale);
+    }
+    if (internal::IsSettled(step->phase)) return Refused(Verdict::kDuplicate);
+    if (step->phase != Phase::kScheduled || s_.closed()) return Refused(Verdict::kStale);
+
+    switch (command.result.outcome_case()) {
+      case v1::TaskResult::kValue:
+        return Completed(key, std::move(command));
+      case v1::TaskResult::kSkip:
+        if (command.result.skip()) return Completed(key, std::move(command));
+        break;
+      case v1::TaskResult::kFailure: {
+        v1::Failure& failure = *command.result.mutable_failure();
+        if (failure.type().empty()) failure.set_type(kUnknownFailure);
+        if (failure.source().empty()) failure.set_source(command.worker_id);
+        return Failed(key, *step, std::move(failure),
+                      std::move(*command.result.mutable_progress()));
+      }
+      case v1::TaskResult::OUTCOME_NOT_SET:
+        break;
+    }
+    v1::Failure failure;
+    failure.set_type(kBadResult);
+    failure.set_message(
+        absl::StrCat("worker ", command.worker_id, " answered with no value and no failure"));
+    failure.set_source(command.worker_id);
+    return Failed(key, *step, std::move(failure), std::move(*command.result.mutable_progress()));
+  }
+
+  absl::StatusOr<Decision> operator()(EndAttempt command) {
+    const StepState* step = Current(command.key, command.delivery);
+    if (step == nullptr) return Refused(Verdict::kStale);
+    const v1::TaskStep& task = Task(command.key);
+    v1::Failure failure;
+    std::string worker =
+        command.worker_id.empty() ? "" : absl::StrCat(" (worker ", command.worker_id, ")");
+    switch (command.reason) {
+      case AttemptEnd::kScheduleToStart:
+        failure.set_type("flux.timeout.schedule_to_start");
+        failure.set_message(absl::StrCat("no worker took task ", task.task(), " from queue ",
+                                         task.queue(), " within its schedule_to_start timeout of ",
+                                         FormatSpan(task.timeouts().schedule_to_start_ms())));
+        break;
+      case AttemptEnd::kStartToClose:
+        failure.set_type("flux.timeout.start_to_close");
+        failure.set_message(absl::StrCat("task ", task.task(),
+                                         " ran longer than its start_to_close timeout of ",
+                                         FormatSpan(task.timeouts().start_to_close_ms()), worker));
+        break;
+      case AttemptEnd::kHeartbeat:
+        failure.set_type("flux.timeout.heartbeat");
+        failure.set_message(absl::StrCat("task ", task.task(),
+                                         " sent no heartbeat within its heartbeat timeout of ",
+                                         FormatSpan(task.timeouts().heartbeat_ms()), worker));
+        break;
+      case AttemptEnd::kWorkerLost:
+        failure.set_type("flux.worker_lost");
+        failure.set_message(absl::StrCat("the worker that ran task ", task.task(),
+                                         " went away and did not come back in time", worker));
+        break;
+    }
+    failure.set_source(internal::kCoreSource);
+    return Failed(command.key, *step, std::move(failure), std::move(command.progress));
+  }
+
+  absl::StatusOr<Decision> operator()(Redeliver command) {
+    if (Current(command.key, command.delivery) == nullptr) return Refused(Verdict::kStale);
+    Decision decision;
+    v1::StepRedelivered* redelivered = Add(&decision)->mutable_step_redelivered();
+    SetRef(command.key, redelivered->mutable_ref());
+    redelivered->set_reason(std::move(command.reason));
+    return decision;
+  }
+
+  absl::StatusOr<Decision> operator()(FireTimers) {
+    Decision decision;
+    if (s_.closed()) return decision;
+    for (const internal::Timer& timer : s_.timers) {
+      if (timer.due_ms > now_ || decision.records.size() >= internal::kTimersPerDecisionMax) break;
+      v1::TimerFired* fired = Add(&decision)->mutable_timer_fired();
+      SetRef({timer.frame, timer.step}, fired->mutable_ref());
+      fired->set_timer(timer.kind);
+    }
+    return decision;
+  }
+
+  absl::StatusOr<Decision> operator()(Cancel command) {
+    FLUX_RETURN_IF_ERROR(CheckOpen("cancelled"));
+    Decision decision;
+    v1::CancelRequested* cancel = Add(&decision)->mutable_cancel_requested();
+    cancel->set_reason(std::move(command.reason));
+    cancel->set_identity(std::move(command.identity));
+    return decision;
+  }
+
+  absl::StatusOr<Decision> operator()(Terminate command) {
+    FLUX_RETURN_IF_ERROR(CheckOpen("terminated"));
+    Decision decision;
+    v1::ExecutionTerminated* terminated = Add(&decision)->mutable_terminated();
+    terminated->set_reason(std::move(command.reason));
+    terminated->set_identity(std::move(command.identity));
+    return decision;
+  }
+
+ private:
+  static Decision Refused(Verdict verdict) {
+    Decision decision;
+    decision.verdict = verdict;
+    return decision;
+  }
+
+  v1::Record* Add(Decision* decision) const {
+    v1::Record* record = &decision->records.emplace_back();
+    record->set_time_ms(now_);
+    return record;
+  }
+
+  // Null: the delivery is not the step's current one, or it is not scheduled.
+  const StepState* Current(const StepKey& key, uint64_t delivery) const {
+    const StepState* step = s_.FindStep(key);
+    return step != nullptr && !s_.closed() && step->phase == Phase::kScheduled &&
+                   step->delivery == delivery
+               ? step
+               : nullptr;
+  }
+
+  const v1::TaskStep& Task(const StepKey& key) const {
+    return s_.Plan(*s_.FindFrame(key.frame), key.step).task;
+  }
+
+  absl::Status CheckOpen(const char* what) const {
+    if (!s_.closed()) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("execution ", s_.started->workflow_id(), " (run ", s_.run.Text(), ") is ",
+                     internal::StatusName(s_.status), ": only an open execution can be ", what));
+  }
+
+  Decision Completed(const StepKey& key, ReportResult command) const {
+    Decision decision;
+    v1::StepCompleted* completed = Add(&decision)->mutable_step_completed();
+    SetRef(key, completed->mutable_ref());
+    completed->set_worker(std::move(command.worker_id));
+    if (command.result.has_value()) {
+      if (command.blob != 0) {
+        completed->set_output_blob(command.blob);
+        completed->set_output_blob_bytes(command.result.value().data().size());
+      }
+      *completed->mutable_output() = std::move(*command.result.mutable_value());
+    } else {
+      completed->set_skipped(true);
+    }
+    return decision;
+  }
+
+  Decision Failed(const StepKey& key, const StepState& step, v1::Failure failure,
+                  v1::Payload progress) const {
+    const Frame& frame = *s_.FindFrame(key.frame);
+    const Graph::StepPlan& plan = s_.Plan(frame, key.step);
+    const int64_t retry_at_ms =
+        now_ + JitteredBackoffMs(plan.task.retry(), step.attempt,
+                                 JitterBits(s_.started->seed(), key, step.attempt));
+    const int64_t limit_ms = plan.task.timeouts().schedule_to_close_ms();
+    const bool in_time = limit_ms == 0 || retry_at_ms < step.first_scheduled_ms + limit_ms;
+    Decision decision;
+    if (IsRetriable(plan.task, failure) && step.attempt < plan.task.retry().max_attempts() &&
+        in_time) {
+      v1::AttemptFailed* failed = Add(&decision)->mutable_attempt_failed();
+      SetRef(key, failed->mutable_ref());
+      *failed->mutable_failure() = std::move(failure);
+      failed->set_retry_at_ms(retry_at_ms);
+      if (progress.encoding() != v1::ENCODING_UNSPECIFIED || !progress.data().empty()) {
+        *failed->mutable_progress() = std::move(progress);
+      }
+      return decision;
+    }
+    v1::StepFailed* failed = Add(&decision)->mutable_step_failed();
+    SetRef(key, failed->mutable_ref());
+    failed->set_parked(plan.step->on_exhausted() == v1::ON_EXHAUSTED_PARK &&
+                       internal::MatchingClause(*plan.step, failure.type()) < 0);
+    *failed->mutable_failure() = std::move(failure);
+    return decision;
+  }
+
+  const ExecutionState& s_;
+  const NowMs now_;
+};
+
+// A map of the root scope over an input must find a list there.
+absl::Status CheckMapInputs(const Graph& graph, const v1::ExecutionStarted& started) {
+  for (const Graph::StepPlan& plan : graph.scopes()[0].steps) {
+    if (plan.kind != v1::Step::kMap) continue;
+    const Graph::InputPlan& input = plan.inputs[0];
+    if (input.source != Graph::InputPlan::Source::kParameter) continue;
+    const v1::Payload& payload = started.inputs(static_cast<int>(input.index));
+    const auto unowned = std::shared_ptr<const v1::Payload>(std::shared_ptr<void>(), &payload);
+    absl::StatusOr<Value> list =
+        payload.encoding() == v1::ENCODING_NONE
+            ? Value()
+            : Value::Referring(unowned, Value::Origin::kInput, input.index);
+    list = Project(*list, input.input->pointer());
+    if (list.ok()) list = Value::Split(*list);
+    if (list.ok()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("step \"", plan.step->name(),
+                                                   "\" cannot map over input ", input.index, ": ",
+                                                   list.status().message()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Record> DecideStart(const Graph& graph, v1::ExecutionStarted started,
+                                       NowMs now) {
+  const uint32_t takes = graph.scopes()[0].scope->parameters();
+  if (static_cast<uint32_t>(started.inputs_size()) != takes) {
+    return absl::InvalidArgumentError(absl::StrCat("workflow ", graph.name(), " takes ", takes,
+                                                   takes == 1 ? " input" : " inputs", ", got ",
+                                                   started.inputs_size()));
+  }
+  if (!RunId::FromBytes(started.run_id()).has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a run id has 16 bytes, got ", started.run_id().size()));
+  }
+  if (started.execution_timeout_ms() == 0) {
+    started.set_execution_timeout_ms(graph.definition().execution_timeout_ms());
+  }
+  if (started.execution_timeout_ms() < 0 || started.execution_timeout_ms() > kSpanMsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the execution timeout of ", started.execution_timeout_ms(),
+                     " ms is out of range: 0 (none) to ", kSpanMsMax));
+  }
+  FLUX_RETURN_IF_ERROR(CheckMapInputs(graph, started));
+  if (started.workflow().empty()) started.set_workflow(graph.name());
+  if (started.version().empty()) started.set_version(graph.definition().version());
+  if (started.definition_hash().empty()) started.set_definition_hash(graph.hash());
+  started.set_semantics(1);
+  v1::Record record;
+  record.set_time_ms(now);
+  *record.mutable_started() = std::move(started);
+  return record;
+}
+
+void AssignInputBlobs(v1::ExecutionStarted* started) {
+  started->clear_input_blobs();
+  uint64_t next = 1;
+  for (const v1::Payload& input : started->inputs()) {
+    started->add_input_blobs(input.data().size() > kBlobBytesMin ? next++ : 0);
+  }
+  if (next == 1) started->clear_input_blobs();
+}
+
+absl::StatusOr<Decision> Decide(const Execution& execution, Command command, NowMs now) {
+  return std::visit([&](auto&& one) { return Decider(execution.state(), now)(std::move(one)); },
+                    std::move(command));
+}
+
+}  // namespace flux::engine

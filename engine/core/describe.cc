@@ -1,0 +1,369 @@
+// The tree of steps as people look at it: state, and one sentence on why each unfinished step
+// waits.
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/core/core.h"
+#include "engine/core/machine.h"
+#include "proto/bridge.h"
+
+namespace flux::engine {
+namespace {
+
+using internal::ExecutionState;
+using internal::FormatTime;
+using internal::Frame;
+using internal::ItemStatus;
+using internal::MapState;
+using internal::Parameter;
+using internal::Phase;
+using internal::StepState;
+
+inline constexpr uint32_t kItemsShownDefault = 10;
+// Names of a sentence, and bytes of a failure's message in one.
+inline constexpr size_t kNamesShownMax = 3;
+inline constexpr size_t kMessageShownMax = 200;
+
+std::string Brief(const v1::Failure& failure) {
+  std::string message = failure.message().substr(0, kMessageShownMax);
+  if (message.size() < failure.message().size()) message += "…";
+  return message.empty() ? failure.type() : absl::StrCat(failure.type(), ": ", message);
+}
+
+class Describer {
+ public:
+  Describer(const ExecutionState& state, const LiveLookup& live, uint32_t items_max, bool payloads)
+      : s_(state),
+        live_(live),
+        items_max_(items_max == 0 ? kItemsShownDefault : items_max),
+        payloads_(payloads) {
+    // The frames that lie on the way to the step the execution failed at.
+    if (!s_.has_failed_step) return;
+    for (const Frame* at = s_.FindFrame(s_.failed_step.frame); at != nullptr; at = at->parent) {
+      failed_frames_.push_back(at->number);
+    }
+  }
+
+  void Info(v1::ExecutionInfo* info) const {
+    info->set_namespace_(s_.started->namespace_());
+    info->set_workflow_id(s_.started->workflow_id());
+    info->set_run_id(s_.run.Text());
+    info->set_workflow(s_.started->workflow());
+    info->set_version(s_.started->version());
+    info->set_definition_hash(s_.started->definition_hash());
+    info->set_status(s_.status);
+    info->set_start_time_ms(s_.start_time_ms);
+    info->set_close_time_ms(s_.close_time_ms);
+    *info->mutable_labels() = s_.started->labels();
+    info->set_history_records(s_.ordinal);
+    info->set_steps_completed(s_.steps_completed);
+    if (s_.failure != nullptr) info->set_failure_type(s_.failure->type());
+  }
+
+  // Recursion goes as deep as bodies nest in the definition.
+  template <typename Steps>
+  void AddSteps(const Frame& frame, bool frames, Steps* out) const {
+    for (uint32_t i = 0; i < frame.steps.size(); ++i) Step(frame, i, frames, out->Add());
+  }
+
+ private:
+  void Step(const Frame& frame, uint32_t index, bool frames, v1::StepInfo* info) const {
+    const StepState& step = frame.steps[index];
+    const Graph::StepPlan& plan = s_.Plan(frame, index);
+    info->set_name(plan.step->name());
+    info->set_kind(std::string(internal::KindName(plan.kind)));
+    info->set_frame(frame.number);
+    info->set_step(index);
+    info->set_generation(step.generation);
+    info->set_scheduled_time_ms(step.first_scheduled_ms);
+    info->set_end_time_ms(step.ended_ms);
+    info->set_state(State(step));
+    if (plan.kind == v1::Step::kTask) {
+      info->set_task(plan.task.task());
+      info->set_queue(plan.task.queue());
+      info->set_attempt(step.attempt);
+      info->set_max_attempts(plan.task.retry().max_attempts());
+      info->set_delivery(step.delivery);
+    }
+    if (payloads_ && step.phase == Phase::kCompleted) step.output.AppendTo(info->mutable_output());
+    if (step.extra != nullptr) {
+      if (step.extra->failure != nullptr) *info->mutable_failure() = *step.extra->failure;
+      if (payloads_ && step.extra->progress != nullptr) {
+        *info->mutable_progress() = *step.extra->progress;
+      }
+      if (!step.extra->yielding) info->set_next_time_ms(step.extra->wake_ms);
+    }
+    Items(step, plan, info);
+    if (s_.closed()) {
+      if (info->state() == v1::STEP_STATE_CANCELLED) info->set_reason(ClosedReason());
+    } else {
+      Reason(frame, index, info);
+    }
+    if (frames) Frames(frame, index, info);
+  }
+
+  v1::StepState State(const StepState& step) const {
+    switch (step.phase) {
+      case Phase::kCompleted:
+        return v1::STEP_STATE_COMPLETED;
+      case Phase::kFailed:
+        return v1::STEP_STATE_FAILED;
+      case Phase::kSkipped:
+        return v1::STEP_STATE_SKIPPED;
+      default:
+        break;
+    }
+    if (s_.closed()) return v1::STEP_STATE_CANCELLED;
+    switch (step.phase) {
+      case Phase::kScheduled:
+        return v1::STEP_STATE_SCHEDULED;
+      case Phase::kBackingOff:
+        return v1::STEP_STATE_BACKING_OFF;
+      case Phase::kWaiting:
+        return v1::STEP_STATE_WAITING;
+      case Phase::kParked:
+        return v1::STEP_STATE_PARKED;
+      default:
+        return v1::STEP_STATE_PENDING;
+    }
+  }
+
+  std::string ClosedReason() const {
+    const std::string status = internal::StatusName(s_.status);
+    if (s_.status == v1::EXECUTION_STATUS_FAILED && s_.has_failed_step) {
+      const Frame* frame = s_.FindFrame(s_.failed_step.frame);
+      if (frame != nullptr) {
+        return absl::StrCat("the execution failed at step ",
+                            internal::StepPath(s_, *frame, s_.failed_step.step));
+      }
+    }
+    return absl::StrCat("the execution is ", status);
+  }
+
+  void Reason(const Frame& frame, uint32_t index, v1::StepInfo* info) const {
+    const StepState& step = frame.steps[index];
+    const Graph::StepPlan& plan = s_.Plan(frame, index);
+    const v1::Failure* failure = step.extra != nullptr ? step.extra->failure.get() : nullptr;
+    switch (step.phase) {
+      case Phase::kPending:
+        info->set_reason(PendingReason(frame, index));
+        return;
+      case Phase::kScheduled: {
+        LiveTask task = live_ ? live_({frame.number, index}, step.delivery) : LiveTask{};
+        if (task.running) {
+          info->set_state(v1::STEP_STATE_RUNNING);
+          info->set_reason(absl::StrCat("runs on worker ", task.worker));
+          info->set_worker(task.worker);
+          if (payloads_ && task.progress.encoding() != v1::ENCODING_UNSPECIFIED) {
+            *info->mutable_progress() = std::move(task.progress);
+          }
+        } else if (!task.reason.empty()) {
+          info->set_reason(task.reason);
+        } else {
+          info->set_reason(absl::StrCat("waits for a worker with task ", plan.task.task(),
+                                        " on queue ", plan.task.queue()));
+        }
+        return;
+      }
+      case Phase::kBackingOff:
+        info->set_reason(absl::StrCat("backs off until ", FormatTime(step.extra->wake_ms),
+                                      " after attempt ", step.attempt, " of ",
+                                      plan.task.retry().max_attempts(), ": ", Brief(*failure)));
+        return;
+      case Phase::kParked:
+        info->set_reason(
+            absl::StrCat("parked after ", step.attempt,
+                         step.attempt == 1 ? " attempt: " : " attempts: ", Brief(*failure)));
+        return;
+      case Phase::kWaiting:
+        info->set_reason(WaitingReason(frame, index));
+        return;
+      case Phase::kCompleted:
+      case Phase::kFailed:
+      case Phase::kSkipped:
+        return;
+    }
+  }
+
+  std::string WaitingReason(const Frame& frame, uint32_t index) const {
+    const StepState& step = frame.steps[index];
+    const Graph::StepPlan& plan = s_.Plan(frame, index);
+    const Frame* body = step.extra != nullptr ? step.extra->first_child : nullptr;
+    if (body != nullptr) {
+      const Graph::ScopePlan& scope = s_.Scope(*body);
+      if (scope.role == Graph::Role::kCatch && step.extra->failure != nullptr) {
+        return absl::StrCat("its catch clause handles ", Brief(*step.extra->failure));
+      }
+      if (scope.role == Graph::Role::kCase) return absl::StrCat(Label(*body), " runs");
+    }
+    switch (plan.kind) {
+      case v1::Step::kSleep:
+        return absl::StrCat("sleeps until ", FormatTime(step.extra->wake_ms));
+      case v1::Step::kMap: {
+        const MapState& map = *step.extra->map;
+        return absl::StrCat(map.done, " of ", map.items, " items done, ", map.in_flight,
+                            " in flight");
+      }
+      case v1::Step::kLoop:
+        return absl::StrCat("turn ", step.extra->loop->turn, " runs");
+      default:
+        return "its body runs";
+    }
+  }
+
+  std::string PendingReason(const Frame& frame, uint32_t index) const {
+    std::vector<std::string> names;
+    const Graph::StepPlan& plan = s_.Plan(frame, index);
+    const size_t count = plan.kind == v1::Step::kBlock    ? 0
+                         : plan.kind == v1::Step::kSwitch ? 1
+                                                          : plan.inputs.size();
+    for (size_t i = 0; i < count; ++i) AddUnsettled(frame, plan.inputs[i], &names);
+    for (const uint32_t after : plan.step->after()) {
+      if (!internal::IsSettled(frame.steps[after].phase)) {
+        names.push_back(internal::StepPath(s_, frame, after));
+      }
+    }
+    std::sort(names.begin(), names.end());
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+    if (names.empty()) return "is about to begin";
+    const size_t shown = std::min(names.size(), kNamesShownMax);
+    std::string list =
+        absl::StrJoin(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", ");
+    if (shown < names.size()) absl::StrAppend(&list, " and ", names.size() - shown, " more");
+    return absl::StrCat(names.size() == 1 ? "waits for step " : "waits for steps ", list);
+  }
+
+  // The step that an input waits for: its own scope's, or where an outer capture comes from.
+  void AddUnsettled(const Frame& frame, const Graph::InputPlan& input,
+                    std::vector<std::string>* names) const {
+    if (input.source == Graph::InputPlan::Source::kStep) {
+      if (!internal::IsSettled(frame.steps[input.index].phase)) {
+        names->push_back(internal::StepPath(s_, frame, input.index));
+      }
+      return;
+    }
+    if (input.source != Graph::InputPlan::Source::kParameter ||
+        frame.parameters[input.index].state != Parameter::State::kPending ||
+        frame.parent == nullptr) {
+      return;
+    }
+    const Graph::ScopePlan& scope = s_.Scope(frame);
+    const Graph::StepPlan& owner = s_.Plan(*frame.parent, frame.parent_step);
+    if (scope.role == Graph::Role::kCatch) {
+      AddUnsettled(*frame.parent, owner.catch_captures[scope.clause][input.index - 1], names);
+    } else {
+      const uint32_t from = scope.role == Graph::Role::kCase ? 1 : 0;
+      AddUnsettled(*frame.parent, owner.inputs[input.index + from], names);
+    }
+  }
+
+  void Items(const StepState& step, const Graph::StepPlan& plan, v1::StepInfo* info) const {
+    if (plan.kind != v1::Step::kMap) return;
+    if (step.extra != nullptr && step.extra->map != nullptr) {
+      info->set_items(step.extra->map->items);
+      info->set_items_done(step.extra->map->done);
+      info->set_items_failed(step.phase == Phase::kFailed ? 1 : 0);
+    } else if (step.phase == Phase::kCompleted && step.output.is_list()) {
+      info->set_items(step.output.items());
+      info->set_items_done(step.output.items());
+    }
+  }
+
+  std::string Label(const Frame& frame) const {
+    const Graph::ScopePlan& scope = s_.Scope(frame);
+    switch (scope.role) {
+      case Graph::Role::kMapItem:
+        return absl::StrCat("item ", frame.item);
+      case Graph::Role::kLoopTurn:
+        return absl::StrCat("turn ", frame.item);
+      case Graph::Role::kCatch:
+        return "catch";
+      case Graph::Role::kCase: {
+        const v1::SwitchStep& spec = s_.Plan(*frame.parent, frame.parent_step).step->switch_();
+        if (scope.clause >= static_cast<uint32_t>(spec.cases_size())) return "default";
+        return absl::StrCat(
+            "case ", spec.cases(static_cast<int>(scope.clause)).match().data().substr(0, 80));
+      }
+      case Graph::Role::kRoot:
+      case Graph::Role::kBlock:
+        break;
+    }
+    return "body";
+  }
+
+  void AddFrame(const Frame& frame, v1::StepInfo* info) const {
+    v1::FrameInfo* to = info->add_frames();
+    to->set_number(frame.number);
+    to->set_item(frame.item);
+    to->set_label(Label(frame));
+    AddSteps(frame, /*frames=*/true, to->mutable_steps());
+  }
+
+  bool OnWayToFailure(const Frame& frame) const {
+    return std::find(failed_frames_.begin(), failed_frames_.end(), frame.number) !=
+           failed_frames_.end();
+  }
+
+  // Failed first, then those in flight, then the last items that are done (of which nothing but
+  // that is kept).
+  void Frames(const Frame& frame, uint32_t index, v1::StepInfo* info) const {
+    const StepState& step = frame.steps[index];
+    if (step.extra == nullptr) return;
+    uint32_t shown = 0;
+    for (const bool failed : {true, false}) {
+      for (const Frame* body = step.extra->first_child; body != nullptr && shown < items_max_;
+           body = body->next) {
+        if (OnWayToFailure(*body) != failed) continue;
+        AddFrame(*body, info);
+        ++shown;
+      }
+    }
+    const MapState* map = step.extra->map.get();
+    if (map == nullptr) return;
+    for (uint64_t item = map->opened; item > 0 && shown < items_max_; --item) {
+      const ItemStatus status = map->statuses[item - 1];
+      if (status != ItemStatus::kCompleted && status != ItemStatus::kSkipped) continue;
+      v1::FrameInfo* to = info->add_frames();
+      to->set_item(item - 1);
+      to->set_label(
+          absl::StrCat("item ", item - 1, status == ItemStatus::kCompleted ? " done" : " skipped"));
+      ++shown;
+    }
+  }
+
+  const ExecutionState& s_;
+  const LiveLookup& live_;
+  const uint32_t items_max_;
+  const bool payloads_;
+  std::vector<uint64_t> failed_frames_;
+};
+
+}  // namespace
+
+void DescribeExecution(const Execution& execution, uint32_t items_max, bool payloads,
+                       const LiveLookup& live, v1::DescribeExecutionResponse* response) {
+  const ExecutionState& s = execution.state();
+  const Describer describer(s, live, items_max, payloads);
+  describer.Info(response->mutable_info());
+  describer.AddSteps(*s.root, /*frames=*/true, response->mutable_steps());
+  if (payloads) {
+    *response->mutable_inputs() = s.started->inputs();
+    if (s.status == v1::EXECUTION_STATUS_COMPLETED) s.result.AppendTo(response->mutable_result());
+  }
+  if (s.failure != nullptr) *response->mutable_failure() = *s.failure;
+}
+
+void DescribeProgress(const Execution& execution, const LiveLookup& live,
+                      v1::WatchExecutionResponse* response) {
+  const ExecutionState& s = execution.state();
+  const Describer describer(s, live, 0, /*payloads=*/false);
+  describer.Info(response->mutable_info());
+  describer.AddSteps(*s.root, /*frames=*/false, response->mutable_steps());
+  response->set_closed(s.closed());
+  if (s.failure != nullptr) *response->mutable_failure() = *s.failure;
+}
+
+}  // namespace flux::engine

@@ -1,0 +1,169 @@
+// The machine that applies one record: what the record says, and everything the graph derives from
+// it.
+//
+// Derivation runs off a work list, never by recursion over data: a chain of fifty thousand joins,
+// or a list of a hundred thousand empty items, uses no more stack than a single step. Private to
+// engine/core; each file implements the machine of one thing and begins with its (state, input)
+// table.
+#ifndef FLUX_ENGINE_CORE_MACHINE_H_
+#define FLUX_ENGINE_CORE_MACHINE_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/core/core.h"
+#include "engine/core/state.h"
+
+namespace flux::engine::internal {
+
+inline constexpr char kBadProjection[] = "flux.bad_projection";
+inline constexpr char kScheduleToCloseTimeout[] = "flux.timeout.schedule_to_close";
+inline constexpr char kExecutionTimeout[] = "flux.timeout.execution";
+inline constexpr char kListDepthLimit[] = "flux.limit.list_depth";
+inline constexpr char kCancelled[] = "flux.cancelled";
+inline constexpr char kTerminated[] = "flux.terminated";
+inline constexpr char kCoreSource[] = "coordinator";
+
+v1::Failure MakeFailure(std::string_view type, std::string message);
+
+// The first catch clause that takes failures of this type, or -1.
+int MatchingClause(const v1::Step& step, const std::string& type);
+
+// What a settled input's source holds, before its pointer is followed.
+const Value& SourceValue(const ExecutionState& state, const Frame& frame,
+                         const Graph::InputPlan& input);
+
+// Input `index` of the execution, referring to the start record.
+Value InputValue(const std::shared_ptr<const v1::ExecutionStarted>& started, size_t index);
+
+class Machine {
+ public:
+  // `effects` may be null (replay).
+  Machine(ExecutionState& state, Effects* effects) : s_(state), effects_(effects) {}
+
+  // The first record: execution.cc.
+  void Start(v1::Record record);
+  void Apply(v1::Record record);
+
+ private:
+  using InputPlan = Graph::InputPlan;
+  using StepPlan = Graph::StepPlan;
+
+  enum class Read : uint8_t { kSet, kSkipped, kPending, kError };
+
+  StepExtra& Extra(Frame* frame, uint32_t step) { return ExtraOf(s_, frame->steps[step]); }
+  // ---- execution.cc: work list, frames, steps' ends ----
+  void Drain();
+  void Push(Work::Kind kind, Frame* frame, uint32_t index);
+  void ReleaseQueued(Frame* frame);
+  void DropWork();
+  // What became ready and was swept away by the same record is not to be offered.
+  void SweepReady();
+  void RunWork(const Work& work);
+  // A step settled, or a frame's parameter did: those that wait for it.
+  void Settled(Frame* frame, uint32_t step);
+  void ParameterSettled(Frame* frame, uint32_t parameter);
+  void Wake(Frame* frame, const std::vector<uint32_t>& dependants);
+  void CountDown(Frame* frame);
+  void Activate(Frame* frame, uint32_t step);
+  bool SkippedByInputs(const Frame& frame, const StepPlan& plan) const;
+
+  // Opens a body; parameters that are pending are given later by BindPending.
+  void OpenFrame(Frame* parent, uint32_t step, uint32_t scope, uint64_t item,
+                 std::vector<Parameter> parameters);
+  void BeginFrame(Frame* frame);
+  void FrameDone(Frame* frame);
+  void RootDone(Read read, Value result, std::string error);
+  void DropFrame(Frame* frame);
+  void DropChildren(Frame* frame, uint32_t step);
+  void BindPending(Frame* frame, const std::vector<uint32_t>& lazy_dependants);
+  void BindBody(Frame* body);
+
+  void CompleteStep(Frame* frame, uint32_t step, Value output);
+  void SkipStep(Frame* frame, uint32_t step);
+  // `past_catches`: the failure comes out of a catch clause's body, which its own step's clauses do
+  // not catch.
+  void FailStep(Frame* frame, uint32_t step, v1::Failure failure, bool park = false,
+                bool past_catches = false);
+  void SettleStep(Frame* frame, uint32_t step);
+  void Close(v1::ExecutionStatus status);
+  void CloseFailed(Frame* frame, uint32_t step, v1::Failure failure);
+
+  // Reads an input in its frame. kError: `error` says why, for a flux.bad_projection failure.
+  Read ReadSource(const Frame& frame, const InputPlan& input) const;
+  Read ReadInput(const Frame& frame, const InputPlan& input, Value* value,
+                 std::string* error) const;
+  // As a body's parameter; false: the projection failed.
+  bool ReadParameter(const Frame& frame, const InputPlan& input, Parameter* parameter,
+                     std::string* error) const;
+  bool ReadParameters(const Frame& frame, const std::vector<InputPlan>& inputs, size_t from,
+                      std::vector<Parameter>* parameters, std::string* error) const;
+
+  void KeepOutput(StepState& step, Value output);
+
+  // ---- timer.cc ----
+  void StartSleep(Frame* frame, uint32_t step);
+  void Fired(const v1::TimerFired& fired);
+  void ArmWake(Frame* frame, uint32_t step, v1::TimerKind kind, int64_t due_ms);
+  // Takes out the step's timers, whichever are armed.
+  void Disarm(Frame* frame, uint32_t step);
+  void DisarmWake(Frame* frame, uint32_t step);
+  // Pauses a map or loop that opened too many frames in one record.
+  void Yield(Frame* frame, uint32_t step);
+  bool MustYield() const { return frames_opened_ >= kFramesPerRecordMax; }
+
+  // ---- task_step.cc ----
+  void Schedule(Frame* frame, uint32_t step);
+  void Grant(Frame* frame, uint32_t step);
+  void TaskCompleted(v1::StepCompleted completed);
+  void TaskAttemptFailed(v1::AttemptFailed failed);
+  void TaskFailed(v1::StepFailed failed);
+  void TaskRedelivered(const v1::StepRedelivered& redelivered);
+  void BackoffEnded(Frame* frame, uint32_t step);
+  void ScheduleToClosePassed(Frame* frame, uint32_t step);
+  void RevokeIfScheduled(const Frame& frame, uint32_t step);
+  Frame* FindTask(const v1::StepRef& ref) const;
+
+  // ---- map.cc ----
+  void StartMap(Frame* frame, uint32_t step);
+  void OpenItems(Frame* frame, uint32_t step);
+  void ItemDone(Frame* item, Read read, Value output);
+
+  // ---- loop.cc ----
+  void StartLoop(Frame* frame, uint32_t step);
+  void OpenTurn(Frame* frame, uint32_t step);
+  void TurnDone(Frame* turn, Read read, Value next);
+
+  // ---- branch.cc: block, switch, catch ----
+  void StartBlock(Frame* frame, uint32_t step);
+  void StartSwitch(Frame* frame, uint32_t step);
+  void OpenBranch(Frame* frame, uint32_t step, uint32_t body, const std::vector<InputPlan>& inputs,
+                  size_t from);
+  void OpenCatch(Frame* frame, uint32_t step, uint32_t clause, const v1::Failure& failure);
+  void BranchDone(Frame* body, Read read, Value output);
+
+  // ---- instant.cc: join, fail, skip ----
+  void RunJoin(Frame* frame, uint32_t step);
+  void RunFail(Frame* frame, uint32_t step);
+
+  // ---- story.cc ----
+  bool telling() const { return effects_ != nullptr && effects_->story != nullptr; }
+  v1::HistoryEvent* Tell(const char* type, bool derived);
+  v1::HistoryEvent* TellStep(const char* type, const Frame& frame, uint32_t step, bool derived);
+  void TellFailure(const char* type, const Frame& frame, uint32_t step, const v1::Failure& failure,
+                   bool derived);
+
+  const StepPlan& Plan(const Frame& frame, uint32_t step) const { return s_.Plan(frame, step); }
+  int64_t now() const { return s_.last_time_ms; }
+
+  ExecutionState& s_;
+  Effects* effects_;
+  uint64_t frames_opened_ = 0;
+  bool revoked_any_ = false;
+};
+
+}  // namespace flux::engine::internal
+
+#endif  // FLUX_ENGINE_CORE_MACHINE_H_

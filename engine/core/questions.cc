@@ -1,0 +1,182 @@
+// What may be asked of an execution's state without changing it.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/core.h"
+#include "engine/core/json_value.h"
+#include "engine/core/machine.h"
+#include "proto/bridge.h"
+
+namespace flux::engine {
+namespace {
+
+using internal::ExecutionState;
+using internal::Frame;
+using internal::Phase;
+using internal::StepState;
+
+// A tree node's share of a timer, and the execution's own fields.
+constexpr size_t kTimerBytes = 40;
+constexpr size_t kExecutionBytes = 1024;
+
+// FNV-1a over words, then bytes (Fowler, Noll, Vo).
+class Hasher {
+ public:
+  void Add(std::string_view bytes) {
+    AddWord(bytes.size());
+    while (bytes.size() >= 8) {
+      uint64_t word = 0;
+      for (int i = 0; i < 8; ++i) {
+        word |= uint64_t{static_cast<uint8_t>(bytes[static_cast<size_t>(i)])} << (8 * i);
+      }
+      AddWord(word);
+      bytes.remove_prefix(8);
+    }
+    for (const char c : bytes) AddWord(static_cast<uint8_t>(c));
+  }
+  void AddWord(uint64_t word) {
+    hash_ = (hash_ ^ word) * 0x100000001b3;
+    hash_ ^= hash_ >> 29;
+  }
+  uint64_t hash() const { return hash_ == 0 ? 1 : hash_; }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325;
+};
+
+}  // namespace
+
+std::vector<StepKey> ReadyTasks(const Execution& execution) {
+  const ExecutionState& s = execution.state();
+  std::vector<StepKey> ready;
+  if (s.closed()) return ready;
+  for (const auto& [number, frame] : s.frames) {
+    for (uint32_t i = 0; i < frame->steps.size(); ++i) {
+      if (frame->steps[i].phase == Phase::kScheduled) ready.push_back({number, i});
+    }
+  }
+  return ready;
+}
+
+std::optional<int64_t> NextTimerMs(const Execution& execution) {
+  const ExecutionState& s = execution.state();
+  if (s.closed() || s.timers.empty()) return std::nullopt;
+  return s.timers.begin()->due_ms;
+}
+
+TaskOffer Offer(const Execution& execution, const StepKey& key) {
+  const ExecutionState& s = execution.state();
+  const Frame& frame = *s.FindFrame(key.frame);
+  const StepState& step = frame.steps[key.step];
+  const Graph::StepPlan& plan = s.Plan(frame, key.step);
+  TaskOffer offer;
+  offer.key = key;
+  offer.delivery = step.delivery;
+  offer.attempt = step.attempt;
+  offer.scheduled_ms = step.scheduled_ms;
+  offer.task = &plan.task;
+  offer.step_name = &plan.step->name();
+  return offer;
+}
+
+bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery) {
+  const ExecutionState& s = execution.state();
+  if (s.closed()) return false;
+  const StepState* step = s.FindStep(key);
+  return step != nullptr && step->phase == Phase::kScheduled && step->delivery == delivery;
+}
+
+absl::Status FillTask(const Execution& execution, const StepKey& key, size_t bytes_max,
+                      v1::Task* task) {
+  const ExecutionState& s = execution.state();
+  const Frame& frame = *s.FindFrame(key.frame);
+  const StepState& step = frame.steps[key.step];
+  const Graph::StepPlan& plan = s.Plan(frame, key.step);
+  size_t bytes = 0;
+  for (const Graph::InputPlan& input : plan.inputs) {
+    bytes += SourceValue(s, frame, input).data_bytes();
+  }
+  if (bytes > bytes_max) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the inputs of step ", internal::StepPath(s, frame, key.step), " have ", bytes,
+                     " bytes together, the limit is ", bytes_max,
+                     ": pass references to large data, or raise the server's payload limit"));
+  }
+  for (const Graph::InputPlan& input : plan.inputs) {
+    v1::TaskInput* to = task->add_inputs();
+    // A skipped source holds nothing, which is what an optional input of it sees.
+    SourceValue(s, frame, input).AppendTo(to->mutable_payload());
+    if (!input.input->pointer().empty() && to->payload().encoding() != v1::ENCODING_NONE) {
+      to->set_pointer(input.input->pointer());
+    }
+  }
+  task->set_name(plan.task.task());
+  task->set_attempt(step.attempt);
+  task->set_start_to_close_ms(plan.task.timeouts().start_to_close_ms());
+  task->set_heartbeat_ms(plan.task.timeouts().heartbeat_ms());
+  if (step.extra != nullptr && step.extra->progress != nullptr) {
+    *task->mutable_progress() = *step.extra->progress;
+  }
+  task->set_workflow_id(s.started->workflow_id());
+  task->set_step(internal::StepPath(s, frame, key.step));
+  task->set_workflow(s.started->workflow());
+  task->set_namespace_(s.started->namespace_());
+  v1::TaskToken* token = task->mutable_token();
+  token->set_frame(key.frame);
+  token->set_step(key.step);
+  token->set_generation(step.generation);
+  token->set_delivery(step.delivery);
+  return absl::OkStatus();
+}
+
+uint64_t RequestHash(const v1::ExecutionStarted& started) {
+  Hasher hasher;
+  hasher.Add(started.definition_hash());
+  hasher.AddWord(static_cast<uint64_t>(started.inputs_size()));
+  for (const v1::Payload& input : started.inputs()) {
+    hasher.AddWord(static_cast<uint64_t>(input.encoding()));
+    hasher.Add(input.content_type());
+    hasher.Add(input.data());
+  }
+  return hasher.hash();
+}
+
+v1::ExecutionSummary Summarize(const Execution& execution) {
+  const ExecutionState& s = execution.state();
+  v1::ExecutionSummary summary;
+  summary.set_namespace_(s.started->namespace_());
+  summary.set_workflow_id(s.started->workflow_id());
+  summary.set_run_id(s.started->run_id());
+  summary.set_workflow(s.started->workflow());
+  summary.set_version(s.started->version());
+  summary.set_definition_hash(s.started->definition_hash());
+  summary.set_status(s.status);
+  summary.set_start_time_ms(s.start_time_ms);
+  summary.set_close_time_ms(s.close_time_ms);
+  summary.set_request_id(s.started->request_id());
+  *summary.mutable_labels() = s.started->labels();
+  summary.set_history_records(s.ordinal);
+  summary.set_steps_completed(s.steps_completed);
+  if (s.failure != nullptr) summary.set_failure_type(s.failure->type());
+  summary.set_request_hash(s.request_hash);
+  return summary;
+}
+
+void FillResult(const Execution& execution, v1::GetResultResponse* response) {
+  const ExecutionState& s = execution.state();
+  response->set_status(s.status);
+  response->set_run_id(s.run.Text());
+  if (s.status == v1::EXECUTION_STATUS_COMPLETED) s.result.AppendTo(response->mutable_result());
+  if (s.failure != nullptr) *response->mutable_failure() = *s.failure;
+}
+
+size_t MemoryBytes(const Execution& execution) {
+  const ExecutionState& s = execution.state();
+  return kExecutionBytes + s.bytes + s.timers.size() * kTimerBytes;
+}
+
+uint64_t LiveEntries(const Execution& execution) { return execution.state().live_entries; }
+
+}  // namespace flux::engine

@@ -1,0 +1,21 @@
+// Leaving out and putting back what lies in blobs. Private to engine/core.
+#ifndef FLUX_ENGINE_CORE_RECORD_H_
+#define FLUX_ENGINE_CORE_RECORD_H_
+
+#include "absl/status/status.h"
+#include "engine/core/core.h"
+#include "flux/v1/record.pb.h"
+
+namespace flux::engine {
+
+// Everything of a payload but its data.
+void CopyShell(const v1::Payload& from, v1::Payload* to);
+
+// A start record without the data of inputs that lie in blobs; and with it again.
+// RestoreStarted: DataLoss, or what the reader answers.
+void StripStarted(const v1::ExecutionStarted& from, v1::ExecutionStarted* to);
+absl::Status RestoreStarted(const BlobReader& blobs, v1::ExecutionStarted* started);
+
+}  // namespace flux::engine
+
+#endif  // FLUX_ENGINE_CORE_RECORD_H_

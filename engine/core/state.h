@@ -1,0 +1,226 @@
+// What an execution is in memory. Private to engine/core.
+//
+// An execution is its own status, a set of durable timers, and frames. A frame is one instance of a
+// scope: its parameters and the state of each of its steps. Frame 0 is the root; the frame of a
+// body (a map item, a loop turn, a block, a case, a catch clause) hangs below the step that owns
+// the body and is dropped when it is done.
+#ifndef FLUX_ENGINE_CORE_STATE_H_
+#define FLUX_ENGINE_CORE_STATE_H_
+
+#include <compare>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
+#include "engine/core/graph.h"
+#include "engine/core/run_id.h"
+#include "engine/core/value.h"
+#include "flux/v1/record.pb.h"
+
+namespace flux::engine::internal {
+
+// Frames one record may open. A map or loop that would open more pauses, and a timer due at once
+// resumes it with a record of its own: so that bodies without tasks, however many, cannot hold up
+// the shard or run without an end.
+inline constexpr uint64_t kFramesPerRecordMax = 10'000;
+
+// Timers one FireTimers decides on.
+inline constexpr size_t kTimersPerDecisionMax = 1'000;
+
+// Numbers are part of the snapshot format.
+enum class Phase : uint8_t {
+  kPending = 1,
+  kScheduled = 2,
+  kBackingOff = 3,
+  kWaiting = 4,  // for a timer, or for its body
+  kParked = 5,
+  kCompleted = 6,
+  kFailed = 7,
+  kSkipped = 8,
+};
+
+inline bool IsSettled(Phase phase) {
+  return phase == Phase::kCompleted || phase == Phase::kSkipped;
+}
+
+// A value that may not be there yet.
+struct Parameter {
+  enum class State : uint8_t { kPending, kSet, kSkipped };
+  State state = State::kPending;
+  Value value;
+};
+
+// Numbers are part of the snapshot format.
+enum class ItemStatus : uint8_t { kNotOpened = 0, kOpen = 1, kCompleted = 2, kSkipped = 3 };
+
+struct MapState {
+  Value source;  // a list or a split payload
+  uint64_t items = 0;
+  uint64_t opened = 0;  // items below this one were opened
+  uint64_t done = 0;
+  uint32_t in_flight = 0;
+  std::vector<ItemStatus> statuses;
+  std::vector<Value> outputs;  // an item each, set where completed
+  std::vector<Parameter> captures;
+};
+
+struct LoopState {
+  uint64_t turn = 0;  // of the open frame, or the next one while it yields
+  Value state;        // that turn's
+  std::vector<Parameter> captures;
+};
+
+struct Frame;
+
+// What only some steps need, some of the time.
+struct StepExtra {
+  std::unique_ptr<v1::Failure> failure;   // the last one
+  std::unique_ptr<v1::Payload> progress;  // of the last heartbeat
+  int64_t wake_ms = 0;                    // when its sleep, backoff or yield ends; 0: no such timer
+  bool yielding = false;
+  std::unique_ptr<MapState> map;
+  std::unique_ptr<LoopState> loop;
+  Frame* first_child = nullptr;  // frames of its body, in order of number
+  Frame* last_child = nullptr;
+  size_t bytes = 0;  // what was counted for it in ExecutionState::bytes
+};
+
+struct StepState {
+  Phase phase = Phase::kPending;
+  uint32_t waiting_for = 0;
+  uint32_t attempt = 0;  // from 1 once scheduled
+  uint32_t generation = 0;
+  uint64_t delivery = 0;           // from 1; the last one granted
+  int64_t first_scheduled_ms = 0;  // when it began
+  int64_t scheduled_ms = 0;        // when its newest delivery was granted
+  int64_t ended_ms = 0;
+  Value output;
+  std::unique_ptr<StepExtra> extra;
+};
+
+struct Frame {
+  uint64_t number = 0;
+  uint32_t scope = 0;
+  uint32_t parent_step = 0;
+  Frame* parent = nullptr;
+  Frame* previous = nullptr;  // siblings below one step
+  Frame* next = nullptr;
+  uint64_t item = 0;       // map index, or loop turn
+  uint32_t remaining = 0;  // steps, and the result's parameter, that have not settled
+  uint32_t queued = 0;     // entries of the work list that name it; it lives at least as long
+  bool dropped = false;
+  std::vector<Parameter> parameters;
+  std::vector<StepState> steps;
+};
+
+struct Timer {
+  int64_t due_ms = 0;
+  uint64_t frame = 0;
+  uint32_t step = 0;
+  v1::TimerKind kind = v1::TIMER_KIND_UNSPECIFIED;
+  auto operator<=>(const Timer&) const = default;
+};
+
+// One entry of the work list: what follows from a record and is still to be derived.
+struct Work {
+  enum class Kind : uint8_t { kActivate, kSettled, kParameter, kFrameDone };
+  Kind kind;
+  uint32_t index;  // step, or parameter
+  Frame* frame;
+};
+
+struct ExecutionState {
+  ExecutionState() = default;
+  ExecutionState(const ExecutionState&) = delete;
+  ExecutionState& operator=(const ExecutionState&) = delete;
+  ~ExecutionState() {
+    for (const auto& [number, frame] : frames) delete frame;
+  }
+
+  std::shared_ptr<const Graph> graph;
+  // Shared with the values that refer to its inputs.
+  std::shared_ptr<const v1::ExecutionStarted> started;
+  RunId run;
+  v1::ExecutionStatus status = v1::EXECUTION_STATUS_RUNNING;
+  uint64_t ordinal = 0;
+  int64_t start_time_ms = 0;
+  int64_t last_time_ms = 0;
+  int64_t close_time_ms = 0;
+  Value result;
+  std::unique_ptr<v1::Failure> failure;
+  bool has_failed_step = false;
+  StepKey failed_step;
+  std::string close_reason;
+  std::string close_identity;
+  uint64_t next_frame = 1;
+  uint64_t next_blob = 1;
+  uint64_t steps_completed = 0;
+  uint64_t attempts_failed = 0;
+  // Owned; in order of number. A dropped frame is out of here and deleted once nothing queued names
+  // it.
+  absl::btree_map<uint64_t, Frame*> frames;
+  Frame* root = nullptr;
+  // Kept when the execution closes (nothing fires then): closing costs the same however wide it is.
+  absl::btree_set<Timer> timers;
+
+  // Derived from the above, for questions in O(1).
+  size_t bytes = 0;
+  uint64_t live_entries = 0;
+  uint64_t request_hash = 0;
+
+  // Empty between records; kept for their memory.
+  std::vector<Work> work;
+  size_t work_next = 0;
+
+  bool closed() const { return status != v1::EXECUTION_STATUS_RUNNING; }
+  Frame* FindFrame(uint64_t number) const {
+    if (number == 0) return root;
+    const auto it = frames.find(number);
+    return it == frames.end() ? nullptr : it->second;
+  }
+  // Null: no such step.
+  StepState* FindStep(const StepKey& key) const {
+    Frame* frame = FindFrame(key.frame);
+    return frame != nullptr && key.step < frame->steps.size() ? &frame->steps[key.step] : nullptr;
+  }
+  const Graph::ScopePlan& Scope(const Frame& frame) const { return graph->scopes()[frame.scope]; }
+  const Graph::StepPlan& Plan(const Frame& frame, uint32_t step) const {
+    return Scope(frame).steps[step];
+  }
+};
+
+// Makes an empty frame with its arrays sized and links it below its parent's step (null: the root).
+// Counts it.
+Frame* AddFrame(ExecutionState& state, uint64_t number, uint32_t scope, Frame* parent,
+                uint32_t parent_step, uint64_t item);
+
+// The step's extra, made if need be; and its end. Frames below it must be gone by then.
+StepExtra& ExtraOf(ExecutionState& state, StepState& step);
+void ReleaseExtra(ExecutionState& state, StepState& step);
+// Counts memory that belongs to the extra until it is released.
+void Charge(ExecutionState& state, StepExtra& extra, size_t bytes);
+
+// Its own memory, without values.
+size_t FrameBytes(const Frame& frame);
+
+// "codes[17].parse": the step with the steps and items it lies in. Without a step: the frame's own
+// place, "codes[17]".
+std::string StepPath(const ExecutionState& state, const Frame& frame, uint32_t step);
+std::string FramePath(const ExecutionState& state, const Frame& frame);
+
+// "2026-01-31T23:59:59.000Z".
+std::string FormatTime(int64_t time_ms);
+// "5m", "1h30m", "1.5s", "20ms".
+std::string FormatSpan(int64_t span_ms);
+
+std::string_view PhaseName(Phase phase);
+std::string_view KindName(v1::Step::KindCase kind);
+// "RUNNING", "COMPLETED", …
+std::string StatusName(v1::ExecutionStatus status);
+
+}  // namespace flux::engine::internal
+
+#endif  // FLUX_ENGINE_CORE_STATE_H_
