@@ -90,6 +90,8 @@ inline constexpr ErrorType kBadResult{"flux.task.bad_result", {.non_retriable = 
 inline constexpr ErrorType kException{"flux.task.exception"};
 inline constexpr ErrorType kUnknownTask{"flux.task.unknown", {.non_retriable = true}};
 inline constexpr ErrorType kPayloadTooLarge{"flux.payload_too_large", {.non_retriable = true}};
+inline constexpr ErrorType kInputTooLarge{"flux.input_too_large", {.non_retriable = true}};
+inline constexpr ErrorType kBadProjection{"flux.bad_projection", {.non_retriable = true}};
 inline constexpr ErrorType kCancelled{"flux.cancelled", {.non_retriable = true}};
 inline constexpr ErrorType kTerminated{"flux.terminated", {.non_retriable = true}};
 inline constexpr ErrorType kSkipped{"flux.skipped", {.non_retriable = true}};

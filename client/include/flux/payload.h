@@ -1,4 +1,5 @@
-// Bytes with a meaning: what tasks are given and answer. The SDK's own shape of it, free of protobuf and gRPC.
+// Bytes with a meaning: what tasks are given and answer. The SDK's own shape of it, free of
+// protobuf and gRPC.
 #ifndef FLUX_PAYLOAD_H_
 #define FLUX_PAYLOAD_H_
 
@@ -13,9 +14,9 @@ enum class Encoding {
   kJson = 1,      // UTF-8 JSON text
   kProtobuf = 2,  // a serialised message; content_type names it
   kBytes = 3,
-  kList = 4,      // a serialised flux.v1.PayloadList
-  kNone = 5,      // no value: an empty optional, or a skipped step's output
-  kCustom = 6,    // a user's codec; content_type names it
+  kList = 4,    // a serialised flux.v1.PayloadList
+  kNone = 5,    // no value: an empty optional, or a skipped step's output
+  kCustom = 6,  // a user's codec; content_type names it
 };
 
 // A value object; thread-compatible. Limit: the server's payload_bytes_max (4 MiB by default).
@@ -28,7 +29,8 @@ struct Payload {
   bool operator==(const Payload&) const = default;
 };
 
-// Why a task, step or execution failed. `type` is what Catch and non_retriable match; "flux." is reserved.
+// Why a task, step or execution failed. `type` is what Catch and non_retriable match; "flux." is
+// reserved.
 struct Failure {
   std::string type;
   std::string message;
