@@ -101,8 +101,10 @@ std::string Dispatcher::State::WhyReady(const TaskNode& node) const {
   std::string behind;
   if (lane.ready > 1) behind = absl::StrCat("queued behind ", Count(lane.ready - 1, "task"));
   if (busy) {
-    return absl::StrCat("all ", Count(lane.workers, "worker"), " on queue ", queue.name,
-                        " are busy (0 free slots)", behind.empty() ? "" : "; ", behind);
+    return absl::StrCat(
+        lane.workers == 1 ? "the only worker" : absl::StrCat("all ", lane.workers, " workers"),
+        " on queue ", queue.name, lane.workers == 1 ? " is" : " are", " busy (0 free slots)",
+        behind.empty() ? "" : "; ", behind);
   }
   return behind.empty() ? "is about to be handed out" : behind;
 }

@@ -367,10 +367,12 @@ void Dispatcher::State::PlaceReady(Queue* queue, DispatchNow now) {
     const size_t quantum =
         std::clamp<size_t>(queue->lane_ready / queue->credited, 1, kTurnTasksMax);
     const size_t profiles = queue->serving.size();
-    for (size_t i = 0; i < profiles && allowance > 0; ++i) {
-      Profile* profile = queue->serving[queue->serve_next++ % profiles];
-      if (!profile->ring.empty() && ServeProfile(profile, quantum, &allowance, now))
-        progress = true;
+    const size_t first = queue->serve_next;
+    for (size_t i = 0; i < profiles && allowance > 0 && queue->lane_ready > 0; ++i) {
+      Profile* profile = queue->serving[(first + i) % profiles];
+      if (profile->ring.empty() || !ServeProfile(profile, quantum, &allowance, now)) continue;
+      progress = true;
+      queue->serve_next = (first + i + 1) % profiles;
     }
   }
   if (queue->limits.rate_permille_per_s > 0) {

@@ -1,0 +1,431 @@
+// What is handed out to whom, in which order, and what the limits withhold.
+#include "tests/dispatch/fixture.h"
+
+namespace flux::engine {
+namespace {
+
+using Queues = DispatchTest;
+
+TEST_F(Queues, HandsAReadyTaskToAWorkerWithCredit) {
+  Hello(1, {.credit = 1});
+  EXPECT_EQ(Offer(Key(1, 0)), OfferOutcome::kTaken);
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1"));
+  EXPECT_TRUE(dispatcher_->InFlight(RunOf(1)));
+  EXPECT_EQ(dispatcher_->stats().running, 1u);
+  EXPECT_EQ(dispatcher_->stats().handed_out, 1u);
+}
+
+TEST_F(Queues, GivesNoMoreThanTheCredit) {
+  Hello(1, {.credit = 2});
+  for (uint32_t i = 0; i < 5; ++i) Offer(Key(1, i));
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1", "1/1/1"));
+  EXPECT_THAT(Handed(1), IsEmpty());
+  ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
+  EXPECT_THAT(Handed(1), ElementsAre("1/2/1"));
+}
+
+TEST_F(Queues, AWorkerWithoutCreditGetsNothing) {
+  Hello(1, {});
+  Offer(Key(1, 0));
+  EXPECT_THAT(Handed(1), IsEmpty());
+  EXPECT_EQ(Why(Key(1, 0)), "the only worker on queue q is busy (0 free slots)");
+}
+
+TEST_F(Queues, TheSameDeliveryIsTakenOnce) {
+  Offer(Key(1, 0));
+  Offer(Key(1, 0));
+  Hello(1, {.credit = 5});
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1"));
+  Offer(Key(1, 0));
+  EXPECT_THAT(Handed(1), IsEmpty());
+}
+
+TEST_F(Queues, AWorkerLackingATaskNeverBlocksOthers) {
+  OfferStep(Key(1, 0), Step("other"));
+  Offer(Key(1, 1));
+  OfferStep(Key(1, 2), Step("t", "elsewhere"));
+  Hello(1, {.credit = 5});
+  EXPECT_THAT(Handed(1), ElementsAre("1/1/1"));
+  EXPECT_EQ(Why(Key(1, 0), "other"), "no worker has task other on queue q");
+  Hello(2, {.session = "s2", .tasks = {"other", "t"}, .credit = 5});
+  EXPECT_THAT(Handed(2), ElementsAre("1/0/1"));
+}
+
+TEST_F(Queues, AnEmptyQueueNameMeansDefault) {
+  OfferStep(Key(1, 0), Step("t", ""));
+  Hello(1, {.queue = "", .credit = 1});
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1"));
+  v1::GetTaskQueueResponse response;
+  EXPECT_TRUE(dispatcher_->DescribeQueue("default", &response));
+}
+
+TEST_F(Queues, HigherPriorityGoesFirstAcrossTasks) {
+  const std::vector<std::pair<std::string, int>> offers = {{"t", 0}, {"u", -1}, {"t", 5},
+                                                           {"u", 9}, {"t", -1}, {"u", 5}};
+  for (uint32_t i = 0; i < offers.size(); ++i) {
+    v1::TaskStep step = Step(offers[i].first);
+    step.set_priority(offers[i].second);
+    OfferStep(Key(1, i), step);
+  }
+  Hello(1, {.tasks = {"t", "u"}, .credit = 10});
+  EXPECT_THAT(Handed(1), ElementsAre("1/3/1", "1/2/1", "1/5/1", "1/0/1", "1/1/1", "1/4/1"));
+}
+
+TEST_F(Queues, RunsTakeTurnsAndEachIsFirstInFirstOut) {
+  for (uint32_t i = 0; i < 4; ++i) Offer(Key(1, i));
+  for (uint32_t i = 0; i < 2; ++i) Offer(Key(2, i));
+  Offer(Key(3, 0));
+  Hello(1, {.credit = 10});
+  EXPECT_THAT(Handed(1),
+              ElementsAre("1/0/1", "2/0/1", "3/0/1", "1/1/1", "2/1/1", "1/2/1", "1/3/1"));
+}
+
+TEST_F(Queues, ARunKeepsItsTurnOverFlushes) {
+  for (uint32_t i = 0; i < 3; ++i) Offer(Key(1, i));
+  for (uint32_t i = 0; i < 3; ++i) Offer(Key(2, i));
+  Hello(1, {});
+  Strings order;
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
+    for (std::string& task : Handed(1)) order.push_back(std::move(task));
+  }
+  EXPECT_THAT(order, ElementsAre("1/0/1", "2/0/1", "1/1/1", "2/1/1", "1/2/1", "2/2/1"));
+}
+
+TEST_F(Queues, ReadyTasksAreSpreadOverSessions) {
+  for (StreamId s = 1; s <= 3; ++s) Hello(s, {.session = "s" + std::to_string(s), .credit = 100});
+  for (uint32_t i = 0; i < 30; ++i) Offer(Key(1, i));
+  Flush();
+  for (StreamId s = 1; s <= 3; ++s) EXPECT_EQ(Tasks(s).size(), 10u) << s;
+}
+
+TEST_F(Queues, SingleTasksGoToSessionsInTurn) {
+  Hello(1, {.session = "s1", .credit = 10});
+  Hello(2, {.session = "s2", .tasks = {"t", "u"}, .credit = 10});
+  for (uint32_t i = 0; i < 6; ++i) {
+    Offer(Key(1, i));
+    Flush();
+  }
+  EXPECT_EQ(Tasks(1).size(), 3u);
+  EXPECT_EQ(Tasks(2).size(), 3u);
+}
+
+TEST_F(Queues, OneMessageASessionATurnCutByTasksAndBytes) {
+  struct Case {
+    size_t tasks_max, bytes_max, input_bytes, expected;
+  };
+  for (const Case& c :
+       {Case{10, 1 << 20, 1, 10}, Case{1000, 5000, 1000, 5}, Case{1000, 1, 10, 1}}) {
+    options_.tasks_per_message_max = c.tasks_max;
+    options_.message_bytes_max = c.bytes_max;
+    host_ = FakeHost{};
+    host_.input_bytes = c.input_bytes;
+    Start();
+    Hello(1, {.credit = 100});
+    for (uint32_t i = 0; i < 25; ++i) Offer(Key(1, i));
+    Flush();
+    ASSERT_EQ(host_.sent[1].size(), 1u);
+    EXPECT_EQ(Tasks(1).size(), c.expected);
+    // The rest follows in the next turns, which are due at once.
+    size_t left = 25 - c.expected;
+    for (int turn = 0; left > 0 && turn < 30; ++turn) {
+      EXPECT_LE(dispatcher_->NextDeadlineMs(), now_.monotonic_ms);
+      left -= Handed(1).size();
+    }
+    EXPECT_EQ(left, 0u);
+    Flush();
+    EXPECT_GT(dispatcher_->NextDeadlineMs(), now_.monotonic_ms);
+  }
+}
+
+TEST_F(Queues, AnUnwantedTaskIsForgottenAndCostsNoCredit) {
+  host_.unwanted = {"1/0/1"};
+  Hello(1, {.credit = 1});
+  Offer(Key(1, 0));
+  Offer(Key(1, 1));
+  EXPECT_THAT(Handed(1), ElementsAre("1/1/1"));
+  EXPECT_EQ(dispatcher_->stats().ready, 0u);
+  EXPECT_EQ(Offer(Key(1, 0)), OfferOutcome::kTaken);  // unknown again
+  EXPECT_EQ(dispatcher_->stats().ready, 1u);
+}
+
+TEST_F(Queues, WithdrawUnqueuesOrCancels) {
+  Hello(1, {.credit = 1});
+  Offer(Key(1, 0));
+  Offer(Key(1, 1));
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1"));
+  dispatcher_->Withdraw(Key(1, 1), "cancelled");
+  dispatcher_->Withdraw(Key(1, 0), "cancelled");
+  dispatcher_->Withdraw(Key(9, 9), "cancelled");
+  Flush();
+  EXPECT_THAT(Cancels(1), ElementsAre("1/0/1 cancelled"));
+  EXPECT_EQ(dispatcher_->stats().ready, 0u);
+  EXPECT_EQ(dispatcher_->stats().running, 0u);
+  EXPECT_FALSE(dispatcher_->InFlight(RunOf(1)));
+}
+
+TEST_F(Queues, ACancelCarriesTheWholeToken) {
+  Hello(1, {.credit = 1});
+  Offer(Key(1, 0));
+  Flush();
+  dispatcher_->Withdraw(Key(1, 0), "cancelled");
+  Flush();
+  const v1::TaskToken& token = host_.sent[1].back().cancels(0).token();
+  EXPECT_EQ(token.SerializeAsString(), Token(Key(1, 0)).SerializeAsString());
+}
+
+TEST_F(Queues, WithdrawRunTakesAllOfItAndNothingElse) {
+  Hello(1, {.credit = 2});
+  for (uint32_t i = 0; i < 5; ++i) Offer(Key(1, i));
+  Offer(Key(2, 0));
+  Flush();
+  dispatcher_->WithdrawRun(RunOf(1), "cancelled");
+  dispatcher_->WithdrawRun(RunOf(1), "cancelled");
+  Flush();
+  EXPECT_THAT(Cancels(1), ElementsAre("1/0/1 cancelled"));
+  EXPECT_EQ(dispatcher_->stats().running, 1u);
+  EXPECT_TRUE(dispatcher_->InFlight(RunOf(2)));
+  EXPECT_EQ(dispatcher_->stats().ready, 0u);
+}
+
+// ---- limits
+// -------------------------------------------------------------------------------------------------
+
+TEST_F(Queues, ConcurrencyIsLimitedAndFreedByEveryEnd) {
+  options_.queue_limits["q"] = {.concurrency_max = 2};
+  Start();
+  Hello(1, {.credit = 100});
+  for (uint32_t i = 0; i < 10; ++i) Offer(Key(1, i));
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1", "1/1/1"));
+  EXPECT_EQ(Why(Key(1, 2)), "queue q is limited to 2 running");
+  EXPECT_TRUE(dispatcher_->ResultArrived(1, Key(1, 0), false));
+  EXPECT_THAT(Handed(1), ElementsAre("1/2/1"));
+  dispatcher_->Withdraw(Key(1, 1), "cancelled");
+  EXPECT_THAT(Handed(1), ElementsAre("1/3/1"));
+  dispatcher_->Released(1, Key(1, 2));
+  EXPECT_THAT(Handed(1), ElementsAre("1/4/1"));
+  Pass(300'000, {1});  // both time out
+  EXPECT_THAT(Tasks(1), ElementsAre("1/5/1", "1/6/1"));
+}
+
+TEST_F(Queues, TheRateIsABucketOnTheMonotonicClock) {
+  options_.queue_limits["q"] = {.rate_permille_per_s = 2'500, .burst = 3};
+  Start();
+  Hello(1, {.credit = 1000});
+  for (uint32_t i = 0; i < 100; ++i) Offer(Key(1, i));
+  EXPECT_EQ(Handed(1).size(), 3u);
+  EXPECT_EQ(Why(Key(1, 50)), "queue q is limited to 2.5 tasks a second");
+  EXPECT_EQ(dispatcher_->NextDeadlineMs(), now_.monotonic_ms + 400);
+  Advance(399);
+  dispatcher_->Tick(now_);
+  EXPECT_EQ(Handed(1).size(), 0u);
+  Advance(1);
+  dispatcher_->Tick(now_);
+  EXPECT_EQ(Handed(1).size(), 1u);
+  size_t handed = 0;
+  for (int i = 0; i < 100; ++i) {
+    Advance(100);
+    dispatcher_->Alive(1, now_);
+    dispatcher_->Tick(now_);
+    handed += Handed(1).size();
+  }
+  EXPECT_EQ(handed, 25u);
+  now_.wall_ms += 1'000'000'000;  // the wall clock gives nothing
+  dispatcher_->Tick(now_);
+  EXPECT_EQ(Handed(1).size(), 0u);
+}
+
+TEST_F(Queues, AQuietTimeGivesAtMostTheBurst) {
+  options_.queue_limits["q"] = {.rate_permille_per_s = 5'000};
+  Start();
+  Hello(1, {.credit = 1000});
+  Flush();
+  Pass(3'600'000, {1});
+  for (uint32_t i = 0; i < 100; ++i) Offer(Key(1, i));
+  EXPECT_EQ(Handed(1).size(), 5u);  // one second's worth
+}
+
+TEST_F(Queues, LimitsByKeyHoldBackOnlyTheirOwn) {
+  options_.queue_limits["q"] = {.per_key_concurrency = 2};
+  Start();
+  Hello(1, {.tasks = {"t", "u"}, .credit = 1000});
+  for (uint32_t i = 0; i < 5; ++i) OfferStep(Key(1, i), Step(), false, "acme");
+  OfferStep(Key(2, 0), Step(), false, "zeta");
+  OfferStep(Key(3, 0), Step());
+  OfferStep(Key(4, 0), Step("u"), false, "acme");
+  // Runs take turns, so that the other task of the key comes before the run's next.
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1", "2/0/1", "3/0/1", "4/0/1"));
+  EXPECT_EQ(Why(Key(1, 4)), "limit key \"acme\" of queue q is limited to 2 running");
+  // One end lets exactly one follow.
+  for (const auto& [ended, next] :
+       std::vector<std::pair<DeliveryKey, std::string>>{{Key(1, 0), "1/1/1"},
+                                                        {Key(4, 0), "1/2/1"},
+                                                        {Key(1, 1), "1/3/1"},
+                                                        {Key(1, 2), "1/4/1"}}) {
+    EXPECT_TRUE(dispatcher_->ResultArrived(1, ended, false));
+    EXPECT_THAT(Handed(1), ElementsAre(next));
+  }
+  EXPECT_TRUE(dispatcher_->ResultArrived(1, Key(2, 0), false));  // another key's
+  EXPECT_THAT(Handed(1), IsEmpty());
+}
+
+TEST_F(Queues, AKeysTaskThatNobodyHasDoesNotBlockTheKey) {
+  options_.queue_limits["q"] = {.per_key_concurrency = 1};
+  Start();
+  OfferStep(Key(1, 0), Step("nobody"), false, "k");
+  OfferStep(Key(1, 1), Step(), false, "k");
+  OfferStep(Key(1, 2), Step(), false, "k");
+  Hello(1, {.credit = 10});
+  EXPECT_THAT(Handed(1), ElementsAre("1/1/1"));
+  dispatcher_->ResultArrived(1, Key(1, 1), false);
+  EXPECT_THAT(Handed(1), ElementsAre("1/2/1"));
+  dispatcher_->ResultArrived(1, Key(1, 2), false);
+  Hello(2, {.session = "s2", .tasks = {"nobody"}, .credit = 1});
+  EXPECT_THAT(Handed(2), ElementsAre("1/0/1"));
+}
+
+TEST_F(Queues, WithdrawingTheAdmittedTaskOfAKeyLetsTheNextFollow) {
+  options_.queue_limits["q"] = {.per_key_concurrency = 1};
+  Start();
+  OfferStep(Key(1, 0), Step(), false, "k");
+  OfferStep(Key(1, 1), Step(), false, "k");
+  OfferStep(Key(1, 2), Step(), false, "k");
+  dispatcher_->Withdraw(Key(1, 1), "");  // a waiting one
+  dispatcher_->Withdraw(Key(1, 0), "");  // the admitted one
+  Hello(1, {.credit = 10});
+  EXPECT_THAT(Handed(1), ElementsAre("1/2/1"));
+  dispatcher_->WithdrawRun(RunOf(1), "");
+  EXPECT_EQ(dispatcher_->stats().ready + dispatcher_->stats().running, 0u);
+}
+
+TEST_F(Queues, HighestPriorityWaitsShortestForItsKey) {
+  options_.queue_limits["q"] = {.per_key_concurrency = 1};
+  Start();
+  Hello(1, {.credit = 10});
+  for (uint32_t i = 0; i < 4; ++i) {
+    v1::TaskStep step = Step();
+    step.set_priority(i == 3 ? 9 : 0);
+    OfferStep(Key(1, i), step, false, "k");
+  }
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1"));
+  dispatcher_->ResultArrived(1, Key(1, 0), false);
+  EXPECT_THAT(Handed(1), ElementsAre("1/3/1"));
+  dispatcher_->ResultArrived(1, Key(1, 3), false);
+  EXPECT_THAT(Handed(1), ElementsAre("1/1/1"));
+}
+
+// ---- memory and disk
+// ----------------------------------------------------------------------------------------
+
+TEST_F(Queues, AnOfferAboveTheLimitIsSpilledAndAskedForAgain) {
+  options_.ready_per_queue_max = 10;
+  options_.refill_below = 4;
+  Start();
+  for (uint32_t i = 0; i < 10; ++i) EXPECT_EQ(Offer(Key(1, i)), OfferOutcome::kTaken);
+  EXPECT_EQ(Offer(Key(1, 10)), OfferOutcome::kSpilled);
+  EXPECT_EQ(Offer(Key(1, 9)), OfferOutcome::kTaken);  // a known one
+  EXPECT_EQ(OfferStep(Key(1, 11), Step("t", "other")), OfferOutcome::kTaken);
+  dispatcher_->SetSpilled("q", 1'000);
+  Flush();
+  EXPECT_THAT(host_.refills, IsEmpty());
+  Hello(1, {.credit = 6});
+  Flush();
+  EXPECT_THAT(host_.refills, IsEmpty());  // 4 are left
+  ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
+  Flush();
+  ASSERT_THAT(host_.refills, ElementsAre(std::pair(std::string("q"), 7)));
+  Flush();
+  EXPECT_EQ(host_.refills.size(), 1u);  // asked once
+  for (uint32_t i = 10; i < 17; ++i) EXPECT_EQ(Offer(Key(1, i)), OfferOutcome::kTaken);
+  dispatcher_->SetSpilled("q", -7);
+  Flush();
+  EXPECT_EQ(host_.refills.size(), 1u);  // full again
+  ASSERT_TRUE(dispatcher_->Credit(1, 10, now_).ok());
+  Flush();
+  EXPECT_EQ(host_.refills.size(), 2u);
+}
+
+TEST_F(Queues, ARefillWithoutAnswerIsAskedForAgain) {
+  dispatcher_->SetSpilled("q", 3);
+  Flush();
+  ASSERT_THAT(host_.refills, ElementsAre(std::pair(std::string("q"), 3)));
+  EXPECT_EQ(dispatcher_->NextDeadlineMs(), now_.monotonic_ms + 1'000);
+  Pass(1'000);
+  EXPECT_EQ(host_.refills.size(), 2u);
+  dispatcher_->SetSpilled("q", -3);
+  Pass(5'000);
+  EXPECT_EQ(host_.refills.size(), 2u);
+  EXPECT_EQ(dispatcher_->NextDeadlineMs(), INT64_MAX);
+}
+
+// ---- questions
+// ----------------------------------------------------------------------------------------------
+
+TEST_F(Queues, EveryWaitIsExplained) {
+  EXPECT_EQ(Why(Key(1, 0)), "no worker has task t on queue q");  // not even offered
+  Offer(Key(1, 0));
+  Offer(Key(1, 1));
+  Offer(Key(1, 2));
+  EXPECT_EQ(Why(Key(1, 0)), "no worker has task t on queue q");
+  Hello(1, {});
+  Hello(2, {.session = "s2"});
+  EXPECT_EQ(Why(Key(1, 0)),
+            "all 2 workers on queue q are busy (0 free slots); queued behind 2 tasks");
+  EXPECT_EQ(Why(Key(7, 0)), "waits on disk behind 3 tasks in memory on queue q");
+  ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
+  EXPECT_EQ(Why(Key(1, 0)), "queued behind 2 tasks");
+  Flush();
+  const LiveTask live = dispatcher_->Look(Key(1, 0), Step());
+  EXPECT_TRUE(live.running);
+  EXPECT_EQ(live.worker, "worker-s1");
+  EXPECT_EQ(live.started_ms, now_.wall_ms);
+  EXPECT_EQ(live.reason, "");
+  dispatcher_->StreamClosed(1, now_);
+  dispatcher_->StreamClosed(2, now_);
+  EXPECT_EQ(Why(Key(1, 1)), "no worker has task t on queue q (2 workers that had it are away)");
+  EXPECT_EQ(Why(Key(1, 0)), "worker worker-s1 is away; it has 10000 ms to come back");
+}
+
+TEST_F(Queues, AreListedWithTheirFigures) {
+  Offer(Key(1, 0));
+  Advance(5);
+  Offer(Key(1, 1));
+  OfferStep(Key(1, 2), Step("u"));
+  dispatcher_->SetSpilled("q", 12);
+  Hello(1, {.slots = 8, .credit = 1});
+  Hello(2, {.session = "s2", .queue = "r", .credit = 3});
+  Flush();
+  v1::ListTaskQueuesResponse queues;
+  dispatcher_->ListQueues(&queues);
+  ASSERT_EQ(queues.queues_size(), 2);
+  EXPECT_EQ(queues.queues(0).ShortDebugString(),
+            "name: \"q\" ready: 2 running: 1 workers: 1 slots: 8 oldest_ready_time_ms: "
+            "1700000000005 executions_spilled: 12");
+  EXPECT_EQ(queues.queues(1).ShortDebugString(), "name: \"r\" workers: 1 slots: 4 credit: 3");
+  v1::GetTaskQueueResponse queue;
+  ASSERT_TRUE(dispatcher_->DescribeQueue("q", &queue));
+  ASSERT_EQ(queue.queue().tasks_size(), 2);
+  EXPECT_EQ(queue.queue().tasks(0).ShortDebugString(),
+            "name: \"t\" ready: 1 running: 1 workers: 1");
+  EXPECT_EQ(queue.queue().tasks(1).ShortDebugString(), "name: \"u\" ready: 1");
+  ASSERT_EQ(queue.workers_size(), 1);
+  EXPECT_EQ(queue.workers(0).running(), 1u);
+  EXPECT_FALSE(dispatcher_->DescribeQueue("nope", &queue));
+}
+
+TEST_F(Queues, NamesNobodyUsesAreDropped) {
+  for (int i = 0; i < 100; ++i) {
+    OfferStep(Key(1, i), Step("t" + std::to_string(i), "q" + std::to_string(i)));
+  }
+  dispatcher_->WithdrawRun(RunOf(1), "cancelled");
+  Offer(Key(2, 0));
+  Pass(61'000);
+  v1::ListTaskQueuesResponse queues;
+  dispatcher_->ListQueues(&queues);
+  EXPECT_EQ(queues.queues_size(), 1);
+  Hello(1, {.credit = 1});
+  EXPECT_THAT(Handed(1), ElementsAre("2/0/1"));
+}
+
+}  // namespace
+}  // namespace flux::engine
