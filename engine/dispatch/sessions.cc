@@ -165,6 +165,13 @@ absl::Status Dispatcher::State::Hello(StreamId stream, const std::string& peer,
   } else {
     session = NewSession(hello.session_id(), hello.worker_id(), QueueOrDefault(hello.queue()),
                          SortedTasks(hello.tasks()));
+    for (const auto& [name, queue] : queues_) {
+      // One that was given up and is back after all names what it runs: it is not to be closed
+      // later.
+      std::erase_if(queue->close_later, [&](const v1::SessionChange& change) {
+        return change.session_id() == session->id;
+      });
+    }
   }
   const bool changed = known == sessions_.end() || session->worker_id != hello.worker_id();
   session->worker_id = hello.worker_id();

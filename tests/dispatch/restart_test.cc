@@ -187,6 +187,21 @@ TEST_F(Restart, ASessionGivenUpStaysDurablyOpenWhileItsTasksMayLieOnDisk) {
   EXPECT_THAT(host_.log, ElementsAre("redeliver 1/0/1", "redeliver 1/1/1", "close s1"));
 }
 
+// Found by the storm, seed 34.
+TEST_F(Restart, ASessionGivenUpThatComesBackIsNotClosedLater) {
+  options_.ready_per_queue_max = 1;
+  Start();
+  dispatcher_->Restore({Listed("s1")}, now_);
+  Offer(Key(1, 0), true);
+  EXPECT_EQ(Offer(Key(1, 1), true), OfferOutcome::kSpilled);
+  dispatcher_->SetSpilled("q", 1);
+  Pass(10'000);
+  Hello(1, {});
+  dispatcher_->SetSpilled("q", -1);
+  Flush();
+  EXPECT_THAT(host_.log, ElementsAre("redeliver 1/0/1", "open s1"));
+}
+
 TEST_F(Restart, LimitedQueuesWaitForTheGrace) {
   struct Case {
     const char* what;

@@ -1,6 +1,7 @@
 // Random workers, breaks, deaths and restarts against one dispatcher and a plain model of the core.
 // Whatever happens: no token is handed out twice, limits hold, and once the faults stop every task
 // gets done.
+#include <cstdlib>
 #include <random>
 
 #include "tests/dispatch/fixture.h"
@@ -337,7 +338,10 @@ class World : public DispatchHost {
 };
 
 TEST(Storm, NothingIsStuckLostOrHandedOutTwice) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  // FLUX_STORM_SEEDS=1000 runs more of them.
+  const char* more = std::getenv("FLUX_STORM_SEEDS");
+  const uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 40;
+  for (uint64_t seed = 1; seed <= seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     World(seed).RunStorm();
     if (::testing::Test::HasFailure()) return;
