@@ -20,7 +20,7 @@
 namespace flux::store {
 namespace {
 
-struct Armed {
+struct ArmedPoint {
   std::string name;
   uint64_t at = 0;  // the hit that acts, counted from 1
   uint64_t hits = 0;
@@ -30,7 +30,7 @@ struct Armed {
 // Shared by every thread of the process; a failpoint is process-wide by nature.
 struct Table {
   std::mutex mutex;
-  std::vector<Armed> armed;
+  std::vector<ArmedPoint> armed;
 };
 
 Table& GetTable() {
@@ -44,12 +44,12 @@ std::string NameList() {
   return absl::StrJoin(names, ", ");
 }
 
-absl::StatusOr<std::vector<Armed>> Parse(std::string_view specification) {
-  std::vector<Armed> result;
+absl::StatusOr<std::vector<ArmedPoint>> Parse(std::string_view specification) {
+  std::vector<ArmedPoint> result;
   for (absl::string_view part :
        absl::StrSplit(ToAbsl(specification), ',', absl::SkipWhitespace())) {
     std::vector<std::string> fields = absl::StrSplit(part, ':');
-    Armed armed;
+    ArmedPoint armed;
     armed.name = fields[0];
     bool known = false;
     for (std::string_view name : Failpoint::Names()) known |= name == armed.name;
@@ -95,7 +95,7 @@ const std::vector<std::string_view>& Failpoint::Names() {
 }
 
 absl::Status Failpoint::Arm(std::string_view specification) {
-  FLUX_ASSIGN_OR_RETURN(std::vector<Armed> parsed, Parse(specification));
+  FLUX_ASSIGN_OR_RETURN(std::vector<ArmedPoint> parsed, Parse(specification));
   Table& table = GetTable();
   std::lock_guard<std::mutex> lock(table.mutex);
   table.armed = std::move(parsed);
@@ -103,19 +103,35 @@ absl::Status Failpoint::Arm(std::string_view specification) {
   return absl::OkStatus();
 }
 
-bool Failpoint::HitSlow(std::string_view name) {
-  if (state_.load(std::memory_order_relaxed) == kEnvironmentUnread) {
+void Failpoint::ReadEnvironment() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    if (state_.load(std::memory_order_relaxed) != kEnvironmentUnread) return;
     const char* environment = std::getenv("FLUX_FAILPOINT");
     absl::Status status = Arm(environment == nullptr ? "" : environment);
     if (!status.ok()) {
       std::fprintf(stderr, "FLUX_FAILPOINT: %s\n", std::string(status.message()).c_str());
       std::abort();
     }
+  });
+}
+
+bool Failpoint::ArmedSlow(std::string_view name) {
+  ReadEnvironment();
+  Table& table = GetTable();
+  std::lock_guard<std::mutex> lock(table.mutex);
+  for (const ArmedPoint& armed : table.armed) {
+    if (armed.name == name && armed.hits + 1 == armed.at) return true;
   }
+  return false;
+}
+
+bool Failpoint::HitSlow(std::string_view name) {
+  ReadEnvironment();
   Table& table = GetTable();
   std::lock_guard<std::mutex> lock(table.mutex);
   bool fail = false;
-  for (Armed& armed : table.armed) {
+  for (ArmedPoint& armed : table.armed) {
     if (armed.name != name || ++armed.hits != armed.at) continue;
     if (!armed.error) {
       ::kill(::getpid(), SIGKILL);

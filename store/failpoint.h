@@ -25,6 +25,11 @@ class Failpoint {
     return state_.load(std::memory_order_relaxed) != kNothingArmed && HitSlow(name);
   }
 
+  // Whether the next Hit of `name` acts; for what must be prepared before it does.
+  static bool Armed(std::string_view name) {
+    return state_.load(std::memory_order_relaxed) != kNothingArmed && ArmedSlow(name);
+  }
+
   // Every place there is, for tests that iterate over them.
   static const std::vector<std::string_view>& Names();
 
@@ -39,6 +44,8 @@ class Failpoint {
   static constexpr int kArmed = 2;
 
   static bool HitSlow(std::string_view name);
+  static bool ArmedSlow(std::string_view name);
+  static void ReadEnvironment();
 
   static inline std::atomic<int> state_{kEnvironmentUnread};
 };
