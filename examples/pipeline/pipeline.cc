@@ -93,7 +93,7 @@ int main(int argc, char** argv) {
   tasks.Register(kMerge, Merge);
 
   const std::string chart =
-      argc > 1 ? argv[1] : "fracture S52.5 of the arm\ffollow-up Z47.8, cast R26";
+      argc > 1 ? argv[1] : "fracture S52.5 of the arm\ffollow-up Z47.8 and cast R26";
   absl::StatusOr<Report> report = flux::InlineRunner(tasks).Run(kCodeChart, chart);
   if (!report.ok()) {
     std::cerr << report.status() << "\n";
