@@ -63,6 +63,10 @@ std::string PathOf(const CLI::App& app) {
   return path;
 }
 
+std::string HelpOf(const CLI::App& app) {
+  return app.get_parent() == nullptr ? app.help() : app.help(PathOf(*app.get_parent()));
+}
+
 // The command that was reached on the command line.
 const CLI::App* Reached(const CLI::App& root) {
   const CLI::App* at = &root;
@@ -166,8 +170,10 @@ CommandTree::CommandTree()
 }
 
 CLI::App* CommandTree::Group(CLI::App* parent, const std::string& name,
-                             const std::string& description) {
+                             const std::string& description, const std::string& example) {
   CLI::App* group = parent->add_subcommand(name, description);
+  group->footer(
+      absl::StrCat("Example:\n  ", example, "\n\n'fluxctl ", name, " COMMAND --help' tells more."));
   group->require_subcommand(0, 1);
   return group;
 }
@@ -178,7 +184,7 @@ CLI::App* CommandTree::Leaf(CLI::App* parent, const std::string& name,
   CLI::App* leaf = parent->add_subcommand(name, description);
   leaf->footer(absl::StrCat(
       "Example:\n", examples,
-      "\n\nGlobal options (--address, --output, --timeout, …): fluxctl --help\n\n", kFooter));
+      "\n\nGlobal options (--address, --output, --timeout, ...): fluxctl --help\n\n", kFooter));
   commands_[leaf] = std::move(command);
   return leaf;
 }
@@ -337,7 +343,8 @@ void CommandTree::AddStop(CLI::App* group, const std::string& name, bool termina
 }
 
 void CommandTree::AddWorkflow() {
-  CLI::App* group = Group(&app_, "workflow", "Start, watch, read and stop workflows");
+  CLI::App* group = Group(&app_, "workflow", "Start, watch, read and stop workflows",
+                          "fluxctl workflow show chart-17");
   AddStart(group, "start", /*run=*/false);
   AddStart(group, "run", /*run=*/true);
 
@@ -395,13 +402,13 @@ void CommandTree::AddWorkflow() {
 }
 
 void CommandTree::AddAdmin() {
-  CLI::App* group = Group(&app_, "worker", "The workers that are connected");
+  CLI::App* group = Group(&app_, "worker", "The workers that are connected", "fluxctl worker list");
   auto queue = std::make_shared<std::string>();
   CLI::App* leaf = Leaf(group, "list", "List workers", "  fluxctl worker list --queue nlp",
                         [queue](Context& context) { return ListWorkers(context, *queue); });
   leaf->add_option("--queue", *queue, "Only those of this task queue")->type_name("NAME");
 
-  group = Group(&app_, "task-queue", "Where tasks wait for workers");
+  group = Group(&app_, "task-queue", "Where tasks wait for workers", "fluxctl task-queue list");
   Leaf(group, "list", "List task queues", "  fluxctl task-queue list",
        [](Context& context) { return ListQueues(context); });
   auto name = std::make_shared<std::string>();
@@ -410,7 +417,8 @@ void CommandTree::AddAdmin() {
               [name](Context& context) { return ShowQueue(context, *name); });
   leaf->add_option("NAME", *name, "Name of the queue")->required();
 
-  group = Group(&app_, "definition", "The workflows that the server knows");
+  group =
+      Group(&app_, "definition", "The workflows that the server knows", "fluxctl definition list");
   auto list = std::make_shared<DefinitionOptions>();
   leaf = Leaf(group, "list", "List definitions", "  fluxctl definition list --name code-chart",
               [list](Context& context) { return ListDefinitions(context, *list); });
@@ -433,7 +441,7 @@ void CommandTree::AddAdmin() {
               [path](Context& context) { return PutDefinition(context, *path); });
   File(leaf->add_option("FILE", *path, "JSON file, or - for stdin")->required());
 
-  group = Group(&app_, "admin", "The coordinator itself");
+  group = Group(&app_, "admin", "The coordinator itself", "fluxctl admin info");
   Leaf(group, "info", "Show what the coordinator is doing", "  fluxctl admin info -o json",
        [](Context& context) { return ShowServer(context); });
   auto target = std::make_shared<TargetOptions>();
@@ -501,13 +509,13 @@ CommandResult CommandTree::Execute(Console& console) {
   const auto command = commands_.find(reached);
   if (command == commands_.end()) {
     // A group alone: what can follow is the answer.
-    console.Out(reached->help());
+    console.Out(HelpOf(*reached));
     return kExitOk;
   }
   FLUX_ASSIGN_OR_RETURN(const std::string address, CompleteAddress(global_.address));
   std::optional<absl::Duration> timeout;
   if (!global_.timeout.empty()) {
-    FLUX_ASSIGN_OR_RETURN(timeout, ParseDuration(global_.timeout));
+    FLUX_ASSIGN_OR_RETURN(timeout, ForOption("--timeout", ParseDuration(global_.timeout)));
   }
   // Connects on first use, so commands that need no server never look for one.
   Connection connection(address, timeout);
@@ -541,7 +549,7 @@ int CommandTree::Run(int argc, const char* const* argv) {
   Console console({.no_color = global_.no_color, .ascii = global_.ascii});
   ExitCode code = kExitOk;
   if (wants_help) {
-    console.Out(Reached(app_)->help());
+    console.Out(HelpOf(*Reached(app_)));
   } else if (!parsed.ok()) {
     PrintError(console, parsed);
     code = kExitUsage;

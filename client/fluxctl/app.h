@@ -51,7 +51,8 @@ class CommandTree {
     bool version = false;
   };
 
-  CLI::App* Group(CLI::App* parent, const std::string& name, const std::string& description);
+  CLI::App* Group(CLI::App* parent, const std::string& name, const std::string& description,
+                  const std::string& example);
   CLI::App* Leaf(CLI::App* parent, const std::string& name, const std::string& description,
                  const std::string& examples, Command command);
   CLI::Option* Words(CLI::Option* option, std::vector<std::string> words);

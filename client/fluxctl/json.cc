@@ -82,16 +82,17 @@ std::string_view Trim(std::string_view text) {
   return text;
 }
 
-// "unexpected '}'; expected ..." out of the library's "[json.exception.parse_error.101] parse error
-// at line 1, column 9: syntax error while parsing object key - unexpected '}'; expected string
-// literal".
+// "in object key: unexpected '}'; expected string literal" out of the library's
+// "[json.exception.parse_error.101] parse error at line 1, column 9: syntax error while parsing
+// object key - unexpected '}'; expected string literal".
 std::string Reason(std::string message) {
-  for (const std::string_view mark : {std::string_view("syntax error while parsing "),
-                                      std::string_view("parse error: "), std::string_view(": ")}) {
-    if (const std::size_t at = message.find(mark); at != std::string::npos) {
-      message.erase(0, at + mark.size());
-      break;
-    }
+  constexpr std::string_view kMark = "syntax error while parsing ";
+  if (const std::size_t at = message.find(kMark); at != std::string::npos) {
+    message.replace(0, at + kMark.size(), "in ");
+    if (const std::size_t dash = message.find(" - "); dash != std::string::npos)
+      message.replace(dash, 3, ": ");
+  } else if (const std::size_t end = message.find(": "); end != std::string::npos) {
+    message.erase(0, end + 2);
   }
   return Escape(message, Lines::kOne);
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <numeric>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
@@ -106,19 +105,21 @@ const char* Code(Style style) {
   return "";
 }
 
+// Edits between two words, where two letters changed round are one.
 std::size_t Distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
+  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
+  for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
   for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
     for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
+      d[i][j] = std::min(
+          {d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      }
     }
   }
-  return row[b.size()];
+  return d[a.size()][b.size()];
 }
 
 }  // namespace
@@ -223,7 +224,7 @@ std::string DurationText(absl::Duration duration) {
   const int64_t ms = absl::ToInt64Milliseconds(duration);
   const int64_t s = ms / 1000;
   if (ms < 1000) return absl::StrFormat("%dms", ms);
-  if (ms < 9950) return absl::StrFormat("%d.%ds", (ms + 50) / 1000, (ms + 50) % 1000 / 100);
+  if (s < 10) return absl::StrFormat("%d.%ds", s, ms % 1000 / 100);
   if (s < 60) return absl::StrFormat("%ds", s);
   if (s < 3600) return absl::StrFormat("%dm%02ds", s / 60, s % 60);
   if (s < 86400) return absl::StrFormat("%dh%02dm", s / 3600, s / 60 % 60);
@@ -234,9 +235,10 @@ std::string DurationText(absl::Duration duration) {
 std::string AgeText(int64_t time_ms, absl::Time now) {
   if (time_ms == 0) return "-";
   const absl::Duration age = now - absl::FromUnixMillis(time_ms);
-  return DurationText(absl::Trunc(std::max(age, -age), absl::Seconds(1))) == "0ms"
-             ? "0s"
-             : DurationText(absl::Trunc(std::max(age, -age), absl::Seconds(1)));
+  const absl::Duration seconds = absl::Trunc(std::max(age, -age), absl::Seconds(1));
+  // Ages are watched by people, not measured: no tenths.
+  if (seconds < absl::Seconds(10)) return absl::StrCat(absl::ToInt64Seconds(seconds), "s");
+  return DurationText(seconds);
 }
 
 std::string TimeText(int64_t time_ms) {
@@ -329,6 +331,8 @@ absl::StatusOr<absl::Time> ParseWhen(const std::string& text, absl::Time now) {
 }
 
 std::string NearestWord(const std::string& word, const std::vector<std::string>& words) {
+  constexpr std::size_t kWordMax = 64;  // nothing that long was meant to be a word of ours
+  if (word.size() > kWordMax) return "";
   std::string best;
   std::size_t best_distance = std::max<std::size_t>(word.size() / 3, 1) + 1;
   for (const std::string& candidate : words) {

@@ -70,6 +70,13 @@ absl::StatusOr<absl::Duration> ParseDuration(const std::string& text);
 // InvalidArgument otherwise.
 absl::StatusOr<absl::Time> ParseWhen(const std::string& text, absl::Time now);
 
+// `value`, or its error with the option's name in front.
+template <typename T>
+absl::StatusOr<T> ForOption(const std::string& option, absl::StatusOr<T> value) {
+  if (value.ok()) return value;
+  return absl::Status(value.status().code(), option + ": " + std::string(value.status().message()));
+}
+
 // The word in `words` nearest to `word`, if it is near enough to have been meant; else empty.
 std::string NearestWord(const std::string& word, const std::vector<std::string>& words);
 

@@ -550,6 +550,8 @@ Table HistoryTable(const google::protobuf::RepeatedPtrField<v1::HistoryEvent>& e
                    {.header = "TYPE"},
                    {.header = "STEP", .shrink = true},
                    {.header = "DETAIL"}};
+  // Pages come one by one: room for the times and numbers of the later ones.
+  table.widths = {7, 4};
   for (const v1::HistoryEvent& event : events) {
     const std::string time =
         options.absolute

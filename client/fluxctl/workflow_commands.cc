@@ -309,7 +309,9 @@ absl::StatusOr<v1::StartWorkflowRequest> BuildStart(const StartOptions& options,
   request.set_reuse_policy(
       ParseWord<v1::ReusePolicy>(*v1::ReusePolicy_descriptor(), options.reuse));
   if (!options.execution_timeout.empty()) {
-    FLUX_ASSIGN_OR_RETURN(const absl::Duration timeout, ParseDuration(options.execution_timeout));
+    FLUX_ASSIGN_OR_RETURN(
+        const absl::Duration timeout,
+        ForOption("--execution-timeout", ParseDuration(options.execution_timeout)));
     request.set_execution_timeout_ms(absl::ToInt64Milliseconds(timeout));
   }
   for (const std::string& label : options.labels) {
@@ -388,11 +390,13 @@ absl::StatusOr<v1::ExecutionFilter> BuildFilter(const FilterOptions& options,
     filter.add_statuses(ParseWord<v1::ExecutionStatus>(*v1::ExecutionStatus_descriptor(), status));
   }
   if (!options.started_after.empty()) {
-    FLUX_ASSIGN_OR_RETURN(const absl::Time time, ParseWhen(options.started_after, now));
+    FLUX_ASSIGN_OR_RETURN(const absl::Time time,
+                          ForOption("--started-after", ParseWhen(options.started_after, now)));
     filter.set_started_after_ms(absl::ToUnixMillis(time));
   }
   if (!options.started_before.empty()) {
-    FLUX_ASSIGN_OR_RETURN(const absl::Time time, ParseWhen(options.started_before, now));
+    FLUX_ASSIGN_OR_RETURN(const absl::Time time,
+                          ForOption("--started-before", ParseWhen(options.started_before, now)));
     filter.set_started_before_ms(absl::ToUnixMillis(time));
   }
   return filter;

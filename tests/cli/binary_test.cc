@@ -1,0 +1,1193 @@
+// The real binary, in a process of its own, against a coordinator that answers what each test tells
+// it to.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "flux/v1/admin.grpc.pb.h"
+#include "flux/v1/workflow.grpc.pb.h"
+
+namespace flux {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::StartsWith;
+using Json = nlohmann::json;
+
+constexpr auto kPatience = std::chrono::seconds(60);  // only a hang ever waits for it
+constexpr char kRunId[] = "0123456789abcdef0123456789abcdef";
+constexpr int64_t kStartMs = 1'714'564'800'000;
+
+v1::Payload JsonPayload(const std::string& text) {
+  v1::Payload payload;
+  payload.set_encoding(v1::ENCODING_JSON);
+  payload.set_data(text);
+  return payload;
+}
+
+v1::ExecutionInfo Info(const std::string& id, v1::ExecutionStatus status) {
+  v1::ExecutionInfo info;
+  info.set_workflow_id(id);
+  info.set_run_id(kRunId);
+  info.set_workflow("code-chart");
+  info.set_status(status);
+  info.set_start_time_ms(kStartMs);
+  return info;
+}
+
+v1::WatchExecutionResponse Picture(uint64_t done, v1::ExecutionStatus status) {
+  v1::WatchExecutionResponse response;
+  *response.mutable_info() = Info("chart-17", status);
+  response.set_server_time_ms(kStartMs + 2000);
+  response.set_closed(status != v1::EXECUTION_STATUS_RUNNING);
+  v1::StepInfo& step = *response.add_steps();
+  step.set_name("codes");
+  step.set_kind("map");
+  step.set_state(response.closed() ? v1::STEP_STATE_COMPLETED : v1::STEP_STATE_WAITING);
+  step.set_scheduled_time_ms(kStartMs);
+  if (response.closed()) step.set_end_time_ms(kStartMs + 2000);
+  step.set_items(100);
+  step.set_items_done(done);
+  return response;
+}
+
+// What a watch stream is to send, handed over by the test one by one.
+class Feed {
+ public:
+  void Send(v1::WatchExecutionResponse response) {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(response));
+    changed_.notify_all();
+  }
+  // The next one; none once the call is cancelled.
+  std::optional<v1::WatchExecutionResponse> Next(grpc::ServerContext* context) {
+    std::unique_lock lock(mutex_);
+    while (queue_.empty()) {
+      if (context->IsCancelled()) return std::nullopt;
+      changed_.wait_for(lock, std::chrono::milliseconds(20));
+    }
+    v1::WatchExecutionResponse response = std::move(queue_.front());
+    queue_.pop_front();
+    return response;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<v1::WatchExecutionResponse> queue_;
+};
+
+template <typename Request, typename Response>
+using Handler = std::function<grpc::Status(const Request&, Response*)>;
+
+class Workflows : public v1::WorkflowService::Service {
+ public:
+#define FLUX_FAKE(Method)                                                                \
+  Handler<v1::Method##Request, v1::Method##Response> on_##Method;                        \
+  grpc::Status Method(grpc::ServerContext*, const v1::Method##Request* request,          \
+                      v1::Method##Response* response) override {                         \
+    const std::lock_guard lock(mutex);                                                   \
+    if (!on_##Method) return {grpc::StatusCode::UNIMPLEMENTED, #Method " is not faked"}; \
+    return on_##Method(*request, response);                                              \
+  }
+  FLUX_FAKE(PutDefinition)
+  FLUX_FAKE(GetDefinition)
+  FLUX_FAKE(ListDefinitions)
+  FLUX_FAKE(StartWorkflow)
+  FLUX_FAKE(GetResult)
+  FLUX_FAKE(DescribeExecution)
+  FLUX_FAKE(GetHistory)
+  FLUX_FAKE(ListExecutions)
+  FLUX_FAKE(CountExecutions)
+  FLUX_FAKE(CancelExecution)
+  FLUX_FAKE(TerminateExecution)
+#undef FLUX_FAKE
+
+  grpc::Status WatchExecution(grpc::ServerContext* context,
+                              const v1::WatchExecutionRequest* request,
+                              grpc::ServerWriter<v1::WatchExecutionResponse>* writer) override {
+    {
+      const std::lock_guard lock(mutex);
+      watched.push_back(request->execution());
+      if (!watch_status.ok()) return watch_status;
+    }
+    while (auto response = feed.Next(context)) {
+      writer->Write(*response);
+      if (response->closed()) return grpc::Status::OK;
+    }
+    return grpc::Status::CANCELLED;
+  }
+
+  std::mutex mutex;
+  Feed feed;
+  grpc::Status watch_status;
+  std::vector<v1::ExecutionRef> watched;
+};
+
+class Admin : public v1::AdminService::Service {
+ public:
+  grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*,
+                             v1::GetServerInfoResponse* response) override {
+    response->set_version("9.9.9");
+    (*response->mutable_counters())["commits"] = 7;
+    return grpc::Status::OK;
+  }
+  grpc::Status ListWorkers(grpc::ServerContext*, const v1::ListWorkersRequest* request,
+                           v1::ListWorkersResponse* response) override {
+    if (request->queue() == "empty") return grpc::Status::OK;
+    v1::WorkerInfo& worker = *response->add_workers();
+    worker.set_worker_id("host:12\x1b[31m");
+    worker.set_queue("default");
+    worker.set_slots(4);
+    return grpc::Status::OK;
+  }
+  grpc::Status ListTaskQueues(grpc::ServerContext*, const v1::ListTaskQueuesRequest*,
+                              v1::ListTaskQueuesResponse* response) override {
+    response->add_queues()->set_name("default");
+    return grpc::Status::OK;
+  }
+  grpc::Status GetTaskQueue(grpc::ServerContext*, const v1::GetTaskQueueRequest* request,
+                            v1::GetTaskQueueResponse* response) override {
+    response->mutable_queue()->set_name(request->name());
+    response->mutable_queue()->add_tasks()->set_name("charts.code");
+    return grpc::Status::OK;
+  }
+  grpc::Status VerifyExecution(grpc::ServerContext*, const v1::VerifyExecutionRequest* request,
+                               v1::VerifyExecutionResponse* response) override {
+    response->set_equal(request->execution().workflow_id() != "damaged");
+    response->set_difference("step 3 differs");
+    response->set_records(12);
+    return grpc::Status::OK;
+  }
+};
+
+// A coordinator that can be stopped and started again on its port.
+class Coordinator {
+ public:
+  Coordinator() { Start(); }
+  ~Coordinator() { Stop(); }
+  Coordinator(const Coordinator&) = delete;
+  Coordinator& operator=(const Coordinator&) = delete;
+
+  void Start() {
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort("127.0.0.1:" + std::to_string(port_),
+                             grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&workflows);
+    builder.RegisterService(&admin);
+    server_ = builder.BuildAndStart();
+    ASSERT_NE(server_, nullptr);
+    port_ = port;
+  }
+  void Stop() {
+    if (server_ == nullptr) return;
+    server_->Shutdown(std::chrono::system_clock::now());
+    server_.reset();
+  }
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+
+  Workflows workflows;
+  Admin admin;
+
+ private:
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+std::vector<std::string> Environment(const std::string& address) {
+  const char* path = std::getenv("PATH");
+  return {std::string("PATH=") + (path == nullptr ? "/usr/bin:/bin" : path), "LANG=C.UTF-8",
+          "TERM=xterm", "USER=tester", "FLUX_ADDRESS=" + address};
+}
+
+std::vector<char*> Pointers(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  for (std::string& s : strings) pointers.push_back(s.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+struct Outcome {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+// A running process, its three streams pipes.
+class Process {
+ public:
+  Process(std::vector<std::string> command, std::vector<std::string> environment,
+          const std::string& input = "") {
+    std::array<int, 2> in{}, out{}, err{};
+    EXPECT_EQ(
+        pipe2(in.data(), O_CLOEXEC) + pipe2(out.data(), O_CLOEXEC) + pipe2(err.data(), O_CLOEXEC),
+        0);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, in[0], 0);
+    posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+    posix_spawn_file_actions_adddup2(&actions, err[1], 2);
+    EXPECT_EQ(posix_spawnp(&pid_, command[0].c_str(), &actions, nullptr, Pointers(command).data(),
+                           Pointers(environment).data()),
+              0);
+    posix_spawn_file_actions_destroy(&actions);
+    close(in[0]);
+    close(out[1]);
+    close(err[1]);
+    EXPECT_EQ(write(in[1], input.data(), input.size()), static_cast<ssize_t>(input.size()));
+    close(in[1]);
+    fds_ = {out[0], err[0]};
+  }
+  ~Process() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    for (const int fd : fds_) {
+      if (fd >= 0) close(fd);
+    }
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  // Reads until stream `i` (0: stdout, 1: stderr) holds `text`, or ends.
+  bool Await(int i, const std::string& text) {
+    const auto limit = std::chrono::steady_clock::now() + kPatience;
+    while (text_[i].find(text) == std::string::npos) {
+      if (std::chrono::steady_clock::now() > limit || !Pump())
+        return text_[i].find(text) != std::string::npos;
+    }
+    return true;
+  }
+
+  Outcome Finish() {
+    const auto limit = std::chrono::steady_clock::now() + kPatience;
+    while (Pump()) {
+      if (std::chrono::steady_clock::now() > limit) {
+        ADD_FAILURE() << "the process does not end; stdout so far: " << text_[0]
+                      << "\nstderr: " << text_[1];
+        kill(pid_, SIGKILL);
+      }
+    }
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), text_[0], text_[1]};
+  }
+
+ private:
+  // False once both streams have ended.
+  bool Pump() {
+    std::array<pollfd, 2> polls{};
+    for (int i = 0; i < 2; ++i) polls[i] = {.fd = fds_[i], .events = POLLIN, .revents = 0};
+    if (fds_[0] < 0 && fds_[1] < 0) return false;
+    poll(polls.data(), polls.size(), 1000);
+    for (int i = 0; i < 2; ++i) {
+      if (fds_[i] < 0 || polls[i].revents == 0) continue;
+      std::array<char, 4096> buffer;
+      const ssize_t n = read(fds_[i], buffer.data(), buffer.size());
+      if (n <= 0) {
+        close(fds_[i]);
+        fds_[i] = -1;
+      } else {
+        text_[i].append(buffer.data(), static_cast<std::size_t>(n));
+      }
+    }
+    return true;
+  }
+
+  pid_t pid_ = -1;
+  std::array<int, 2> fds_{-1, -1};
+  std::array<std::string, 2> text_;
+};
+
+// As much of a terminal as a person's eyes: what is on the screen after the bytes so far.
+class Screen {
+ public:
+  explicit Screen(std::size_t columns) : columns_(columns) {}
+
+  void Feed(const std::string& bytes) {
+    for (const char c : bytes) {
+      pending_.push_back(c);
+      Step();
+    }
+  }
+  std::string Text() const {
+    std::string text;
+    for (const auto& row : rows_) {
+      std::string line;
+      for (const std::string& cell : row) line += cell.empty() ? " " : cell;
+      while (!line.empty() && line.back() == ' ') line.pop_back();
+      text += line + "\n";
+    }
+    return text;
+  }
+  bool cursor_shown() const { return cursor_shown_; }
+
+ private:
+  void Step() {
+    const std::string p = pending_;
+    if (p[0] == '\x1b') {
+      if (p.size() < 3 || (p.back() < '@' || p.back() > '~')) return;
+      Control(p);
+    } else if (p[0] == '\r') {
+      column_ = 0;
+    } else if (p[0] == '\n') {
+      ++row_;
+    } else {
+      const auto lead = static_cast<unsigned char>(p[0]);
+      const std::size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+      if (p.size() < length) return;
+      if (column_ >= columns_) {  // autowrap
+        column_ = 0;
+        ++row_;
+      }
+      At(row_, column_) = p;
+      ++column_;
+    }
+    pending_.clear();
+  }
+  void Control(const std::string& p) {
+    const int n = p.size() > 3 ? std::atoi(p.c_str() + 2) : 1;
+    if (p == "\x1b[?25l") cursor_shown_ = false;
+    if (p == "\x1b[?25h") cursor_shown_ = true;
+    if (p.back() == 'A') row_ -= std::min<std::size_t>(row_, static_cast<std::size_t>(n));
+    if (p.back() == 'K') Row(row_).resize(std::min(Row(row_).size(), column_));
+    if (p.back() == 'J') {
+      Row(row_).resize(std::min(Row(row_).size(), column_));
+      rows_.resize(row_ + 1);
+    }
+  }
+  std::vector<std::string>& Row(std::size_t row) {
+    if (rows_.size() <= row) rows_.resize(row + 1);
+    return rows_[row];
+  }
+  std::string& At(std::size_t row, std::size_t column) {
+    auto& cells = Row(row);
+    if (cells.size() <= column) cells.resize(column + 1);
+    return cells[column];
+  }
+
+  const std::size_t columns_;
+  std::string pending_;
+  std::vector<std::vector<std::string>> rows_;
+  std::size_t row_ = 0;
+  std::size_t column_ = 0;
+  bool cursor_shown_ = true;
+};
+
+// A process on a terminal of its own.
+class Terminal {
+ public:
+  Terminal(std::vector<std::string> command, std::vector<std::string> environment,
+           unsigned short columns)
+      : screen_(columns) {
+    winsize size{.ws_row = 24, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
+    const std::vector<char*> argv = Pointers(command);
+    const std::vector<char*> envp = Pointers(environment);
+    pid_ = forkpty(&fd_, nullptr, nullptr, &size);
+    if (pid_ == 0) {
+      execve(argv[0], argv.data(), envp.data());
+      _exit(127);
+    }
+    EXPECT_GT(pid_, 0);
+  }
+  ~Terminal() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    close(fd_);
+  }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+
+  bool AwaitScreen(const std::string& text) {
+    const auto limit = std::chrono::steady_clock::now() + kPatience;
+    while (screen_.Text().find(text) == std::string::npos) {
+      if (std::chrono::steady_clock::now() > limit || !Pump())
+        return screen_.Text().find(text) != std::string::npos;
+    }
+    return true;
+  }
+  void Type(const std::string& text) {
+    EXPECT_EQ(write(fd_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  void Interrupt() { kill(pid_, SIGINT); }
+  int Finish() {
+    const auto limit = std::chrono::steady_clock::now() + kPatience;
+    while (Pump()) {
+      if (std::chrono::steady_clock::now() > limit) {
+        ADD_FAILURE() << "the process does not end; on the screen: " << screen_.Text();
+        kill(pid_, SIGKILL);
+      }
+    }
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  const Screen& screen() const { return screen_; }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  bool Pump() {
+    pollfd p{.fd = fd_, .events = POLLIN, .revents = 0};
+    if (poll(&p, 1, 1000) == 0) return true;
+    std::array<char, 4096> buffer;
+    const ssize_t n = read(fd_, buffer.data(), buffer.size());
+    if (n <= 0) return false;  // EIO: the other side is closed
+    const std::string text(buffer.data(), static_cast<std::size_t>(n));
+    bytes_ += text;
+    screen_.Feed(text);
+    return true;
+  }
+
+  pid_t pid_ = -1;
+  int fd_ = -1;
+  Screen screen_;
+  std::string bytes_;
+};
+
+class Fluxctl : public testing::Test {
+ protected:
+  std::vector<std::string> Command(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), FLUXCTL_BINARY);
+    Settle();
+    return arguments;
+  }
+  // What the server's threads and this one wrote is seen by the other: a process in between orders
+  // nothing that a race detector knows of.
+  void Settle() { const std::lock_guard lock(workflows.mutex); }
+  Outcome Run(std::vector<std::string> arguments, const std::string& input = "") {
+    Outcome outcome =
+        Process(Command(std::move(arguments)), Environment(coordinator.address()), input).Finish();
+    Settle();
+    return outcome;
+  }
+
+  // A start that is accepted, and a result.
+  void AcceptStarts(v1::ExecutionStatus status, const std::string& result) {
+    workflows.on_StartWorkflow = [this](const v1::StartWorkflowRequest& request,
+                                        v1::StartWorkflowResponse* response) {
+      starts.push_back(request);
+      response->set_workflow_id(request.workflow_id().empty() ? "made-up" : request.workflow_id());
+      response->set_run_id(kRunId);
+      response->set_started(true);
+      return grpc::Status::OK;
+    };
+    workflows.on_GetResult = [status, result](const v1::GetResultRequest&,
+                                              v1::GetResultResponse* response) {
+      response->set_status(status);
+      response->set_run_id(kRunId);
+      if (status == v1::EXECUTION_STATUS_COMPLETED)
+        *response->mutable_result() = JsonPayload(result);
+      if (status == v1::EXECUTION_STATUS_FAILED) {
+        response->mutable_failure()->set_type("rejected");
+        response->mutable_failure()->set_message("the reviewer said no");
+      }
+      return grpc::Status::OK;
+    };
+  }
+  // `count` executions run-0, run-1, … in pages as asked for.
+  void List(uint64_t count) {
+    workflows.on_ListExecutions = [this, count](const v1::ListExecutionsRequest& request,
+                                                v1::ListExecutionsResponse* response) {
+      lists.push_back(request);
+      uint64_t at = request.page_token().empty() ? 0 : std::stoull(request.page_token());
+      for (uint64_t n = 0; n < request.page_size() && at < count; ++n, ++at) {
+        *response->add_executions() =
+            Info("run-" + std::to_string(at), v1::EXECUTION_STATUS_RUNNING);
+      }
+      if (at < count) response->set_next_page_token(std::to_string(at));
+      return grpc::Status::OK;
+    };
+  }
+  void AcceptCancels() {
+    workflows.on_CancelExecution = [this](const v1::CancelExecutionRequest& request,
+                                          v1::CancelExecutionResponse*) {
+      cancels.push_back(request);
+      if (request.execution().workflow_id() == "run-1") {
+        return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "run-1 is completed already");
+      }
+      return grpc::Status::OK;
+    };
+  }
+
+  Coordinator coordinator;
+  Workflows& workflows = coordinator.workflows;
+  std::vector<v1::StartWorkflowRequest> starts;
+  std::vector<v1::ListExecutionsRequest> lists;
+  std::vector<v1::CancelExecutionRequest> cancels;
+};
+
+TEST_F(Fluxctl, BareAndGroupsPrintHelp) {
+  const Outcome bare = Run({});
+  EXPECT_EQ(bare.code, 0);
+  EXPECT_THAT(bare.out, HasSubstr("Exit codes:"));
+  EXPECT_THAT(bare.err, IsEmpty());
+  const Outcome group = Run({"workflow"});
+  EXPECT_EQ(group.code, 0);
+  EXPECT_THAT(group.out, HasSubstr("fluxctl workflow"));
+  EXPECT_THAT(group.out, HasSubstr("terminate"));
+  const Outcome help = Run({"workflow", "start", "--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, HasSubstr("Usage: fluxctl workflow start"));
+  EXPECT_THAT(Run({"--version"}).out, StartsWith("fluxctl "));
+  EXPECT_THAT(Run({"version", "-o", "jsonl"}).out, StartsWith("{\"version\":"));
+}
+
+TEST_F(Fluxctl, UsageErrorsAreTwoAndSayWhatIsWrong) {
+  const struct {
+    std::vector<std::string> arguments;
+    const char* message;
+  } kCases[] = {
+      {{"frobnicate"}, "unknown command \"frobnicate\" for 'fluxctl'"},
+      {{"workflow", "strat", "x"}, "did you mean \"start\"?"},
+      {{"workflow", "list", "--stats", "running"}, "did you mean \"--status\"?"},
+      {{"workflow", "list", "--status", "runing"}, "did you mean running?"},
+      {{"workflow", "list", "--started-after", "noon"}, "--started-after: \"noon\" is not a time"},
+      {{"workflow", "show"}, "WORKFLOW_ID is required"},
+      {{"workflow", "show", "a", "b"}, "unexpected argument \"b\""},
+      {{"workflow", "show", "a", "--items", "many"}, "--items"},
+      {{"workflow", "start", "w", "--id="}, "has an empty value"},
+      {{"workflow", "start", "w", "--input", "{\"a\": tru}"},
+       "--input is not JSON: line 1, column"},
+      {{"workflow", "start", "w", "--label", "novalue"}, "is not KEY=VALUE"},
+      {{"workflow", "start", "w", "--label", "k=1", "--label", "k=2"}, "given twice"},
+      {{"workflow", "start", "w", "--args", "[1]", "--input", "1"}, "cannot be combined"},
+      {{"workflow", "start", "w", "--args", "{}"}, "must be a JSON array"},
+      {{"workflow", "start", "w", "--input", "-", "--input", "-"}, "only one of the parameters"},
+      {{"workflow", "start", "w", "--on-conflict", "maybe"}, "not one of reject, use-existing"},
+      {{"workflow", "cancel"}, "name the workflow ids"},
+      {{"workflow", "cancel", "a", "--workflow", "w"}, "not both"},
+      {{"workflow", "cancel", "a", "b", "--run-id", "x"}, "exactly one workflow id"},
+      {{"workflow", "cancel", "[a]"}, "square brackets"},
+      {{"-o", "yaml", "workflow", "list"}, "not one of table, json, jsonl"},
+      {{"--timeout", "soon", "workflow", "list"}, "--timeout: \"soon\" is not a duration"},
+      {{"--address", "http://x", "workflow", "list"}, "is a URL"},
+      {{"definition", "show", "x", "--hash", "abc"}, "is not 64 hex digits"},
+      {{"completion", "tcsh"}, "not one of bash, zsh, fish"},
+  };
+  for (const auto& c : kCases) {
+    const Outcome outcome = Run(c.arguments, "1");
+    EXPECT_EQ(outcome.code, 2) << c.message << "\n" << outcome.err;
+    EXPECT_THAT(outcome.err, StartsWith("fluxctl: ")) << c.message;
+    EXPECT_THAT(outcome.err, HasSubstr(c.message));
+    EXPECT_THAT(outcome.out, IsEmpty()) << c.message;
+  }
+  EXPECT_THAT(starts, IsEmpty());
+}
+
+TEST_F(Fluxctl, StatusesBecomeExitCodes) {
+  const struct {
+    grpc::StatusCode status;
+    int code;
+    const char* word;
+  } kCases[] = {
+      {grpc::StatusCode::INVALID_ARGUMENT, 2, "(invalid_argument)"},
+      {grpc::StatusCode::NOT_FOUND, 3, "(not_found)"},
+      {grpc::StatusCode::ALREADY_EXISTS, 4, "(already_exists)"},
+      {grpc::StatusCode::FAILED_PRECONDITION, 4, "(failed_precondition)"},
+      {grpc::StatusCode::ABORTED, 4, "(aborted)"},
+      {grpc::StatusCode::DEADLINE_EXCEEDED, 5, "(deadline_exceeded)"},
+      {grpc::StatusCode::RESOURCE_EXHAUSTED, 6, "(resource_exhausted)"},
+      {grpc::StatusCode::INTERNAL, 6, "(internal)"},
+      {grpc::StatusCode::UNIMPLEMENTED, 6, "(unimplemented)"},
+  };
+  for (const auto& c : kCases) {
+    workflows.on_DescribeExecution = [&](const v1::DescribeExecutionRequest&,
+                                         v1::DescribeExecutionResponse*) {
+      return grpc::Status(c.status, "the reason \x1b[2J");
+    };
+    const Outcome outcome = Run({"workflow", "show", "x"});
+    EXPECT_EQ(outcome.code, c.code) << c.word;
+    EXPECT_THAT(outcome.err, HasSubstr(c.word));
+    EXPECT_THAT(outcome.err, Not(HasSubstr("\x1b")));
+    EXPECT_THAT(outcome.out, IsEmpty());
+  }
+}
+
+TEST_F(Fluxctl, AnUnreachableAddressIsFiveWithAHint) {
+  coordinator.Stop();  // the port is known to be free of listeners
+  for (const auto& arguments : std::vector<std::vector<std::string>>{{"workflow", "list"},
+                                                                     {"workflow", "watch", "x"},
+                                                                     {"workflow", "run", "w"},
+                                                                     {"workflow", "result", "x"}}) {
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.code, 5) << arguments[1];
+    EXPECT_THAT(outcome.err, HasSubstr("cannot reach fluxd at " + coordinator.address()));
+    EXPECT_THAT(outcome.err, HasSubstr("fluxd --data DIR"));
+    EXPECT_THAT(outcome.out, IsEmpty());
+  }
+}
+
+TEST_F(Fluxctl, StartSendsInputsInTheirOrder) {
+  AcceptStarts(v1::EXECUTION_STATUS_COMPLETED, "1");
+  const std::string file =
+      testing::TempDir() + "fluxctl-input-" + std::to_string(getpid()) + ".json";
+  std::ofstream(file) << "\n {\"from\": \"file\"} \n";
+  const Outcome outcome = Run({"workflow",
+                               "start",
+                               "list",
+                               "--id",
+                               "chart-17",
+                               "--input",
+                               "[1,2]",
+                               "-f",
+                               file,
+                               "-i",
+                               "{}",
+                               "-i",
+                               "-",
+                               "-i",
+                               "-5",
+                               "--label",
+                               "team=billing",
+                               "--label",
+                               "x=a=b",
+                               "--on-conflict",
+                               "use-existing",
+                               "--reuse",
+                               "allow-if-failed",
+                               "--version",
+                               "2",
+                               "--request-id",
+                               "r1",
+                               "--execution-timeout",
+                               "1h",
+                               "-n",
+                               "prod"},
+                              "\"from stdin\"\n");
+  std::filesystem::remove(file);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, IsEmpty());
+  EXPECT_EQ(outcome.out,
+            std::string("WORKFLOW ID  RUN ID                            STARTED\nchart-17     ") +
+                kRunId + "  yes\n");
+  ASSERT_EQ(starts.size(), 1U);
+  const v1::StartWorkflowRequest& request = starts[0];
+  EXPECT_EQ(request.workflow(), "list") << "a command's name is a fine workflow name";
+  EXPECT_EQ(request.namespace_(), "prod");
+  EXPECT_EQ(request.version(), "2");
+  EXPECT_EQ(request.request_id(), "r1");
+  EXPECT_EQ(request.execution_timeout_ms(), 3'600'000);
+  EXPECT_EQ(request.conflict_policy(), v1::CONFLICT_POLICY_USE_EXISTING);
+  EXPECT_EQ(request.reuse_policy(), v1::REUSE_POLICY_ALLOW_IF_FAILED);
+  EXPECT_EQ(request.labels().at("team"), "billing");
+  EXPECT_EQ(request.labels().at("x"), "a=b");
+  EXPECT_THAT(request.identity(), StartsWith("fluxctl:tester@"));
+  std::vector<std::string> inputs;
+  for (const v1::Payload& p : request.inputs()) {
+    EXPECT_EQ(p.encoding(), v1::ENCODING_JSON);
+    inputs.push_back(p.data());
+  }
+  EXPECT_THAT(inputs, ElementsAre("[1,2]", "{\"from\": \"file\"}", "{}", "\"from stdin\"", "-5"));
+}
+
+TEST_F(Fluxctl, StartTakesAllParametersAsAnArray) {
+  AcceptStarts(v1::EXECUTION_STATUS_COMPLETED, "1");
+  const Outcome outcome =
+      Run({"workflow", "start", "add", "--args", "[1.50, [2, 3]]", "-o", "json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  ASSERT_EQ(starts.size(), 1U);
+  ASSERT_EQ(starts[0].inputs_size(), 2);
+  EXPECT_EQ(starts[0].inputs(0).data(), "1.50");
+  EXPECT_EQ(starts[0].inputs(1).data(), "[2, 3]");
+  EXPECT_EQ(starts[0].request_id().size(), 32U) << "made up, so that a repeat is safe";
+  const Json json = Json::parse(outcome.out);
+  EXPECT_EQ(json["workflow_id"], "made-up");
+  EXPECT_EQ(json["started"], true);
+}
+
+TEST_F(Fluxctl, AConflictHintsAtTheWayOut) {
+  workflows.on_StartWorkflow = [](const v1::StartWorkflowRequest&, v1::StartWorkflowResponse*) {
+    return grpc::Status(grpc::StatusCode::ALREADY_EXISTS, "workflow id \"a\" is running");
+  };
+  const Outcome outcome = Run({"workflow", "start", "w", "--id", "a"});
+  EXPECT_EQ(outcome.code, 4);
+  EXPECT_THAT(outcome.err, HasSubstr("fluxctl: workflow id \"a\" is running (already_exists)\n"));
+  EXPECT_THAT(outcome.err, HasSubstr("--on-conflict use-existing"));
+}
+
+TEST_F(Fluxctl, RunPrintsItsResultOnStdoutAndProgressOnStderr) {
+  AcceptStarts(v1::EXECUTION_STATUS_COMPLETED, "{\"total\": 3.50}");
+  workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_COMPLETED));
+  const Outcome outcome =
+      Run({"workflow", "run", "code-chart", "--id", "chart-17", "--input", "1"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "{\"total\": 3.50}\n") << "the bytes of the result, nothing else";
+  EXPECT_THAT(outcome.err, HasSubstr("fluxctl: started chart-17"));
+  EXPECT_THAT(outcome.err, HasSubstr("codes  waiting  10/100 done"));
+  EXPECT_THAT(outcome.err, HasSubstr("chart-17  completed"));
+  EXPECT_THAT(outcome.err, Not(HasSubstr("\x1b"))) << "no terminal, no control sequences";
+  ASSERT_EQ(workflows.watched.size(), 1U);
+  EXPECT_EQ(workflows.watched[0].run_id(), kRunId);
+}
+
+TEST_F(Fluxctl, AQuietRunIsOnlyItsResult) {
+  AcceptStarts(v1::EXECUTION_STATUS_COMPLETED, "3");
+  const Outcome outcome = Run({"workflow", "run", "w", "-q"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(outcome.out, "3\n");
+  EXPECT_THAT(outcome.err, IsEmpty());
+}
+
+TEST_F(Fluxctl, AFailedRunIsOne) {
+  AcceptStarts(v1::EXECUTION_STATUS_FAILED, "");
+  const Outcome table = Run({"workflow", "run", "w", "--id", "a", "-q"});
+  EXPECT_EQ(table.code, 1);
+  EXPECT_THAT(table.out, IsEmpty());
+  EXPECT_EQ(table.err, "fluxctl: a failed: rejected: the reviewer said no\n");
+  const Outcome json = Run({"workflow", "result", "a", "-o", "json"});
+  EXPECT_EQ(json.code, 1);
+  const Json document = Json::parse(json.out);
+  EXPECT_EQ(document["status"], "failed");
+  EXPECT_EQ(document["failure"]["type"], "rejected");
+  EXPECT_TRUE(document["result"].is_null());
+}
+
+TEST_F(Fluxctl, ResultWaitsUnlessToldNotTo) {
+  int asked = 0;
+  workflows.on_GetResult = [&](const v1::GetResultRequest& request,
+                               v1::GetResultResponse* response) {
+    ++asked;
+    response->set_run_id(kRunId);
+    response->set_status(asked < 3 ? v1::EXECUTION_STATUS_RUNNING : v1::EXECUTION_STATUS_COMPLETED);
+    if (asked < 3 && request.wait_ms() == 0) return grpc::Status::OK;
+    if (asked >= 3) *response->mutable_result() = JsonPayload("\"late\"");
+    return grpc::Status::OK;
+  };
+  const Outcome waited = Run({"workflow", "result", "a"});
+  EXPECT_EQ(waited.code, 0);
+  EXPECT_EQ(waited.out, "\"late\"\n");
+  EXPECT_EQ(asked, 3);
+  asked = 0;
+  const Outcome at_once = Run({"workflow", "result", "a", "--no-wait"});
+  EXPECT_EQ(at_once.code, 4);
+  EXPECT_THAT(at_once.err, HasSubstr("is running and has no result yet"));
+  EXPECT_EQ(asked, 1);
+}
+
+TEST_F(Fluxctl, WatchPrintsALineAChangeOffATerminal) {
+  workflows.feed.Send(Picture(0, v1::EXECUTION_STATUS_RUNNING));
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_COMPLETED));
+  const Outcome outcome = Run({"workflow", "watch", "chart-17"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "2024-05-01T12:00:02.000Z  chart-17  running\n"
+            "2024-05-01T12:00:02.000Z  codes  waiting  0/100 done\n"
+            "2024-05-01T12:00:02.000Z  codes  completed  100/100 done  2.0s\n"
+            "2024-05-01T12:00:02.000Z  chart-17  completed\n");
+  EXPECT_THAT(outcome.err, IsEmpty());
+}
+
+TEST_F(Fluxctl, WatchGivesObjectsOrOneDocument) {
+  workflows.feed.Send(Picture(0, v1::EXECUTION_STATUS_RUNNING));
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_FAILED));
+  const Outcome lines = Run({"workflow", "watch", "chart-17", "-o", "jsonl"});
+  EXPECT_EQ(lines.code, 1);
+  std::istringstream stream(lines.out);
+  std::vector<std::string> statuses;
+  for (std::string line; std::getline(stream, line);)
+    statuses.push_back(Json::parse(line)["info"]["status"]);
+  EXPECT_THAT(statuses, ElementsAre("running", "failed"));
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_COMPLETED));
+  const Outcome document = Run({"workflow", "watch", "chart-17", "-o", "json"});
+  EXPECT_EQ(document.code, 0);
+  EXPECT_EQ(Json::parse(document.out)["closed"], true);
+}
+
+TEST_F(Fluxctl, WatchSurvivesARestartOfTheCoordinator) {
+  workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
+  Process process(Command({"workflow", "watch", "chart-17"}), Environment(coordinator.address()));
+  ASSERT_TRUE(process.Await(0, "10/100 done"));
+  coordinator.Stop();
+  ASSERT_TRUE(process.Await(1, "fluxctl: lost the connection to " + coordinator.address()));
+  coordinator.Start();
+  workflows.feed.Send(Picture(50, v1::EXECUTION_STATUS_RUNNING));
+  ASSERT_TRUE(process.Await(0, "50/100 done"));
+  EXPECT_TRUE(process.Await(1, "fluxctl: connected to " + coordinator.address() + " again"));
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_COMPLETED));
+  const Outcome outcome = process.Finish();
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, Not(HasSubstr("fluxctl:"))) << "notes are on stderr only";
+  const std::lock_guard lock(workflows.mutex);
+  EXPECT_EQ(workflows.watched.front().run_id(), "");
+  EXPECT_EQ(workflows.watched.back().run_id(), kRunId)
+      << "the run that was watched, not a later one";
+}
+
+TEST_F(Fluxctl, WatchEndsAtItsTimeout) {
+  workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
+  const Outcome running = Run({"workflow", "watch", "chart-17", "--timeout", "500ms"});
+  EXPECT_EQ(running.code, 5);
+  EXPECT_THAT(running.err,
+              HasSubstr("chart-17 is still running at the end of --timeout (deadline_exceeded)"));
+
+  workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
+  Process process(Command({"workflow", "watch", "chart-17", "--timeout", "3s"}),
+                  Environment(coordinator.address()));
+  ASSERT_TRUE(process.Await(0, "10/100 done"));
+  coordinator.Stop();
+  const Outcome gone = process.Finish();
+  EXPECT_EQ(gone.code, 5);
+  EXPECT_THAT(gone.err, HasSubstr("fluxd is not to be reached"));
+}
+
+TEST_F(Fluxctl, WatchOfNothingIsThree) {
+  workflows.watch_status =
+      grpc::Status(grpc::StatusCode::NOT_FOUND, "no execution of workflow id \"x\"");
+  const Outcome outcome = Run({"workflow", "watch", "x"});
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_EQ(outcome.err, "fluxctl: no execution of workflow id \"x\" (not_found)\n");
+}
+
+TEST_F(Fluxctl, ListPagesThroughToItsLimit) {
+  List(1234);
+  const Outcome limited = Run({"workflow", "list", "--limit", "600", "-o", "jsonl", "--status",
+                               "running,failed", "--status", "paused", "--workflow", "w",
+                               "--id-prefix", "run-", "--started-after", "2024-05-01"});
+  EXPECT_EQ(limited.code, 0);
+  EXPECT_EQ(std::count(limited.out.begin(), limited.out.end(), '\n'), 600);
+  EXPECT_THAT(limited.err, HasSubstr("there are more than these 600"));
+  ASSERT_EQ(lists.size(), 2U);
+  EXPECT_EQ(lists[1].page_size(), 100U);
+  const v1::ExecutionFilter& filter = lists[0].filter();
+  EXPECT_EQ(filter.workflow(), "w");
+  EXPECT_EQ(filter.workflow_id_prefix(), "run-");
+  EXPECT_EQ(filter.started_after_ms(), kStartMs - 12 * 3'600'000);
+  EXPECT_THAT(filter.statuses(),
+              ElementsAre(v1::EXECUTION_STATUS_RUNNING, v1::EXECUTION_STATUS_FAILED,
+                          v1::EXECUTION_STATUS_PAUSED));
+
+  const Outcome all = Run({"workflow", "list", "--limit", "0", "-o", "json"});
+  EXPECT_EQ(Json::parse(all.out)["executions"].size(), 1234U);
+  EXPECT_THAT(all.err, IsEmpty());
+  const Outcome table = Run({"workflow", "list"});
+  EXPECT_THAT(table.out, StartsWith("WORKFLOW ID  WORKFLOW"));
+  EXPECT_EQ(std::count(table.out.begin(), table.out.end(), '\n'), 101);
+}
+
+TEST_F(Fluxctl, AnEmptyListIsANoteAndAnEmptyDocument) {
+  List(0);
+  const Outcome table = Run({"workflow", "list"});
+  EXPECT_EQ(table.code, 0);
+  EXPECT_THAT(table.out, IsEmpty());
+  EXPECT_EQ(table.err, "fluxctl: no executions\n");
+  EXPECT_EQ(Json::parse(Run({"workflow", "list", "-o", "json"}).out),
+            Json::parse(R"({"executions": []})"));
+  EXPECT_THAT(Run({"workflow", "list", "-o", "jsonl"}).out, IsEmpty());
+}
+
+TEST_F(Fluxctl, CountShowHistoryAndDefinitions) {
+  workflows.on_CountExecutions = [](const v1::CountExecutionsRequest&,
+                                    v1::CountExecutionsResponse* response) {
+    response->set_count(3);
+    auto& entry = *response->add_by_status();
+    entry.set_status(v1::EXECUTION_STATUS_RUNNING);
+    entry.set_count(3);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Run({"workflow", "count"}).out, "STATUS   COUNT\nrunning      3\ntotal        3\n");
+
+  workflows.on_DescribeExecution = [](const v1::DescribeExecutionRequest& request,
+                                      v1::DescribeExecutionResponse* response) {
+    *response->mutable_info() =
+        Info(request.execution().workflow_id(), v1::EXECUTION_STATUS_RUNNING);
+    response->set_server_time_ms(kStartMs + 1000);
+    v1::StepInfo& step = *response->add_steps();
+    step.set_name("a");
+    step.set_kind("task");
+    step.set_state(v1::STEP_STATE_SCHEDULED);
+    step.set_reason("no worker has task charts.split");
+    EXPECT_EQ(request.items_max(), 50U);
+    return grpc::Status::OK;
+  };
+  const Outcome show = Run({"workflow", "show", "chart-17", "--items", "50"});
+  EXPECT_EQ(show.code, 0) << show.err;
+  EXPECT_THAT(show.out, HasSubstr("└─ a  task  scheduled"));
+  EXPECT_THAT(show.out, HasSubstr("no worker has task charts.split"));
+  EXPECT_THAT(Run({"workflow", "show", "chart-17", "--items", "50", "--ascii"}).out,
+              HasSubstr("`- a"));
+
+  workflows.on_GetHistory = [](const v1::GetHistoryRequest& request,
+                               v1::GetHistoryResponse* response) {
+    const bool first = request.page_token().empty();
+    v1::HistoryEvent& event = *response->add_events();
+    event.set_ordinal(first ? 1 : 2);
+    event.set_time_ms(kStartMs + (first ? 0 : 1500));
+    event.set_type(first ? "execution.started" : "step.completed");
+    if (first) response->set_next_page_token("2");
+    return grpc::Status::OK;
+  };
+  const Outcome history = Run({"workflow", "history", "chart-17"});
+  EXPECT_EQ(history.code, 0);
+  EXPECT_EQ(history.out,
+            "   TIME     #  TYPE               STEP  DETAIL\n"
+            "   +0ms     1  execution.started  -\n"
+            "  +1.5s     2  step.completed     -\n");
+  EXPECT_EQ(Json::parse(Run({"workflow", "history", "x", "-o", "json"}).out)["events"].size(), 2U);
+  EXPECT_EQ(
+      Json::parse(Run({"workflow", "history", "x", "-o", "json", "--limit", "1"}).out)["events"]
+          .size(),
+      1U);
+
+  v1::Definition stored;
+  workflows.on_PutDefinition = [&](const v1::PutDefinitionRequest& request,
+                                   v1::PutDefinitionResponse* response) {
+    stored = request.definition();
+    response->set_definition_hash("\x01\x02");
+    response->set_created(true);
+    response->add_warnings("retries capped to 100");
+    return grpc::Status::OK;
+  };
+  workflows.on_GetDefinition = [&](const v1::GetDefinitionRequest&,
+                                   v1::GetDefinitionResponse* response) {
+    *response->mutable_definition() = stored;
+    return grpc::Status::OK;
+  };
+  const Outcome put = Run(
+      {"definition", "put", "-"},
+      R"({"name": "d", "format": 1, "scopes": [{"steps": [{"name": "a", "task": {"task": "t"}}]}]})");
+  EXPECT_EQ(put.code, 0) << put.err;
+  EXPECT_THAT(put.out, HasSubstr("0102"));
+  EXPECT_EQ(put.err, "fluxctl: warning: retries capped to 100\n");
+  EXPECT_EQ(stored.scopes(0).steps(0).task().task(), "t");
+  EXPECT_THAT(Run({"definition", "show", "d"}).out, HasSubstr("└─ a  task"));
+  const std::string copy = stored.SerializeAsString();
+  EXPECT_EQ(
+      Run({"definition", "put", "-"}, Run({"definition", "show", "d", "-o", "json"}).out).code, 0);
+  EXPECT_EQ(stored.SerializeAsString(), copy) << "what show prints, put takes";
+  EXPECT_EQ(Run({"definition", "put", "/nonexistent/file.json"}).code, 3);
+}
+
+TEST_F(Fluxctl, OperatorsViews) {
+  const Outcome workers = Run({"worker", "list"});
+  EXPECT_EQ(workers.code, 0);
+  EXPECT_THAT(workers.out, HasSubstr("host:12\\x1b[31m"))
+      << "a worker cannot paint the operator's terminal";
+  EXPECT_EQ(Run({"worker", "list", "--queue", "empty"}).err,
+            "fluxctl: no workers are connected to queue empty\n");
+  EXPECT_THAT(Run({"task-queue", "list"}).out, HasSubstr("default"));
+  EXPECT_THAT(Run({"task-queue", "show", "nlp"}).out, HasSubstr("no worker has this task"));
+  EXPECT_THAT(Run({"admin", "info"}).out, HasSubstr("9.9.9"));
+  EXPECT_EQ(Json::parse(Run({"admin", "info", "-o", "json"}).out)["counters"]["commits"], 7);
+  EXPECT_EQ(Run({"admin", "verify", "fine"}).code, 0);
+  const Outcome damaged = Run({"admin", "verify", "damaged"});
+  EXPECT_EQ(damaged.code, 6);
+  EXPECT_THAT(damaged.err, HasSubstr("step 3 differs"));
+}
+
+TEST_F(Fluxctl, CancelByIdReportsEachOutcome) {
+  AcceptCancels();
+  const Outcome one = Run({"workflow", "cancel", "run-0", "--reason", "wrong input"});
+  EXPECT_EQ(one.code, 0) << one.err;
+  ASSERT_EQ(cancels.size(), 1U);
+  EXPECT_EQ(cancels[0].reason(), "wrong input");
+  EXPECT_THAT(cancels[0].identity(), StartsWith("fluxctl:tester@"));
+  const Outcome refused = Run({"workflow", "cancel", "run-1"});
+  EXPECT_EQ(refused.code, 4);
+  EXPECT_EQ(refused.err, "fluxctl: run-1 is completed already (failed_precondition)\n");
+  const Outcome several = Run({"workflow", "cancel", "run-0", "run-1", "run-2"});
+  EXPECT_EQ(several.code, 4);
+  EXPECT_THAT(several.out, HasSubstr("run-0                     cancel requested\n"));
+  EXPECT_THAT(several.out, HasSubstr("run-1                     run-1 is completed already\n"));
+  EXPECT_THAT(several.out, HasSubstr("run-2                     cancel requested\n"))
+      << "one failure does not stop the rest";
+  EXPECT_EQ(several.err, "fluxctl: 1 of 3 failed\n");
+}
+
+TEST_F(Fluxctl, BulkIsRefusedWithoutATerminalOrYes) {
+  List(12);
+  AcceptCancels();
+  const Outcome refused = Run({"workflow", "cancel", "--workflow", "code-chart"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("refusing to cancel 12 executions without asking"));
+  EXPECT_THAT(refused.err, HasSubstr("and 2 more"));
+  EXPECT_THAT(refused.out, IsEmpty());
+  EXPECT_THAT(cancels, IsEmpty());
+  EXPECT_THAT(lists[0].filter().statuses(), testing::Contains(v1::EXECUTION_STATUS_RUNNING))
+      << "only open ones";
+
+  const Outcome done = Run({"workflow", "cancel", "--workflow", "code-chart", "-y", "-o", "json"});
+  EXPECT_EQ(done.code, 4) << "run-1 refuses";
+  EXPECT_EQ(cancels.size(), 12U);
+  EXPECT_EQ(cancels[3].execution().run_id(), kRunId) << "the run that was shown";
+  const Json outcomes = Json::parse(done.out)["outcomes"];
+  ASSERT_EQ(outcomes.size(), 12U);
+  EXPECT_EQ(outcomes[0]["ok"], true);
+  EXPECT_EQ(outcomes[1]["error"], "run-1 is completed already");
+}
+
+TEST_F(Fluxctl, BulkAsksOnATerminal) {
+  List(12);
+  AcceptCancels();
+  {
+    Terminal terminal(Command({"workflow", "cancel", "--workflow", "code-chart"}),
+                      Environment(coordinator.address()), 120);
+    ASSERT_TRUE(terminal.AwaitScreen("Cancel these 12 executions? [y/N]"));
+    EXPECT_THAT(terminal.screen().Text(), HasSubstr("and 2 more"));
+    EXPECT_THAT(terminal.screen().Text(), HasSubstr("run-9"));
+    terminal.Type("n\n");
+    EXPECT_EQ(terminal.Finish(), 0);
+    EXPECT_THAT(terminal.screen().Text(), HasSubstr("nothing was done"));
+    Settle();
+    EXPECT_THAT(cancels, IsEmpty());
+  }
+  Terminal terminal(Command({"workflow", "cancel", "--workflow", "code-chart"}),
+                    Environment(coordinator.address()), 120);
+  ASSERT_TRUE(terminal.AwaitScreen("[y/N]"));
+  terminal.Type("y\n");
+  EXPECT_EQ(terminal.Finish(), 4);
+  Settle();
+  EXPECT_EQ(cancels.size(), 12U);
+}
+
+TEST_F(Fluxctl, ALiveViewIsRedrawnInPlace) {
+  workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
+  Terminal terminal(Command({"workflow", "watch", "chart-17"}), Environment(coordinator.address()),
+                    100);
+  ASSERT_TRUE(terminal.AwaitScreen("10/100 done"));
+  EXPECT_FALSE(terminal.screen().cursor_shown());
+  EXPECT_THAT(terminal.screen().Text(), HasSubstr("██"));
+  workflows.feed.Send(Picture(60, v1::EXECUTION_STATUS_RUNNING));
+  ASSERT_TRUE(terminal.AwaitScreen("60/100 done"));
+  EXPECT_THAT(terminal.screen().Text(), Not(HasSubstr("10/100"))) << "drawn over, not below";
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_COMPLETED));
+  EXPECT_EQ(terminal.Finish(), 0);
+  const std::string text = terminal.screen().Text();
+  EXPECT_THAT(text, StartsWith("chart-17  code-chart  completed"));
+  EXPECT_THAT(text, HasSubstr("✔ codes"));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3) << text;
+  EXPECT_TRUE(terminal.screen().cursor_shown());
+  EXPECT_THAT(terminal.bytes(), HasSubstr("\x1b[32m")) << "colour on a terminal";
+}
+
+TEST_F(Fluxctl, ALiveViewSaysThatItReconnects) {
+  workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
+  Terminal terminal(Command({"workflow", "watch", "chart-17", "--no-color"}),
+                    Environment(coordinator.address()), 100);
+  ASSERT_TRUE(terminal.AwaitScreen("10/100 done"));
+  coordinator.Stop();
+  ASSERT_TRUE(terminal.AwaitScreen("reconnecting"));
+  EXPECT_THAT(terminal.screen().Text(), HasSubstr("fluxctl: lost the connection"));
+  coordinator.Start();
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_COMPLETED));
+  EXPECT_EQ(terminal.Finish(), 0);
+  EXPECT_THAT(terminal.screen().Text(), Not(HasSubstr("reconnecting")));
+  EXPECT_THAT(terminal.bytes(), Not(HasSubstr("\x1b[3")));
+}
+
+TEST_F(Fluxctl, AnInterruptGivesTheCursorBack) {
+  workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
+  Terminal terminal(Command({"workflow", "watch", "chart-17"}), Environment(coordinator.address()),
+                    100);
+  ASSERT_TRUE(terminal.AwaitScreen("10/100 done"));
+  terminal.Interrupt();
+  EXPECT_EQ(terminal.Finish(), 130);
+  EXPECT_TRUE(terminal.screen().cursor_shown());
+  EXPECT_THAT(terminal.screen().Text(), HasSubstr("stopped watching; chart-17 goes on"));
+}
+
+TEST_F(Fluxctl, RunOnATerminalLeavesItsResultLast) {
+  AcceptStarts(v1::EXECUTION_STATUS_COMPLETED, "{\"text\":\"a\xc2\x9b[2Jb\"}");
+  workflows.feed.Send(Picture(100, v1::EXECUTION_STATUS_COMPLETED));
+  Terminal terminal(Command({"workflow", "run", "code-chart", "--id", "chart-17"}),
+                    Environment(coordinator.address()), 100);
+  EXPECT_EQ(terminal.Finish(), 0);
+  EXPECT_THAT(terminal.screen().Text(),
+              testing::EndsWith("{\n  \"text\": \"a\\u009b[2Jb\"\n}\n\n"));
+}
+
+TEST_F(Fluxctl, AFullDiskIsNoticed) {
+  List(3);
+  Process process(
+      {"/bin/sh", "-c", std::string("exec ") + FLUXCTL_BINARY + " workflow list > /dev/full"},
+      Environment(coordinator.address()));
+  const Outcome outcome = process.Finish();
+  EXPECT_EQ(outcome.code, 6);
+  EXPECT_THAT(outcome.err, HasSubstr("cannot write to standard output"));
+}
+
+TEST_F(Fluxctl, BashCompletesCommandsOptionsAndValues) {
+  EXPECT_EQ(
+      Process({"bash", "-c", "bash -n <(\"$0\" completion bash)", FLUXCTL_BINARY}, Environment(""))
+          .Finish()
+          .code,
+      0);
+  const struct {
+    const char* words;  // the last one is being completed
+    std::vector<std::string> expected;
+    bool all;
+  } kCases[] = {
+      {"fluxctl w", {"workflow", "worker"}, true},
+      {"fluxctl workflow st", {"start"}, true},
+      {"fluxctl workflow start code-chart --on-c", {"--on-conflict"}, true},
+      {"fluxctl workflow start x --on-conflict ''",
+       {"reject", "use-existing", "terminate-existing"},
+       true},
+      {"fluxctl -o json workflow list --status pa", {"paused"}, true},
+      {"fluxctl workflow list --output = j", {"json", "jsonl"}, true},
+      {"fluxctl workflow list --out", {"--output"}, true},
+      {"fluxctl --address workflow task-queue ''", {"list", "show"}, true},
+      {"fluxctl completion ''", {"bash", "zsh", "fish"}, true},
+      {"fluxctl workflow cancel --y", {"--yes"}, true},
+      {"fluxctl definition put /etc/host", {"/etc/hostname"}, false},
+      {"fluxctl workflow show ''", {}, true},
+  };
+  for (const auto& c : kCases) {
+    const std::string script = std::string("source <(\"$0\" completion bash); COMP_WORDS=(") +
+                               c.words +
+                               "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); __fluxctl_complete; "
+                               "printf '%s\\n' \"${COMPREPLY[@]}\"";
+    const Outcome outcome =
+        Process({"bash", "-c", script, FLUXCTL_BINARY}, Environment("")).Finish();
+    EXPECT_THAT(outcome.err, IsEmpty()) << c.words;
+    std::istringstream stream(outcome.out);
+    std::vector<std::string> words;
+    for (std::string line; std::getline(stream, line);) {
+      if (!line.empty()) words.push_back(line);
+    }
+    if (c.all) {
+      EXPECT_THAT(words, testing::UnorderedElementsAreArray(c.expected)) << c.words;
+    } else {
+      EXPECT_THAT(words, testing::IsSupersetOf(c.expected)) << c.words;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace flux

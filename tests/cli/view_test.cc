@@ -1,0 +1,314 @@
+#include "client/fluxctl/view.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "client/fluxctl/table.h"
+
+namespace flux::ctl {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr int64_t kNowMs = 1'714'564'800'000;
+const absl::Time kNow = absl::FromUnixMillis(kNowMs);
+
+v1::StepInfo Step(const std::string& name, const std::string& kind, v1::StepState state) {
+  v1::StepInfo step;
+  step.set_name(name);
+  step.set_kind(kind);
+  step.set_state(state);
+  return step;
+}
+
+v1::DescribeExecutionResponse Execution() {
+  v1::DescribeExecutionResponse response;
+  response.set_server_time_ms(kNowMs);
+  v1::ExecutionInfo& info = *response.mutable_info();
+  info.set_workflow_id("chart-17");
+  info.set_run_id("0123456789abcdef0123456789abcdef");
+  info.set_workflow("code-chart");
+  info.set_version("2");
+  info.set_status(v1::EXECUTION_STATUS_RUNNING);
+  info.set_start_time_ms(kNowMs - 120'000);
+  info.set_steps_completed(3);
+  info.set_history_records(9);
+
+  v1::StepInfo split = Step("split", "task", v1::STEP_STATE_COMPLETED);
+  split.set_attempt(1);
+  split.set_max_attempts(5);
+  split.set_scheduled_time_ms(kNowMs - 120'000);
+  split.set_end_time_ms(kNowMs - 118'800);
+  split.mutable_output()->set_encoding(v1::ENCODING_JSON);
+  split.mutable_output()->set_data("[1, 2]");
+  *response.add_steps() = split;
+
+  v1::StepInfo codes = Step("codes", "map", v1::STEP_STATE_WAITING);
+  codes.set_scheduled_time_ms(kNowMs - 118'000);
+  codes.set_items(1000);
+  codes.set_items_done(412);
+  codes.set_items_failed(3);
+  v1::FrameInfo& first = *codes.add_frames();
+  first.set_label("item 17");
+  v1::StepInfo parse = Step("parse", "task", v1::STEP_STATE_RUNNING);
+  parse.set_attempt(2);
+  parse.set_max_attempts(5);
+  parse.set_worker("w1");
+  parse.set_scheduled_time_ms(kNowMs - 3'000);
+  *first.add_steps() = parse;
+  v1::FrameInfo& second = *codes.add_frames();
+  second.set_label("item 18");
+  *second.add_steps() = Step("parse", "task", v1::STEP_STATE_COMPLETED);
+  v1::StepInfo name = Step("name", "task", v1::STEP_STATE_BACKING_OFF);
+  name.set_attempt(1);
+  name.set_max_attempts(3);
+  name.set_next_time_ms(kNowMs + 5'000);
+  name.mutable_failure()->set_type("io");
+  name.mutable_failure()->set_message("disk\nis gone");
+  *second.add_steps() = name;
+  *response.add_steps() = codes;
+
+  v1::StepInfo merge = Step("merge", "task", v1::STEP_STATE_PENDING);
+  merge.set_reason("waits for codes");
+  *response.add_steps() = merge;
+  return response;
+}
+
+TEST(StepsTable, DrawsTheTreeWithReasons) {
+  const auto response = Execution();
+  Table table = StepsTable(response, kNow, {.frames_max = 10, .unicode = true});
+  EXPECT_EQ(
+      Render(Theme{.unicode = true}, table),
+      "STEP                                  KIND  STATE        ATTEMPT   TIME  DETAIL\n"
+      "├─ split                              task  completed        1/5   1.2s\n"
+      "├─ codes                              map   waiting            -  1m58s  412/1000 done, 3 "
+      "failed, 2 in flight\n"
+      "│  ├─ item 17: parse                  task  running          2/5   3.0s  on w1\n"
+      "│  ├─ item 18                               backing off\n"
+      "│  │  ├─ parse                        task  completed          -      -\n"
+      "│  │  └─ name                         task  backing off      1/3      -  next attempt in "
+      "5s; last failure: io: disk\\nis gone\n"
+      "│  └─ 998 more (--items N shows them)\n"
+      "└─ merge                              task  pending            -      -  waits for codes\n");
+}
+
+TEST(StepsTable, IsAsciiWhereAsked) {
+  const auto response = Execution();
+  Table table = StepsTable(response, kNow, {.frames_max = 10, .unicode = false});
+  const std::string text = Render(Theme{}, table);
+  EXPECT_THAT(text, HasSubstr("|- split"));
+  EXPECT_THAT(text, HasSubstr("|  |  `- name"));
+  for (const char c : text) EXPECT_LT(static_cast<unsigned char>(c), 0x80);
+}
+
+TEST(StepsTable, ShowsPayloadsOnlyWhenAsked) {
+  const auto response = Execution();
+  Table with = StepsTable(response, kNow, {.payloads = true});
+  Table without = StepsTable(response, kNow, {});
+  EXPECT_THAT(Render(Theme{}, with), HasSubstr("= [1, 2]"));
+  EXPECT_THAT(Render(Theme{}, without), Not(HasSubstr("[1, 2]")));
+}
+
+TEST(MapText, MarksACountThatMayBeHigher) {
+  v1::StepInfo map = Step("m", "map", v1::STEP_STATE_WAITING);
+  map.set_items(5);
+  *map.add_frames()->add_steps() = Step("a", "task", v1::STEP_STATE_RUNNING);
+  *map.add_frames()->add_steps() = Step("a", "task", v1::STEP_STATE_PENDING);
+  EXPECT_EQ(MapText(map, 2), "0/5 done, 2+ in flight");
+  EXPECT_EQ(MapText(map, 3), "0/5 done, 2 in flight");
+  map.set_state(v1::STEP_STATE_CANCELLED);
+  EXPECT_EQ(MapText(map, 3), "0/5 done");
+}
+
+TEST(StepDetail, ExplainsEveryState) {
+  v1::StepInfo step = Step("s", "task", v1::STEP_STATE_PENDING);
+  EXPECT_EQ(StepDetail(step, kNow), "waits for earlier steps");
+  step.set_state(v1::STEP_STATE_SCHEDULED);
+  EXPECT_EQ(StepDetail(step, kNow), "waits for a worker");
+  step.set_queue("io");
+  EXPECT_EQ(StepDetail(step, kNow), "waits for a worker on queue io");
+  step.set_reason("no worker has task x");
+  EXPECT_EQ(StepDetail(step, kNow), "no worker has task x");
+  step.set_state(v1::STEP_STATE_WAITING);
+  step.set_reason("sleeps");
+  step.set_next_time_ms(kNowMs + 3'600'000);
+  EXPECT_EQ(StepDetail(step, kNow), "sleeps; until in 1h00m");
+  step.set_next_time_ms(kNowMs - 1);
+  EXPECT_EQ(StepDetail(step, kNow), "sleeps; until now");
+  step.set_state(v1::STEP_STATE_FAILED);
+  step.mutable_failure()->set_type("rejected");
+  EXPECT_EQ(StepDetail(step, kNow), "rejected");
+  step.mutable_failure()->set_message("no");
+  EXPECT_EQ(StepDetail(step, kNow), "rejected: no");
+  step.set_state(v1::STEP_STATE_COMPLETED);
+  EXPECT_EQ(StepDetail(step, kNow), "");
+  step.set_state(v1::STEP_STATE_PARKED);
+  step.set_reason("attempts used up");
+  EXPECT_EQ(StepDetail(step, kNow), "attempts used up; last failure: rejected: no");
+}
+
+TEST(ExecutionBlock, HoldsWhatOneAsksFirst) {
+  auto response = Execution();
+  (*response.mutable_info()->mutable_labels())["team"] = "billing";
+  response.mutable_failure()->set_message("bad \x1b[31m");
+  EXPECT_EQ(Render(Theme{}, ExecutionBlock(response, kNow)),
+            "Workflow ID:  chart-17\n"
+            "Run ID:       0123456789abcdef0123456789abcdef\n"
+            "Workflow:     code-chart 2\n"
+            "Status:       running\n"
+            "Started:      2m00s ago (2024-05-01T11:58:00.000Z)\n"
+            "Duration:     2m00s\n"
+            "Steps:        3 completed, 9 records\n"
+            "Labels:       team=billing\n"
+            "Failure:      bad \\x1b[31m\n");
+}
+
+TEST(ExecutionsTable, ShowsRelativeAges) {
+  google::protobuf::RepeatedPtrField<v1::ExecutionInfo> list;
+  *list.Add() = Execution().info();
+  v1::ExecutionInfo& closed = *list.Add();
+  closed.set_workflow_id("b");
+  closed.set_workflow("w");
+  closed.set_status(v1::EXECUTION_STATUS_FAILED);
+  closed.set_start_time_ms(kNowMs - 7'200'000);
+  closed.set_close_time_ms(kNowMs - 7'199'500);
+  closed.set_failure_type("flux.timeout.start_to_close");
+  Table table = ExecutionsTable(list, kNow);
+  EXPECT_EQ(
+      Render(Theme{}, table),
+      "WORKFLOW ID  WORKFLOW      STATUS     AGE  DURATION  STEPS  FAILURE                      "
+      "RUN ID\n"
+      "chart-17     code-chart 2  running  2m00s     2m00s      3  -                            "
+      "0123456789abcdef0123456789abcdef\n"
+      "b            w             failed   2h00m     500ms      0  flux.timeout.start_to_close\n");
+}
+
+TEST(HistoryTable, CountsFromTheStartOrShowsTheTime) {
+  google::protobuf::RepeatedPtrField<v1::HistoryEvent> events;
+  v1::HistoryEvent& started = *events.Add();
+  started.set_ordinal(1);
+  started.set_time_ms(kNowMs);
+  started.set_type("execution.started");
+  started.set_identity("me");
+  v1::HistoryEvent& failed = *events.Add();
+  failed.set_ordinal(2);
+  failed.set_time_ms(kNowMs + 1'200);
+  failed.set_type("step.attempt_failed");
+  failed.set_step("codes[17].parse");
+  failed.set_attempt(2);
+  failed.mutable_failure()->set_message("boom");
+  Table relative = HistoryTable(events, {.origin_ms = kNowMs});
+  EXPECT_EQ(Render(Theme{}, relative),
+            "   TIME     #  TYPE                 STEP             DETAIL\n"
+            "   +0ms     1  execution.started    -                by me\n"
+            "  +1.2s     2  step.attempt_failed  codes[17].parse  attempt 2; boom\n");
+  Table absolute = HistoryTable(events, {.absolute = true});
+  EXPECT_THAT(Render(Theme{}, absolute),
+              HasSubstr("2024-05-01T12:00:01.200Z     2  step.attempt_failed"));
+}
+
+TEST(QueueViews, SayWhenNobodyCanRunATask) {
+  v1::TaskQueueInfo queue;
+  queue.set_name("nlp");
+  queue.set_ready(4);
+  queue.set_oldest_ready_time_ms(kNowMs - 61'000);
+  v1::TaskInfo& task = *queue.add_tasks();
+  task.set_name("charts.code");
+  task.set_ready(4);
+  EXPECT_THAT(Render(Theme{}, QueueBlock(queue, kNow)),
+              HasSubstr("4 (no worker takes from this queue)"));
+  Table tasks = QueueTasksTable(queue);
+  EXPECT_THAT(Render(Theme{}, tasks), HasSubstr("no worker has this task"));
+  google::protobuf::RepeatedPtrField<v1::TaskQueueInfo> queues;
+  *queues.Add() = queue;
+  Table table = QueuesTable(queues, kNow);
+  EXPECT_EQ(Render(Theme{}, table),
+            "QUEUE  READY  RUNNING  WORKERS  SLOTS  CREDIT  OLDEST  SPILLED\n"
+            "nlp        4        0        0      0       0   1m01s        0\n");
+}
+
+TEST(WorkersTable, ShowsSlotsAndTasks) {
+  google::protobuf::RepeatedPtrField<v1::WorkerInfo> workers;
+  v1::WorkerInfo& w = *workers.Add();
+  w.set_worker_id("host:12");
+  w.set_queue("default");
+  w.set_state("connected");
+  w.set_slots(8);
+  w.set_running(3);
+  for (const char* task : {"a", "b", "c", "d", "e", "f"}) w.add_tasks(task);
+  w.set_connected_time_ms(kNowMs - 60'000);
+  w.set_last_seen_time_ms(kNowMs - 1'000);
+  w.set_peer("ipv4:127.0.0.1:1");
+  Table table = WorkersTable(workers, kNow);
+  const std::string text = Render(Theme{}, table);
+  EXPECT_THAT(text, HasSubstr("3/8"));
+  EXPECT_THAT(text, HasSubstr("a, b, c, d and 2 more"));
+}
+
+TEST(DefinitionTable, DrawsBodiesAndSurvivesACycle) {
+  v1::Definition definition;
+  v1::Scope& root = *definition.add_scopes();
+  root.set_parameters(1);
+  v1::Step& split = *root.add_steps();
+  split.set_name("split");
+  split.add_inputs()->set_parameter(0);
+  split.mutable_task()->set_task("charts.split");
+  split.mutable_task()->set_queue("io");
+  v1::Step& map = *root.add_steps();
+  map.set_name("codes");
+  map.add_inputs()->set_step(0);
+  map.mutable_map()->set_body(1);
+  map.mutable_map()->set_max_parallel(200);
+  v1::Step& code = *definition.add_scopes()->add_steps();
+  code.set_name("code");
+  code.add_inputs()->set_parameter(0);
+  code.mutable_inputs(0)->set_pointer("/text");
+  code.mutable_task()->set_task("charts.code");
+  code.mutable_task()->mutable_retry()->set_max_attempts(5);
+  Table table = DefinitionTable(definition, true);
+  EXPECT_EQ(Render(Theme{}, table),
+            "STEP        KIND  INPUTS   DETAIL\n"
+            "├─ split    task  $0       charts.split, queue io\n"
+            "└─ codes    map   split    at most 200 in flight\n"
+            "   └─ code  task  $0/text  charts.code, 5 attempts\n");
+
+  // A damaged definition whose body contains itself ends at a depth.
+  definition.mutable_scopes(1)->mutable_steps(0)->mutable_map()->set_body(1);
+  EXPECT_LT(DefinitionTable(definition, true).rows.size(), 100U);
+  // And one that refers to a scope that is not there has no body.
+  definition.mutable_scopes(1)->mutable_steps(0)->mutable_map()->set_body(99);
+  EXPECT_EQ(DefinitionTable(definition, true).rows.size(), 3U);
+}
+
+TEST(CountTable, EndsWithTheTotal) {
+  v1::CountExecutionsResponse response;
+  response.set_count(12);
+  auto& running = *response.add_by_status();
+  running.set_status(v1::EXECUTION_STATUS_RUNNING);
+  running.set_count(12);
+  Table table = CountTable(response);
+  EXPECT_EQ(Render(Theme{}, table), "STATUS   COUNT\nrunning     12\ntotal       12\n");
+}
+
+TEST(ServerBlock, ShowsDegradation) {
+  v1::GetServerInfoResponse info;
+  info.set_version("0.1.0");
+  info.set_degraded(true);
+  info.set_degraded_reason("disk is full");
+  info.set_resident_bytes(uint64_t{64} << 20U);
+  const std::string text = Render(Theme{}, ServerBlock(info, kNow));
+  EXPECT_THAT(text, HasSubstr("degraded: disk is full"));
+  EXPECT_THAT(text, HasSubstr("64 MiB"));
+}
+
+TEST(Names, AreThoseOfTheProtoInLowerCase) {
+  EXPECT_EQ(StatusName(v1::EXECUTION_STATUS_CANCELLING), "cancelling");
+  EXPECT_EQ(StateName(v1::STEP_STATE_BACKING_OFF), "backing off");
+  EXPECT_EQ(StatusName(static_cast<v1::ExecutionStatus>(99)), "unknown_99");
+}
+
+}  // namespace
+}  // namespace flux::ctl
