@@ -154,10 +154,10 @@ class CatchOptions {
     BodySpec spec{.role = BodyRole::kCatch, .match = {}, .types = types};
     const ValueRef failure = OpenBody(self.ref(), spec, at);
     if constexpr (std::is_invocable_v<F&, Value<Failure>>) {
-      CheckHandlerType<BodyType<F, Value<Failure>>>();
-      TraceBody<T>(self.ref(), handler, at, Value<Failure>(failure));
-    } else {
-      CheckHandlerType<BodyType<F>>();
+      if constexpr (CheckHandlerType<BodyType<F, Value<Failure>>>()) {
+        TraceBody<T>(self.ref(), handler, at, Value<Failure>(failure));
+      }
+    } else if constexpr (CheckHandlerType<BodyType<F>>()) {
       TraceBody<T>(self.ref(), handler, at);
     }
     return self;
@@ -170,10 +170,11 @@ class CatchOptions {
 
  private:
   template <typename Handled>
-  static constexpr void CheckHandlerType() {
+  static constexpr bool CheckHandlerType() {
+    constexpr bool kFits = kIsNever<Handled> || std::is_same_v<Handled, T>;
     static_assert(
-        kIsNever<Handled> || std::is_same_v<Handled, T>,
-        "flux: a Catch handler makes a value of the step's own type (or Fails, or Skips)");
+        kFits, "flux: a Catch handler makes a value of the step's own type (or Fails, or Skips)");
+    return kFits;
   }
 };
 

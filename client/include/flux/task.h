@@ -63,8 +63,8 @@ class Task<R(Args...)> {
 
   constexpr Task(std::string_view name, TaskOptions options = {})  // NOLINT: written as braces
       : name_(name), options_(options) {
-    static_assert((internal::CheckPayloadType<std::remove_cvref_t<Args>>() && ...));
-    static_assert(internal::CheckPayloadType<Result>());
+    (static_cast<void>(internal::CheckPayloadType<std::remove_cvref_t<Args>>()), ...);
+    static_cast<void>(internal::CheckPayloadType<Result>());
   }
 
   constexpr std::string_view name() const { return name_; }
@@ -83,7 +83,7 @@ class Event {
   using Value = internal::ResultT<T>;
 
   constexpr Event(std::string_view name) : name_(name) {  // NOLINT: written as braces
-    static_assert(internal::CheckPayloadType<Value>());
+    static_cast<void>(internal::CheckPayloadType<Value>());
   }
 
   constexpr std::string_view name() const { return name_; }

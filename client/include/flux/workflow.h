@@ -43,8 +43,8 @@ class Workflow<R(P...)> {
   template <typename F>
   constexpr Workflow(std::string_view name, WorkflowOptions options, F)
       : spec_{name, options, Builder<F>()} {
-    static_assert((internal::CheckPayloadType<std::remove_cvref_t<P>>() && ...));
-    static_assert(internal::CheckPayloadType<Result>());
+    (static_cast<void>(internal::CheckPayloadType<std::remove_cvref_t<P>>()), ...);
+    static_cast<void>(internal::CheckPayloadType<Result>());
   }
 
   constexpr std::string_view name() const { return spec_.name; }

@@ -1,0 +1,15 @@
+# Compiles SOURCE with -DMISTAKE and expects exactly one error, with SENTENCE in it.
+execute_process(COMMAND ${COMPILER} ${FLAGS} -fdiagnostics-color=never -D${MISTAKE} ${SOURCE}
+                RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+if(result EQUAL 0)
+  message(FATAL_ERROR "${MISTAKE} compiles, but should be refused: ${SENTENCE}")
+endif()
+string(REGEX MATCH "error: [^\n]*${SENTENCE}" found "${output}")
+if(NOT found)
+  message(FATAL_ERROR "${MISTAKE} is refused without its sentence \"${SENTENCE}\":\n${output}")
+endif()
+string(REGEX MATCHALL " error: " errors "${output}")
+list(LENGTH errors count)
+if(NOT count EQUAL 1)
+  message(FATAL_ERROR "${MISTAKE} is refused with ${count} errors, one sentence is promised:\n${output}")
+endif()
