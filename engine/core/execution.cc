@@ -133,7 +133,10 @@ void Machine::SweepReady() {
   if (effects_ == nullptr || (!revoked_any_ && !s_.closed())) return;
   std::erase_if(effects_->ready, [&](const StepKey& key) {
     const StepState* step = s_.FindStep(key);
-    return s_.closed() || step == nullptr || step->phase != Phase::kScheduled;
+    const bool swept = s_.closed() || step == nullptr || step->phase != Phase::kScheduled;
+    // Nobody was offered that delivery, so that nobody needs to be told to forget it.
+    if (swept) std::erase_if(effects_->revoked, [&](const auto& it) { return it.first == key; });
+    return swept;
   });
 }
 

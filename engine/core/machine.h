@@ -123,6 +123,9 @@ class Machine {
   void TaskRedelivered(const v1::StepRedelivered& redelivered);
   void BackoffEnded(Frame* frame, uint32_t step);
   void ScheduleToClosePassed(Frame* frame, uint32_t step);
+  // Before a failure goes its way: the delivery is over, so that whoever drops the step has nothing
+  // to revoke.
+  void EndDelivery(Frame* frame, uint32_t step);
   void RevokeIfScheduled(const Frame& frame, uint32_t step);
   Frame* FindTask(const v1::StepRef& ref) const;
 

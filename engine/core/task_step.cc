@@ -93,6 +93,7 @@ void Machine::TaskFailed(v1::StepFailed failed) {
   StepState& state = frame->steps[step];
   if (state.phase != Phase::kScheduled && state.phase != Phase::kBackingOff) return;
   ++s_.attempts_failed;
+  EndDelivery(frame, step);
   FailStep(frame, step, std::move(*failed.mutable_failure()), failed.parked());
 }
 
@@ -125,8 +126,14 @@ void Machine::ScheduleToClosePassed(Frame* frame, uint32_t step) {
     absl::StrAppend(&message, "; the last failure was ", state.extra->failure->type(), ": ",
                     state.extra->failure->message());
   }
+  EndDelivery(frame, step);
   FailStep(frame, step, MakeFailure(kScheduleToCloseTimeout, std::move(message)),
            plan.step->on_exhausted() == v1::ON_EXHAUSTED_PARK);
+}
+
+void Machine::EndDelivery(Frame* frame, uint32_t step) {
+  Disarm(frame, step);
+  frame->steps[step].phase = Phase::kFailed;
 }
 
 void Machine::RevokeIfScheduled(const Frame& frame, uint32_t step) {

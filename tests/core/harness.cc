@@ -1,0 +1,427 @@
+#include "tests/core/harness.h"
+
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "proto/bridge.h"
+
+namespace flux::engine::testing {
+
+v1::Payload Json(std::string_view text) {
+  v1::Payload payload;
+  payload.set_data(std::string(text));
+  payload.set_encoding(v1::ENCODING_JSON);
+  return payload;
+}
+
+v1::Payload ListPayload(const std::vector<v1::Payload>& items) {
+  v1::PayloadList list;
+  for (const v1::Payload& item : items) *list.add_items() = item;
+  v1::Payload payload;
+  payload.set_data(list.SerializeAsString());
+  payload.set_encoding(v1::ENCODING_LIST);
+  return payload;
+}
+
+v1::Input FromStep(uint32_t step, std::string_view pointer) {
+  v1::Input input;
+  input.set_step(step);
+  input.set_pointer(std::string(pointer));
+  return input;
+}
+
+v1::Input FromParameter(uint32_t parameter, std::string_view pointer) {
+  v1::Input input;
+  input.set_parameter(parameter);
+  input.set_pointer(std::string(pointer));
+  return input;
+}
+
+v1::Input Literal(std::string_view json, std::string_view pointer) {
+  v1::Input input;
+  *input.mutable_literal() = Json(json);
+  input.set_pointer(std::string(pointer));
+  return input;
+}
+
+v1::Input Optional(v1::Input input) {
+  input.set_optional(true);
+  return input;
+}
+
+DefinitionBuilder::DefinitionBuilder(std::string name, uint32_t parameters) {
+  definition_.set_name(std::move(name));
+  definition_.set_version("1");
+  definition_.set_format(1);
+  Scope(parameters);
+}
+
+uint32_t DefinitionBuilder::Scope(uint32_t parameters) {
+  definition_.add_scopes()->set_parameters(parameters);
+  return static_cast<uint32_t>(definition_.scopes_size() - 1);
+}
+
+uint32_t DefinitionBuilder::Add(uint32_t scope, std::string name, std::vector<v1::Input> inputs) {
+  v1::Scope* to = definition_.mutable_scopes(static_cast<int>(scope));
+  v1::Step* step = to->add_steps();
+  step->set_name(std::move(name));
+  for (v1::Input& input : inputs) *step->add_inputs() = std::move(input);
+  return static_cast<uint32_t>(to->steps_size() - 1);
+}
+
+v1::Step& DefinitionBuilder::step(uint32_t scope, uint32_t index) {
+  return *definition_.mutable_scopes(static_cast<int>(scope))
+              ->mutable_steps(static_cast<int>(index));
+}
+
+uint32_t DefinitionBuilder::Task(uint32_t scope, std::string name, std::vector<v1::Input> inputs) {
+  const uint32_t index = Add(scope, name, std::move(inputs));
+  step(scope, index).mutable_task()->set_task(absl::StrCat("do.", name));
+  return index;
+}
+
+uint32_t DefinitionBuilder::Sleep(uint32_t scope, std::string name, int64_t duration_ms,
+                                  std::vector<v1::Input> inputs) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  step(scope, index).mutable_sleep()->set_duration_ms(duration_ms);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Map(uint32_t scope, std::string name, uint32_t body,
+                                std::vector<v1::Input> inputs, uint32_t max_parallel) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  step(scope, index).mutable_map()->set_body(body);
+  step(scope, index).mutable_map()->set_max_parallel(max_parallel);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Loop(uint32_t scope, std::string name, uint32_t body,
+                                 std::vector<v1::Input> inputs, uint64_t turns,
+                                 std::optional<v1::Input> done) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  v1::LoopStep* loop = step(scope, index).mutable_loop();
+  loop->set_body(body);
+  loop->set_turns(turns);
+  if (done.has_value()) *loop->mutable_done() = *std::move(done);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Block(uint32_t scope, std::string name, uint32_t body,
+                                  std::vector<v1::Input> inputs) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  step(scope, index).mutable_block()->set_body(body);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Switch(uint32_t scope, std::string name, std::vector<v1::Input> inputs,
+                                   std::vector<std::pair<std::string, uint32_t>> cases,
+                                   std::optional<uint32_t> otherwise) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  v1::SwitchStep* spec = step(scope, index).mutable_switch_();
+  for (const auto& [match, body] : cases) {
+    v1::SwitchStep::Case* one = spec->add_cases();
+    *one->mutable_match() = Json(match);
+    one->set_body(body);
+  }
+  if (otherwise.has_value()) spec->set_default_body(*otherwise);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Join(uint32_t scope, std::string name, std::vector<v1::Input> inputs) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  step(scope, index).mutable_join();
+  return index;
+}
+
+uint32_t DefinitionBuilder::Fail(uint32_t scope, std::string name, std::string type,
+                                 std::vector<v1::Input> inputs) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  step(scope, index).mutable_fail()->mutable_failure()->set_type(std::move(type));
+  return index;
+}
+
+uint32_t DefinitionBuilder::Skip(uint32_t scope, std::string name, std::vector<v1::Input> inputs) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  step(scope, index).mutable_skip();
+  return index;
+}
+
+void DefinitionBuilder::Catch(uint32_t scope, uint32_t index, std::vector<std::string> types,
+                              uint32_t body, std::vector<v1::Input> captures) {
+  v1::CatchClause* clause = step(scope, index).add_catches();
+  for (std::string& type : types) clause->add_types(std::move(type));
+  clause->set_body(body);
+  for (v1::Input& capture : captures) *clause->add_captures() = std::move(capture);
+}
+
+void DefinitionBuilder::After(uint32_t scope, uint32_t index, uint32_t earlier) {
+  step(scope, index).add_after(earlier);
+}
+
+void DefinitionBuilder::Result(uint32_t scope, v1::Input input) {
+  *definition_.mutable_scopes(static_cast<int>(scope))->mutable_result() = std::move(input);
+}
+
+std::shared_ptr<const Graph> DefinitionBuilder::Compile() const {
+  auto graph = Graph::Compile(definition_, "hash-of-the-definition-----------");
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  return graph.ok() ? *graph : nullptr;
+}
+
+namespace {
+
+v1::Record StartRecord(const Graph& graph, std::vector<v1::Payload> inputs, int64_t now_ms,
+                       uint64_t seed) {
+  v1::ExecutionStarted started;
+  started.set_namespace_("default");
+  started.set_workflow_id("run-1");
+  started.set_run_id(RunId::Make(now_ms, 7, 9).Bytes());
+  started.set_seed(seed);
+  (*started.mutable_labels())["team"] = "a";
+  (*started.mutable_labels())["env"] = "b";
+  for (v1::Payload& input : inputs) *started.add_inputs() = std::move(input);
+  AssignInputBlobs(&started);
+  absl::StatusOr<v1::Record> record = DecideStart(graph, std::move(started), now_ms);
+  EXPECT_TRUE(record.ok()) << record.status();
+  return *std::move(record);
+}
+
+}  // namespace
+
+Run::Run(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs, int64_t start_ms,
+         uint64_t seed)
+    : live(nullptr), replayed(nullptr), reloaded(nullptr), now_ms(start_ms) {
+  blob_reader = [this](uint64_t ordinal) -> absl::StatusOr<v1::Payload> {
+    const auto it = blobs.find(ordinal);
+    if (it == blobs.end()) return absl::NotFoundError(absl::StrCat("no blob ", ordinal));
+    return it->second;
+  };
+  v1::Record record = StartRecord(*graph, std::move(inputs), now_ms, seed);
+  for (int i = 0; i < record.started().input_blobs_size(); ++i) {
+    if (record.started().input_blobs(i) != 0) {
+      blobs[record.started().input_blobs(i)] = record.started().inputs(i);
+    }
+  }
+  records.push_back(SerializeRecord(record));
+  effects.story = &story;
+  live = Create(graph, record, &effects);
+  replayed = Create(graph, *ParseRecord(records[0], blob_reader), nullptr);
+  reloaded = *LoadSnapshot(graph, SaveSnapshot(live), blob_reader);
+  Absorb(effects);
+  CheckNow();
+}
+
+absl::StatusOr<Verdict> Run::Do(Command command) {
+  effects.Clear();
+  absl::StatusOr<Decision> decision = Decide(live, std::move(command), now_ms);
+  if (!decision.ok()) return decision.status();
+  for (v1::Record& record : decision->records) {
+    EXPECT_GE(record.time_ms(), live.last_time_ms());
+    if (record.step_completed().output_blob() != 0) {
+      EXPECT_EQ(record.step_completed().output_blob(), NextBlob(live));
+      blobs[record.step_completed().output_blob()] = record.step_completed().output();
+    }
+    records.push_back(SerializeRecord(record));
+    const uint64_t ordinal = live.ordinal();
+    Apply(live, std::move(record), &effects);
+    EXPECT_EQ(live.ordinal(), ordinal + 1);
+    Apply(replayed, *ParseRecord(records.back(), blob_reader), nullptr);
+    Apply(reloaded, *ParseRecord(records.back(), blob_reader), nullptr);
+  }
+  Absorb(effects);
+  if (check_each) CheckNow();
+  return decision->verdict;
+}
+
+void Run::Absorb(const Effects& from) {
+  for (const auto& [key, delivery] : from.revoked) {
+    const auto it = offered_.find(key);
+    EXPECT_TRUE(it != offered_.end() && it->second <= delivery)
+        << "revoked what was never offered: frame " << key.frame << " step " << key.step;
+    if (it != offered_.end()) offered_.erase(it);
+  }
+  for (const StepKey& key : from.ready) {
+    const uint64_t delivery = Offer(live, key).delivery;
+    EXPECT_TRUE(IsCurrent(live, key, delivery));
+    EXPECT_GT(delivery, offered_[key]) << "a delivery number was used again";
+    offered_[key] = delivery;
+  }
+  if (from.all_revoked) offered_.clear();
+  EXPECT_EQ(from.closed && from.all_revoked, live.closed() && !from.ready.size() && from.closed);
+}
+
+void Run::CheckNow() {
+  const std::string bytes = SaveSnapshot(live);
+  ASSERT_EQ(bytes, SaveSnapshot(replayed)) << "replay differs from the live execution";
+  ASSERT_EQ(bytes, SaveSnapshot(reloaded)) << "a loaded snapshot went another way";
+  ASSERT_EQ(LiveEntries(live), LiveEntries(reloaded));
+  ASSERT_EQ(NextTimerMs(live), NextTimerMs(reloaded));
+  ASSERT_LT(MemoryBytes(live), size_t{1} << 40) << "the count of memory went below zero";
+  // What the effects offered and did not take back is what the state says, of those not answered
+  // since.
+  std::map<StepKey, uint64_t> ready;
+  for (const StepKey& key : ReadyTasks(live)) ready[key] = Offer(live, key).delivery;
+  std::erase_if(offered_,
+                [&](const auto& entry) { return !IsCurrent(live, entry.first, entry.second); });
+  ASSERT_EQ(ready, offered_);
+}
+
+void Run::Reload() {
+  auto loaded = LoadSnapshot(live.graph_ptr(), SaveSnapshot(live), blob_reader);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  reloaded = *std::move(loaded);
+}
+
+std::string Run::PathOf(const StepKey& key) const {
+  const internal::ExecutionState& state = live.state();
+  return internal::StepPath(state, *state.FindFrame(key.frame), key.step);
+}
+
+bool Run::Exists(std::string_view path) const {
+  for (const auto& [number, frame] : live.state().frames) {
+    for (uint32_t i = 0; i < frame->steps.size(); ++i) {
+      if (PathOf({number, i}) == path) return true;
+    }
+  }
+  return false;
+}
+
+StepKey Run::Key(std::string_view path) const {
+  for (const auto& [number, frame] : live.state().frames) {
+    for (uint32_t i = 0; i < frame->steps.size(); ++i) {
+      if (PathOf({number, i}) == path) return {number, i};
+    }
+  }
+  ADD_FAILURE() << "there is no step " << path;
+  return {UINT64_MAX, 0};
+}
+
+v1::TaskResult Run::ResultFor(std::string_view path) const {
+  const StepKey key = Key(path);
+  const internal::StepState* step = live.state().FindStep(key);
+  v1::TaskResult result;
+  result.mutable_token()->set_frame(key.frame);
+  result.mutable_token()->set_step(key.step);
+  result.mutable_token()->set_generation(step->generation);
+  result.mutable_token()->set_delivery(step->delivery);
+  return result;
+}
+
+Verdict Run::Complete(std::string_view path, const v1::Payload& value) {
+  ReportResult command;
+  command.result = ResultFor(path);
+  *command.result.mutable_value() = value;
+  command.worker_id = "worker-1";
+  if (value.data().size() > kBlobBytesMin) command.blob = NextBlob(live);
+  auto verdict = Do(std::move(command));
+  EXPECT_TRUE(verdict.ok()) << verdict.status();
+  return *verdict;
+}
+
+Verdict Run::SkipResult(std::string_view path) {
+  ReportResult command;
+  command.result = ResultFor(path);
+  command.result.set_skip(true);
+  return *Do(std::move(command));
+}
+
+Verdict Run::FailTask(std::string_view path, std::string_view type, bool non_retriable) {
+  ReportResult command;
+  command.result = ResultFor(path);
+  v1::Failure* failure = command.result.mutable_failure();
+  failure->set_type(std::string(type));
+  failure->set_message(absl::StrCat("it went wrong: ", ToAbsl(type)));
+  failure->set_non_retriable(non_retriable);
+  command.worker_id = "worker-1";
+  return *Do(std::move(command));
+}
+
+Verdict Run::End(std::string_view path, AttemptEnd reason) {
+  EndAttempt command;
+  command.key = Key(path);
+  command.delivery = live.state().FindStep(command.key)->delivery;
+  command.reason = reason;
+  command.worker_id = "worker-1";
+  command.progress = Json("\"half way\"");
+  return *Do(std::move(command));
+}
+
+Verdict Run::Redeliver(std::string_view path) {
+  engine::Redeliver command;
+  command.key = Key(path);
+  command.delivery = live.state().FindStep(command.key)->delivery;
+  command.reason = "released";
+  return *Do(std::move(command));
+}
+
+void Run::Advance(int64_t by_ms) {
+  now_ms += by_ms;
+  while (NextTimerMs(live).value_or(INT64_MAX) <= now_ms) {
+    const uint64_t before = live.ordinal();
+    ASSERT_TRUE(Do(FireTimers{}).ok());
+    ASSERT_GT(live.ordinal(), before) << "a due timer made no record";
+  }
+}
+
+namespace {
+
+const v1::StepInfo* FindInfo(const google::protobuf::RepeatedPtrField<v1::StepInfo>& steps,
+                             const StepKey& key) {
+  for (const v1::StepInfo& step : steps) {
+    if (step.frame() == key.frame && step.step() == key.step) return &step;
+    for (const v1::FrameInfo& frame : step.frames()) {
+      if (const v1::StepInfo* found = FindInfo(frame.steps(), key)) return found;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+v1::StepState Run::StateOf(std::string_view path) const {
+  v1::DescribeExecutionResponse response;
+  DescribeExecution(live, 1'000'000, true, nullptr, &response);
+  const v1::StepInfo* info = FindInfo(response.steps(), Key(path));
+  return info == nullptr ? v1::STEP_STATE_UNSPECIFIED : info->state();
+}
+
+std::string Run::ReasonOf(std::string_view path) const {
+  v1::DescribeExecutionResponse response;
+  DescribeExecution(live, 1'000'000, true, nullptr, &response);
+  const v1::StepInfo* info = FindInfo(response.steps(), Key(path));
+  return info == nullptr ? "" : info->reason();
+}
+
+std::vector<std::string> Run::Ready() const {
+  std::vector<std::string> paths;
+  for (const StepKey& key : ReadyTasks(live)) paths.push_back(PathOf(key));
+  return paths;
+}
+
+std::string Run::ResultText() const {
+  v1::GetResultResponse response;
+  FillResult(live, &response);
+  if (response.has_failure()) {
+    return absl::StrCat(response.failure().type(), ": ", response.failure().message());
+  }
+  if (response.result().encoding() != v1::ENCODING_LIST) return response.result().data();
+  // Lists as "[a,b]", for tables.
+  std::string text = "[";
+  v1::PayloadList list;
+  EXPECT_TRUE(list.ParseFromString(response.result().data()));
+  for (const v1::Payload& item : list.items()) {
+    absl::StrAppend(&text, text.size() > 1 ? "," : "", item.data());
+  }
+  return text + "]";
+}
+
+std::vector<std::string> Run::StoryTypes() const {
+  std::vector<std::string> types;
+  for (const v1::HistoryEvent& event : story) {
+    types.push_back(event.step().empty() ? event.type()
+                                         : absl::StrCat(event.type(), " ", event.step()));
+  }
+  return types;
+}
+
+}  // namespace flux::engine::testing

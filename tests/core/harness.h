@@ -1,0 +1,130 @@
+// Shared by the core's tests: definitions in a few words, and an execution driven with everything
+// checked on the way.
+#ifndef FLUX_TESTS_CORE_HARNESS_H_
+#define FLUX_TESTS_CORE_HARNESS_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/core/core.h"
+#include "engine/core/json_value.h"
+#include "engine/core/state.h"
+#include "flux/v1/definition.pb.h"
+
+namespace flux::engine::testing {
+
+v1::Payload Json(std::string_view text);
+v1::Payload ListPayload(const std::vector<v1::Payload>& items);
+
+// Inputs.
+v1::Input FromStep(uint32_t step, std::string_view pointer = "");
+v1::Input FromParameter(uint32_t parameter, std::string_view pointer = "");
+v1::Input Literal(std::string_view json, std::string_view pointer = "");
+v1::Input Optional(v1::Input input);
+
+// Builds a definition scope by scope. Steps return their ordinal, scopes their number. What a
+// helper does not cover is set through step().
+class DefinitionBuilder {
+ public:
+  explicit DefinitionBuilder(std::string name = "wf", uint32_t parameters = 0);
+
+  uint32_t Scope(uint32_t parameters);
+  uint32_t Add(uint32_t scope, std::string name, std::vector<v1::Input> inputs = {});
+  uint32_t Task(uint32_t scope, std::string name, std::vector<v1::Input> inputs = {});
+  uint32_t Sleep(uint32_t scope, std::string name, int64_t duration_ms,
+                 std::vector<v1::Input> inputs = {});
+  uint32_t Map(uint32_t scope, std::string name, uint32_t body, std::vector<v1::Input> inputs,
+               uint32_t max_parallel = 0);
+  uint32_t Loop(uint32_t scope, std::string name, uint32_t body, std::vector<v1::Input> inputs,
+                uint64_t turns, std::optional<v1::Input> done = std::nullopt);
+  uint32_t Block(uint32_t scope, std::string name, uint32_t body,
+                 std::vector<v1::Input> inputs = {});
+  uint32_t Switch(uint32_t scope, std::string name, std::vector<v1::Input> inputs,
+                  std::vector<std::pair<std::string, uint32_t>> cases,
+                  std::optional<uint32_t> otherwise = std::nullopt);
+  uint32_t Join(uint32_t scope, std::string name, std::vector<v1::Input> inputs);
+  uint32_t Fail(uint32_t scope, std::string name, std::string type,
+                std::vector<v1::Input> inputs = {});
+  uint32_t Skip(uint32_t scope, std::string name, std::vector<v1::Input> inputs = {});
+  void Catch(uint32_t scope, uint32_t step, std::vector<std::string> types, uint32_t body,
+             std::vector<v1::Input> captures = {});
+  void After(uint32_t scope, uint32_t step, uint32_t earlier);
+  void Result(uint32_t scope, v1::Input input);
+
+  v1::Step& step(uint32_t scope, uint32_t index);
+  const v1::Definition& definition() const { return definition_; }
+  v1::Definition& definition() { return definition_; }
+  // Fails the test if it does not compile.
+  std::shared_ptr<const Graph> Compile() const;
+
+ private:
+  v1::Definition definition_;
+};
+
+// An execution and two shadows: one that replays every record from its serialised bytes, one that
+// is replaced by a loaded snapshot now and then. After each command all three must have equal
+// snapshots, and what the effects said must be what the state says.
+class Run {
+ public:
+  explicit Run(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs = {},
+               int64_t now_ms = 1'000'000, uint64_t seed = 1);
+
+  // Commands on the step of that path ("codes[17].parse").
+  Verdict Complete(std::string_view path, const v1::Payload& value);
+  Verdict Complete(std::string_view path, std::string_view json) {
+    return Complete(path, Json(json));
+  }
+  Verdict SkipResult(std::string_view path);
+  Verdict FailTask(std::string_view path, std::string_view type, bool non_retriable = false);
+  Verdict End(std::string_view path, AttemptEnd reason);
+  Verdict Redeliver(std::string_view path);
+  absl::StatusOr<Verdict> Do(Command command);
+  // Moves time on and fires what is due, until nothing more is.
+  void Advance(int64_t by_ms);
+
+  v1::TaskResult ResultFor(std::string_view path) const;
+  StepKey Key(std::string_view path) const;
+  bool Exists(std::string_view path) const;
+  // State of the step, as DescribeExecution tells it.
+  v1::StepState StateOf(std::string_view path) const;
+  std::string ReasonOf(std::string_view path) const;
+  // Paths of the scheduled tasks, in the order of their keys.
+  std::vector<std::string> Ready() const;
+  std::string PathOf(const StepKey& key) const;
+
+  v1::ExecutionStatus status() const { return live.status(); }
+  // Data of the result, or "type: message" of the failure.
+  std::string ResultText() const;
+  std::vector<std::string> StoryTypes() const;
+
+  // Replaces the second shadow by a loaded snapshot of the live one.
+  void Reload();
+  // Off for large executions: then nothing is compared until CheckNow.
+  bool check_each = true;
+  void CheckNow();
+
+  Execution live;
+  Execution replayed;
+  Execution reloaded;
+  int64_t now_ms;
+  Effects effects;  // of the last command
+  std::vector<v1::HistoryEvent> story;
+  std::vector<std::string> records;       // serialised
+  std::map<uint64_t, v1::Payload> blobs;  // what the store would hold
+  BlobReader blob_reader;
+
+ private:
+  void Absorb(const Effects& from);
+
+  std::map<StepKey, uint64_t> offered_;  // by the effects alone
+};
+
+}  // namespace flux::engine::testing
+
+#endif  // FLUX_TESTS_CORE_HARNESS_H_
