@@ -1,5 +1,6 @@
 #include "client/src/rpc_channel.h"
 
+#include <grpcpp/generic/generic_stub.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +18,30 @@ constexpr int kReconnectFirstMs = 100;
 constexpr int kReconnectMaxMs = 2'000;
 
 constexpr int kBackoffDoublingsMax = 20;
+
+// gRPC runs callbacks on threads that all channels share and that end with the last channel. Ending
+// them joins them, so that must never happen on one of them; but a ClientContext holds its channel,
+// and is destroyed in callbacks. One call on a channel that is never destroyed, cancelled before it
+// begins, keeps the threads for the life of the process.
+void KeepCallbackThreads() {
+  struct Keeper {
+    std::shared_ptr<grpc::Channel> channel =
+        grpc::CreateChannel("ipv4:127.0.0.1:1", grpc::InsecureChannelCredentials());
+    grpc::GenericStub stub{channel};
+    grpc::ClientContext context;
+    grpc::Slice nothing;
+    grpc::ByteBuffer request{&nothing, 1};
+    grpc::ByteBuffer response;
+  };
+  static Keeper* const keeper = [] {
+    auto* made = new Keeper;
+    made->context.TryCancel();
+    made->stub.UnaryCall(&made->context, "/flux.v1.Nothing/Nothing", {}, &made->request,
+                         &made->response, [](const grpc::Status&) {});
+    return made;
+  }();
+  static_cast<void>(keeper);
+}
 
 uint64_t Random64() {
   thread_local std::random_device device;
@@ -50,6 +75,7 @@ absl::Status CheckTarget(std::string_view target) {
 }
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
+  KeepCallbackThreads();
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectFirstMs);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMaxMs);

@@ -410,8 +410,7 @@ TEST(WorkerSession, DrainsOnSigterm) {
   worker.Register(kDouble, Double);
   auto ran = std::async(std::launch::async, [&] { return worker.Run(); });
   ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
-  // Credit is out, so Run is past installing its handlers or about to: it does so right after
-  // starting. The handler is in place once it is no longer the default one.
+  // Run installs its handler right after it started.
   struct sigaction action = {};
   do {
     ASSERT_EQ(sigaction(SIGTERM, nullptr, &action), 0);

@@ -256,7 +256,9 @@ Nanos Session::DrainTurn(Lock& lock, Nanos now) {
     return kNever;
   }
   if (!stream_->welcomed) {
-    // The hello claims nothing, so nothing is lost by not waiting for its answer.
+    // Tasks may be on their way already: they are handed back, if that is to be had soon.
+    const Nanos welcome_by = stream_->opened + kCloseTimeout;
+    if (now < welcome_by) return std::min(welcome_by, drain_deadline_);
     End(absl::OkStatus());
     return kNever;
   }
