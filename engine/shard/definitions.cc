@@ -141,8 +141,8 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::CompiledLocked(Entry& 
   }
   // Limits may have been lowered since; what was accepted once stays runnable.
   GraphLimits unlimited = limits_;
-  unlimited.steps_max = unlimited.scopes_max = unlimited.inputs_max = UINT32_MAX;
-  unlimited.definition_bytes_max = UINT64_MAX;
+  unlimited.steps_max = unlimited.scopes_max = unlimited.inputs_max = 1'000'000'000;
+  unlimited.definition_bytes_max = UINT64_MAX / 2;
   FLUX_ASSIGN_OR_RETURN(entry.graph, Graph::Compile(definition, hash, unlimited));
   return entry.graph;
 }

@@ -120,7 +120,7 @@ void Engine::WithId(const std::string& id_key,
       }
       auto waiting = std::exchange(found.waiting, {});
       ++found.residents;  // holds the entry while the callbacks run
-      for (auto& callback : waiting) callback(status);
+      for (auto& each : waiting) each(status);
       --ids_[id_key].residents;
       DropIdIfUnused(id_key);
     });
