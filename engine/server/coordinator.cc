@@ -88,7 +88,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   options.shards = config.shards;
   options.reserve_bytes = config.reserve_bytes;
   options.ballast_bytes = config.ballast_bytes;
-  options.log = [](const std::string& line) { spdlog::warn("store: {}", line); };
+  options.on_warning = [](const std::string& line) { spdlog::warn("store: {}", line); };
   FLUX_ASSIGN_OR_RETURN(store_, store::RocksStore::Open(options));
   for (const std::string& note : store_->OpenNotes()) spdlog::warn("{}", note);
 

@@ -3,15 +3,14 @@
 #include <grpcpp/alarm.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <deque>
+#include <mutex>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "proto/bridge.h"
 
 namespace flux::server {
@@ -56,12 +55,12 @@ struct WorkerService::Registry {
       : sink(the_sink), options(the_options) {}
 
   std::shared_ptr<Stream> Find(StreamId id) {
-    absl::MutexLock lock(&mutex);
+    const std::lock_guard lock(mutex);
     const auto it = streams.find(id);
     return it == streams.end() ? nullptr : it->second;
   }
   std::vector<std::shared_ptr<Stream>> All() {
-    absl::MutexLock lock(&mutex);
+    const std::lock_guard lock(mutex);
     std::vector<std::shared_ptr<Stream>> all;
     all.reserve(streams.size());
     for (const auto& [id, stream] : streams) all.push_back(stream);
@@ -70,11 +69,12 @@ struct WorkerService::Registry {
 
   WorkerStreamSink* const sink;
   const WorkerServiceOptions options;
-  absl::Mutex mutex;
-  StreamId next_id ABSL_GUARDED_BY(mutex) = 1;
-  absl::Status stopped ABSL_GUARDED_BY(mutex);
+  std::mutex mutex;              // guards what follows
+  std::condition_variable idle;  // no stream is left
+  StreamId next_id = 1;
+  absl::Status stopped;
   // Shared: a sender holds the stream it found while gRPC may be done with it.
-  absl::flat_hash_map<StreamId, std::shared_ptr<Stream>> streams ABSL_GUARDED_BY(mutex);
+  absl::flat_hash_map<StreamId, std::shared_ptr<Stream>> streams;
 };
 
 // One Connect call. gRPC runs one read, one write and OnCancel at a time beside each other;
@@ -91,14 +91,14 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   void Begin() {
     registry_->sink->OnOpen(id_, context_->peer());
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       SetAlarm(&hello_alarm_, registry_->options.hello_timeout, &Stream::HelloTimeout);
     }
     ReadNext();
   }
 
   void Send(std::unique_ptr<v1::ConnectResponse> message) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (closing_ || finished_) return;
     if (writing_ == nullptr) {
       writing_ = std::move(message);
@@ -128,13 +128,13 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   }
 
   void Close(const absl::Status& why) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     CloseLocked(why);
   }
 
   void Resume() {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       if (reading_ == Reading::kDelivering) reading_ = Reading::kResumed;
       if (reading_ != Reading::kPaused) return;
     }
@@ -146,10 +146,12 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
       Close(absl::OkStatus());
       return;
     }
-    const bool is_hello = read_->has_hello();
+    std::unique_ptr<v1::ConnectRequest> message;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
+      message = std::move(read_);
       if (closing_ || finished_) return;
+      const bool is_hello = message->has_hello();
       if (is_hello == said_hello_) {
         CloseLocked(absl::InvalidArgumentError(
             is_hello ? "a worker's stream carries one hello, in its first message; this is a second"
@@ -160,9 +162,9 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
       said_hello_ = true;
       reading_ = Reading::kDelivering;
     }
-    const bool room = registry_->sink->OnMessage(id_, std::move(read_));
+    const bool room = registry_->sink->OnMessage(id_, std::move(message));
     if (!room) {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       if (reading_ == Reading::kDelivering) {
         reading_ = Reading::kPaused;
         return;
@@ -172,7 +174,7 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   }
 
   void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     writing_.reset();
     if (finished_) return;
     if (!ok) {
@@ -190,7 +192,7 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   }
 
   void OnCancel() override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     FinishLocked(absl::CancelledError("the worker's stream broke"));
   }
 
@@ -198,15 +200,16 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
     // Keeps the stream until the end of this function whatever the registry does.
     const std::shared_ptr<Stream> self = shared_from_this();
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       context_ = nullptr;
       hello_alarm_.Cancel();
       linger_alarm_.Cancel();
     }
     const std::shared_ptr<Registry> registry = registry_;
     registry->sink->OnClosed(id_);
-    absl::MutexLock lock(&registry->mutex);
+    const std::lock_guard lock(registry->mutex);
     registry->streams.erase(id_);
+    if (registry->streams.empty()) registry->idle.notify_all();
   }
 
  private:
@@ -217,14 +220,14 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   };
 
   void ReadNext() {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (closing_ || finished_) return;
     reading_ = Reading::kReading;
     read_ = std::make_unique<v1::ConnectRequest>();
     StartRead(read_.get());
   }
 
-  void CloseLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void CloseLocked(const absl::Status& why) {
     if (closing_ || finished_) return;
     closing_ = true;
     why_ = why;
@@ -235,7 +238,7 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
     }
   }
 
-  void FinishLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void FinishLocked(const absl::Status& why) {
     if (finished_) return;
     finished_ = true;
     Linger();
@@ -243,14 +246,13 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   }
 
   // A peer that reads nothing reads no status either: it is cut off in the end.
-  void Linger() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void Linger() {
     if (lingering_) return;
     lingering_ = true;
     SetAlarm(&linger_alarm_, registry_->options.linger, &Stream::LingerTimeout);
   }
 
-  void SetAlarm(grpc::Alarm* alarm, absl::Duration after, void (Stream::*timeout)())
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void SetAlarm(grpc::Alarm* alarm, absl::Duration after, void (Stream::*timeout)()) {
     // Weak: the alarm keeps its function until it is destroyed, which is with the stream.
     alarm->Set(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(after),
                [weak = weak_from_this(), timeout](bool fired) {
@@ -260,7 +262,7 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   }
 
   void HelloTimeout() {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (said_hello_) return;
     CloseLocked(absl::DeadlineExceededError(
         absl::StrCat("no hello came within ",
@@ -268,27 +270,27 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   }
 
   void LingerTimeout() {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (context_ != nullptr) context_->TryCancel();
   }
 
   const std::shared_ptr<Registry> registry_;
   const StreamId id_;
-  std::unique_ptr<v1::ConnectRequest> read_;  // the read in flight's; then the sink's
 
-  absl::Mutex mutex_;
-  grpc::CallbackServerContext* context_;  // null once gRPC is done with it
-  Reading reading_ ABSL_GUARDED_BY(mutex_) = Reading::kReading;
-  bool said_hello_ ABSL_GUARDED_BY(mutex_) = false;
-  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  bool lingering_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status why_ ABSL_GUARDED_BY(mutex_);
-  std::unique_ptr<v1::ConnectResponse> writing_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Queued> queue_ ABSL_GUARDED_BY(mutex_);
-  size_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  grpc::Alarm hello_alarm_ ABSL_GUARDED_BY(mutex_);
-  grpc::Alarm linger_alarm_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;                          // guards what follows
+  grpc::CallbackServerContext* context_;      // null once gRPC is done with it
+  std::unique_ptr<v1::ConnectRequest> read_;  // of the read in flight
+  Reading reading_ = Reading::kReading;
+  bool said_hello_ = false;
+  bool closing_ = false;
+  bool finished_ = false;
+  bool lingering_ = false;
+  absl::Status why_;
+  std::unique_ptr<v1::ConnectResponse> writing_;
+  std::deque<Queued> queue_;
+  size_t queued_bytes_ = 0;
+  grpc::Alarm hello_alarm_;
+  grpc::Alarm linger_alarm_;
 };
 
 WorkerService::WorkerService(WorkerStreamSink* sink, WorkerServiceOptions options)
@@ -302,7 +304,7 @@ WorkerService::~WorkerService() {
 Reactor* WorkerService::Connect(grpc::CallbackServerContext* context) {
   std::shared_ptr<Stream> stream;
   {
-    absl::MutexLock lock(&registry_->mutex);
+    const std::lock_guard lock(registry_->mutex);
     if (!registry_->stopped.ok()) return new Refused(registry_->stopped);
     if (registry_->streams.size() >= registry_->options.streams_max) {
       return new Refused(absl::ResourceExhaustedError(absl::StrCat(
@@ -337,7 +339,7 @@ void WorkerService::ResumeAll() {
 
 void WorkerService::Shutdown(absl::Status why) {
   {
-    absl::MutexLock lock(&registry_->mutex);
+    const std::lock_guard lock(registry_->mutex);
     if (!registry_->stopped.ok()) return;
     registry_->stopped = why.ok() ? absl::UnavailableError("the coordinator is stopping") : why;
   }
@@ -345,15 +347,17 @@ void WorkerService::Shutdown(absl::Status why) {
 }
 
 bool WorkerService::WaitUntilIdle(absl::Duration timeout) {
-  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(registry_->mutex) {
-    return registry_->streams.empty();
-  };
-  absl::MutexLock lock(&registry_->mutex);
-  return registry_->mutex.AwaitWithTimeout(absl::Condition(&idle), timeout);
+  const auto idle = [this] { return registry_->streams.empty(); };
+  std::unique_lock lock(registry_->mutex);
+  if (timeout == absl::InfiniteDuration()) {
+    registry_->idle.wait(lock, idle);
+    return true;
+  }
+  return registry_->idle.wait_for(lock, absl::ToChronoNanoseconds(timeout), idle);
 }
 
 size_t WorkerService::streams() const {
-  absl::MutexLock lock(&registry_->mutex);
+  const std::lock_guard lock(registry_->mutex);
   return registry_->streams.size();
 }
 
