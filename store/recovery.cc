@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -148,6 +149,7 @@ absl::StatusOr<TailRecovery> RecoverTail(const std::string& db_path, SyncedMarks
     }
     std::error_code error;
     std::filesystem::remove_all(db_path, error);
+    if (!error) std::filesystem::create_directory(db_path, error);
     if (error) return ErrnoStatus(error.value(), "clear " + db_path);
     FLUX_RETURN_IF_ERROR(marks->Reset({}, {}));
     recovery.create = true;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/bridge.h"
@@ -45,7 +46,7 @@ class WarningLogger : public rocksdb::Logger {
     }
     std::array<char, kLogLineBytesMax> line;
     std::vsnprintf(line.data(), line.size(), format, arguments);
-    on_warning_(absl::StrCat("rocksdb: ", line.data()));
+    on_warning_(absl::StrCat("rocksdb: ", absl::StripTrailingAsciiWhitespace(line.data())));
   }
   void LogHeader(const char*, va_list) override {}
 
