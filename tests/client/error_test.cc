@@ -60,9 +60,9 @@ TEST(NonRetriable, MarksAnyStatus) {
 }
 
 TEST(Skipped, IsAStatusOfItsOwn) {
-  EXPECT_TRUE(IsSkipped(SkippedStatus("the result")));
-  EXPECT_FALSE(IsSkipped(absl::OkStatus()));
-  EXPECT_FALSE(IsSkipped(kBusy("x")));
+  EXPECT_TRUE(flux::IsSkipped(SkippedStatus("the result")));
+  EXPECT_FALSE(flux::IsSkipped(absl::OkStatus()));
+  EXPECT_FALSE(flux::IsSkipped(kBusy("x")));
 }
 
 TEST(ErrorTypes, RemembersThatThereWereTooMany) {

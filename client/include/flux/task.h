@@ -143,10 +143,19 @@ requires(sizeof...(Declared) ==
     : SameParameters<std::tuple<Declared...>, std::tuple<Expected...>> {
 };
 
+// Results of another type that become an R without loss: a wider integer from a narrower one, a
+// text from a literal.
+template <typename Returned, typename R>
+concept ConvertsToResult = (std::is_arithmetic_v<Returned> && std::is_arithmetic_v<R> &&
+                            std::is_same_v<Returned, bool> == std::is_same_v<R, bool> &&
+                            requires(Returned returned) { R{returned}; }) ||
+                           (std::is_same_v<R, std::string> && std::is_convertible_v<Returned, R>);
+
 template <typename Returned, typename R>
 inline constexpr bool kFitsResult =
     std::is_same_v<std::remove_cvref_t<Returned>, R> ||
-    std::is_same_v<Returned, absl::StatusOr<R>> || std::is_same_v<Returned, Outcome<R>>;
+    std::is_same_v<Returned, absl::StatusOr<R>> || std::is_same_v<Returned, Outcome<R>> ||
+    ConvertsToResult<Returned, R>;
 template <typename Returned>
 inline constexpr bool kFitsResult<Returned, void> =
     std::is_void_v<Returned> || std::is_same_v<Returned, absl::Status> ||
@@ -203,11 +212,14 @@ RawOutcome ToRaw(const Outcome<R>& outcome) {
   return outcome.has_value() ? ToRaw(outcome.value()) : RawOutcome::Fail(outcome.status());
 }
 
-template <typename F, typename... Args>
+template <typename R, typename F, typename... Args>
 RawOutcome CallAndEncode(F& function, Args&&... args) {
-  if constexpr (std::is_void_v<std::invoke_result_t<F&, Args...>>) {
+  using Returned = std::invoke_result_t<F&, Args...>;
+  if constexpr (std::is_void_v<Returned>) {
     function(std::forward<Args>(args)...);
     return ToRaw(Unit{});
+  } else if constexpr (ConvertsToResult<Returned, R>) {
+    return ToRaw(R(function(std::forward<Args>(args)...)));
   } else {
     return ToRaw(function(std::forward<Args>(args)...));
   }
@@ -219,15 +231,15 @@ RawOutcome RunHandler(F& function, TaskContext& context, std::vector<Payload>& i
   if (inputs.size() != sizeof...(Args)) return WrongInputCount(sizeof...(Args), inputs.size());
   std::tuple<absl::StatusOr<Args>...> args{Decode<Args>(std::move(inputs[kIndex]))...};
   RawOutcome bad;
-  auto decoded = [&](size_t index, const absl::Status& status) {
+  [[maybe_unused]] auto decoded = [&](size_t index, const absl::Status& status) {
     if (!status.ok()) bad = BadInput(index, status);
     return status.ok();
   };
   if (!(decoded(kIndex, std::get<kIndex>(args).status()) && ...)) return bad;
   if constexpr (HandlerTraits<F, R(Args...)>::kWithContext) {
-    return CallAndEncode(function, context, *std::move(std::get<kIndex>(args))...);
+    return CallAndEncode<R>(function, context, *std::move(std::get<kIndex>(args))...);
   } else {
-    return CallAndEncode(function, *std::move(std::get<kIndex>(args))...);
+    return CallAndEncode<R>(function, *std::move(std::get<kIndex>(args))...);
   }
 }
 
