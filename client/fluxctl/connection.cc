@@ -41,7 +41,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   // A proxy meant for the web is not on the way to a coordinator.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Despite its name the time that one attempt to connect is given; a refused one is repeated after
+  // the backoff.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // The server bounds what it sends; a page with payloads may well pass the library's 4 MiB.
   arguments.SetMaxReceiveMessageSize(-1);
@@ -102,6 +104,7 @@ absl::Status Connection::Repeat(const std::function<grpc::Status(grpc::ClientCon
   while (true) {
     grpc::ClientContext context;
     context.set_deadline(ToDeadline(deadline));
+    context.set_wait_for_ready(reached_);
     const grpc::Status status = call(&context);
     const bool unavailable = status.error_code() == grpc::StatusCode::UNAVAILABLE;
     if (!unavailable && status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) reached_ = true;

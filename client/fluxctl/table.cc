@@ -44,7 +44,8 @@ void AppendRow(const Theme& theme, const Table& table, const std::vector<Cell>& 
   for (std::size_t i = 0; i < widths.size(); ++i) {
     const Cell& cell = At(row, i);
     const bool last = i + 1 == widths.size();
-    std::string_view raw = cell.text.empty() && cell.indent.empty() && !last ? "-" : cell.text;
+    std::string_view raw = cell.text;
+    if (raw.empty() && cell.indent.empty() && !last) raw = "-";
     if (raw == kBlank) raw = "";
     const std::size_t indent = Width(cell.indent);
     const std::size_t room = std::max(widths[i], indent) - indent;

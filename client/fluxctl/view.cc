@@ -95,9 +95,10 @@ class StepTree {
     if (hidden) {
       last_.push_back(true);
       const uint64_t more = step.items() - static_cast<uint64_t>(step.frames_size());
-      Cell note(absl::StrCat(more, " more (--items N shows them)"), Style::kDim);
+      Cell note(absl::StrCat(more, " more"), Style::kDim);
       note.indent = TreeIndent(last_, options_.unicode);
-      table_->rows.push_back({std::move(note), Cell(" "), Cell(" "), Cell(" "), Cell(" ")});
+      table_->rows.push_back({std::move(note), Cell(" "), Cell(" "), Cell(" "), Cell(" "),
+                              Cell("--items N shows more", Style::kDim)});
       last_.pop_back();
     }
   }

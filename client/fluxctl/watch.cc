@@ -26,7 +26,7 @@ namespace {
 constexpr absl::Duration kStreamMax = absl::Seconds(60);
 constexpr absl::Duration kRedrawEvery = absl::Milliseconds(200);
 constexpr absl::Duration kReconnectAfterMin = absl::Milliseconds(100);
-constexpr absl::Duration kReconnectAfterMax = absl::Seconds(2);
+constexpr absl::Duration kReconnectAfterMax = absl::Seconds(1);
 constexpr std::size_t kRowsDefault = 24;
 constexpr std::size_t kColumnsDefault = 80;
 
@@ -93,12 +93,15 @@ class Mailbox {
 // One WatchExecution call and the thread that reads it. The destructor cancels the call and joins.
 class Stream {
  public:
-  Stream(v1::WorkflowService::Stub& stub, const v1::ExecutionRef& ref, absl::Time deadline,
+  Stream(Connection& connection, const v1::ExecutionRef& ref, absl::Time deadline,
          Mailbox& mailbox) {
     context_.set_deadline(ToDeadline(deadline));
+    // An address that never answered fails at once; one that did is waited for, and taken up as
+    // soon as it is back.
+    context_.set_wait_for_ready(connection.reached());
     v1::WatchExecutionRequest request;
     *request.mutable_execution() = ref;
-    reader_ = stub.WatchExecution(&context_, request);
+    reader_ = connection.workflows().WatchExecution(&context_, request);
     thread_ = std::thread([this, &mailbox] {
       v1::WatchExecutionResponse response;
       while (reader_->Read(&response)) mailbox.Push({.response = std::move(response), .end = {}});
@@ -215,8 +218,7 @@ absl::StatusOr<v1::WatchExecutionResponse> Follow(Context& context, v1::Executio
     bool answered = false;
     {
       Mailbox mailbox;
-      Stream stream(connection.workflows(), ref, std::min(deadline, absl::Now() + kStreamMax),
-                    mailbox);
+      Stream stream(connection, ref, std::min(deadline, absl::Now() + kStreamMax), mailbox);
       while (true) {
         // The stream has a deadline and says so itself; waiting without one cannot hang.
         std::optional<Event> event = wait(mailbox, absl::InfiniteFuture());

@@ -140,18 +140,35 @@ class Workflows : public v1::WorkflowService::Service {
       const std::lock_guard lock(mutex);
       watched.push_back(request->execution());
       if (!watch_status.ok()) return watch_status;
+      ++watching_;
     }
+    grpc::Status status = grpc::Status::CANCELLED;
     while (auto response = feed.Next(context)) {
       writer->Write(*response);
-      if (response->closed()) return grpc::Status::OK;
+      if (!response->closed()) continue;
+      status = grpc::Status::OK;
+      break;
     }
-    return grpc::Status::CANCELLED;
+    const std::lock_guard lock(mutex);
+    --watching_;
+    idle_.notify_all();
+    return status;
+  }
+
+  // Until no watcher is left that could take what the next one is to see.
+  void AwaitNobodyWatches() {
+    std::unique_lock lock(mutex);
+    EXPECT_TRUE(idle_.wait_for(lock, kPatience, [this] { return watching_ == 0; }));
   }
 
   std::mutex mutex;
   Feed feed;
   grpc::Status watch_status;
   std::vector<v1::ExecutionRef> watched;
+
+ private:
+  int watching_ = 0;
+  std::condition_variable idle_;
 };
 
 class Admin : public v1::AdminService::Service {
@@ -852,11 +869,12 @@ TEST_F(Fluxctl, WatchSurvivesARestartOfTheCoordinator) {
 
 TEST_F(Fluxctl, WatchEndsAtItsTimeout) {
   workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
-  const Outcome running = Run({"workflow", "watch", "chart-17", "--timeout", "500ms"});
+  const Outcome running = Run({"workflow", "watch", "chart-17", "--timeout", "3s"});
   EXPECT_EQ(running.code, 5);
   EXPECT_THAT(running.err,
               HasSubstr("chart-17 is still running at the end of --timeout (deadline_exceeded)"));
 
+  workflows.AwaitNobodyWatches();
   workflows.feed.Send(Picture(10, v1::EXECUTION_STATUS_RUNNING));
   Process process(Command({"workflow", "watch", "chart-17", "--timeout", "3s"}),
                   Environment(coordinator.address()));
@@ -1128,8 +1146,7 @@ TEST_F(Fluxctl, RunOnATerminalLeavesItsResultLast) {
   Terminal terminal(Command({"workflow", "run", "code-chart", "--id", "chart-17"}),
                     Environment(coordinator.address()), 100);
   EXPECT_EQ(terminal.Finish(), 0);
-  EXPECT_THAT(terminal.screen().Text(),
-              testing::EndsWith("{\n  \"text\": \"a\\u009b[2Jb\"\n}\n\n"));
+  EXPECT_THAT(terminal.screen().Text(), testing::EndsWith("{\n  \"text\": \"a\\u009b[2Jb\"\n}\n"));
 }
 
 TEST_F(Fluxctl, AFullDiskIsNoticed) {

@@ -408,7 +408,9 @@ TEST(CommandTree, EveryCommandsHelpHasAnExampleAndExitCodes) {
   for (std::size_t i = 0; i < all.size(); ++i) {
     const auto subs = all[i]->get_subcommands([](const CLI::App*) { return true; });
     EXPECT_THAT(all[i]->help(), HasSubstr("Example:\n  ")) << all[i]->get_name();
-    if (subs.empty()) EXPECT_THAT(all[i]->help(), HasSubstr("Exit codes:")) << all[i]->get_name();
+    if (subs.empty()) {
+      EXPECT_THAT(all[i]->help(), HasSubstr("Exit codes:")) << all[i]->get_name();
+    }
     all.insert(all.end(), subs.begin(), subs.end());
   }
 }

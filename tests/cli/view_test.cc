@@ -80,19 +80,18 @@ v1::DescribeExecutionResponse Execution() {
 TEST(StepsTable, DrawsTheTreeWithReasons) {
   const auto response = Execution();
   Table table = StepsTable(response, kNow, {.frames_max = 10, .unicode = true});
-  EXPECT_EQ(
-      Render(Theme{.unicode = true}, table),
-      "STEP                                  KIND  STATE        ATTEMPT   TIME  DETAIL\n"
-      "├─ split                              task  completed        1/5   1.2s\n"
-      "├─ codes                              map   waiting            -  1m58s  412/1000 done, 3 "
-      "failed, 2 in flight\n"
-      "│  ├─ item 17: parse                  task  running          2/5   3.0s  on w1\n"
-      "│  ├─ item 18                               backing off\n"
-      "│  │  ├─ parse                        task  completed          -      -\n"
-      "│  │  └─ name                         task  backing off      1/3      -  next attempt in "
-      "5s; last failure: io: disk\\nis gone\n"
-      "│  └─ 998 more (--items N shows them)\n"
-      "└─ merge                              task  pending            -      -  waits for codes\n");
+  EXPECT_EQ(Render(Theme{.unicode = true}, table),
+            "STEP                  KIND  STATE        ATTEMPT   TIME  DETAIL\n"
+            "├─ split              task  completed        1/5   1.2s\n"
+            "├─ codes              map   waiting            -  1m58s  412/1000 done, 3 failed, 2 "
+            "in flight\n"
+            "│  ├─ item 17: parse  task  running          2/5   3.0s  on w1\n"
+            "│  ├─ item 18               backing off\n"
+            "│  │  ├─ parse        task  completed          -      -\n"
+            "│  │  └─ name         task  backing off      1/3      -  next attempt in 5s; last "
+            "failure: io: disk\\nis gone\n"
+            "│  └─ 998 more                                           --items N shows more\n"
+            "└─ merge              task  pending            -      -  waits for codes\n");
 }
 
 TEST(StepsTable, IsAsciiWhereAsked) {
