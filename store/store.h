@@ -112,7 +112,7 @@ struct RowBatch {
   std::vector<std::pair<std::string, std::string>> delete_ranges;  // [begin, end)
 };
 
-// Rows by bytewise ordered keys (see store/keys.h). Thread-safe.
+// Rows by bytewise ordered keys (laid out by engine/shard/keys.h). Thread-safe.
 class Rows {
  public:
   using WriteCallback = std::function<void(absl::Status)>;

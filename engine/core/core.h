@@ -164,7 +164,7 @@ bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery
 
 // Fills name, inputs, attempt, timeouts, progress, workflow and step of `task`; the caller adds the
 // token's incarnation, run and shard. ResourceExhausted: the inputs together exceed `bytes_max`
-// (the caller then ends the attempt through FailStepCommand semantics: report a non-retriable
+// (the token is filled all the same, so that the caller can end the attempt with it: report a non-retriable
 // "flux.input_too_large" failure).
 absl::Status FillTask(const Execution& execution, const StepKey& key, size_t bytes_max,
                       v1::Task* task);

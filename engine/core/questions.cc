@@ -94,6 +94,11 @@ absl::Status FillTask(const Execution& execution, const StepKey& key, size_t byt
   const Frame& frame = *s.FindFrame(key.frame);
   const StepState& step = frame.steps[key.step];
   const Graph::StepPlan& plan = s.Plan(frame, key.step);
+  v1::TaskToken* token = task->mutable_token();
+  token->set_frame(key.frame);
+  token->set_step(key.step);
+  token->set_generation(step.generation);
+  token->set_delivery(step.delivery);
   size_t bytes = 0;
   for (const Graph::InputPlan& input : plan.inputs) {
     bytes += SourceValue(s, frame, input).data_bytes();
@@ -123,11 +128,6 @@ absl::Status FillTask(const Execution& execution, const StepKey& key, size_t byt
   task->set_step(internal::StepPath(s, frame, key.step));
   task->set_workflow(s.started->workflow());
   task->set_namespace_(s.started->namespace_());
-  v1::TaskToken* token = task->mutable_token();
-  token->set_frame(key.frame);
-  token->set_step(key.step);
-  token->set_generation(step.generation);
-  token->set_delivery(step.delivery);
   return absl::OkStatus();
 }
 

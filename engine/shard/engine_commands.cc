@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/json_value.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
 #include "proto/bridge.h"
@@ -12,6 +13,16 @@ namespace {
 
 // Timers fired in one turn before other work is looked at again.
 constexpr int kTimersPerTurn = 2'000;
+
+// What limits by key count the task under: the value its pointer finds in its first input. Empty: none.
+std::string LimitKey(const Execution& execution, const TaskOffer& offer) {
+  const std::string& pointer = offer.task->limit_key_pointer();
+  if (pointer.empty()) return "";
+  v1::Task task;
+  if (!FillTask(execution, offer.key, SIZE_MAX, &task).ok() || task.inputs_size() == 0) return "";
+  const auto value = FindJsonPointer(task.inputs(0).payload().data(), pointer);
+  return value.ok() ? std::string(*value) : "";
+}
 
 v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string message) {
   v1::Failure* failure = result.mutable_failure();  // replaces the value
@@ -90,7 +101,9 @@ void Engine::Take(Slot& slot, const Effects& effects) {
 
 void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
   const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
-  if (dispatcher_->Offer(slot.run, offer, maybe_delivered, Now()) == OfferOutcome::kSpilled) {
+  const std::string limit_key = LimitKey(*slot.execution, offer);
+  if (dispatcher_->Offer(slot.run, offer, maybe_delivered, Now(), limit_key) ==
+      OfferOutcome::kSpilled) {
     MarkSpilled(slot, key, offer.task->queue(), true);
   } else {
     ForgetSpilled(slot, key);
@@ -282,6 +295,7 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult result) {
 
 void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, std::string note) {
   v1::TaskToken token = result.token();
+  const DeliveryKey key = KeyOf(token);
   if (slot == nullptr) {
     ++counters_.results_stale;
     Acknowledge(stream, std::move(token), v1::ACK_STATUS_STALE, "no such execution");
@@ -310,6 +324,10 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, st
     ++counters_.results_stale;
   }
   Acknowledge(stream, std::move(token), status, std::move(detail));
+  // Its worker is done with it; if the step still waits for this delivery, somebody else gets the next one.
+  if (status != v1::ACK_STATUS_RECORDED && IsCurrent(*slot->execution, key.step, key.delivery)) {
+    Redeliver(key, "its result was refused");
+  }
 }
 
 // ---- DispatchHost -------------------------------------------------------------------------------------------
@@ -324,13 +342,7 @@ bool Engine::BuildTask(const DeliveryKey& key, v1::Task* task) {
       !status.ok()) {
     // The step can never run: its attempt ends here, through the same door as a worker's failure.
     v1::TaskResult result;
-    v1::TaskToken* token = result.mutable_token();
-    token->set_incarnation(incarnation_);
-    token->set_run_id(key.run.Bytes());
-    token->set_frame(key.step.frame);
-    token->set_step(key.step.step);
-    token->set_delivery(key.delivery);
-    token->set_generation(task->token().generation());
+    *result.mutable_token() = task->token();
     ReportResult report;
     report.result = Failed(std::move(result), "flux.input_too_large", std::string(status.message()));
     report.worker_id = "coordinator";

@@ -259,14 +259,7 @@ void Engine::StartNew(const std::string& id_key, v1::StartWorkflowRequest reques
   started.set_execution_timeout_ms(request.execution_timeout_ms() > 0
                                        ? request.execution_timeout_ms()
                                        : graph->definition().execution_timeout_ms());
-  uint64_t blob = 1;
-  bool blobs = false;
-  for (const v1::Payload& input : started.inputs()) {
-    const bool large = input.data().size() > options_.payload_inline_bytes;
-    started.add_input_blobs(large ? blob++ : 0);
-    blobs = blobs || large;
-  }
-  if (!blobs) started.clear_input_blobs();
+  AssignInputBlobs(&started);
 
   absl::StatusOr<v1::Record> record = DecideStart(*graph, std::move(started), now);
   if (!record.ok()) {
