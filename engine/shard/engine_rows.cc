@@ -8,10 +8,6 @@
 #include "engine/shard/loader.h"
 #include "proto/bridge.h"
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 namespace flux::engine {
 namespace {
 
@@ -490,15 +486,6 @@ void Engine::Housekeep() {
     TruncateLogs();
   }
   ScanWakes();
-#if defined(__GLIBC__)
-  // Memory of a burst goes back to the system once the burst is over.
-  if (counters_.evictions - trimmed_evictions_ > 10'000 && flush_queue_.empty() &&
-      now - last_trim_ms_ > 2'000) {
-    trimmed_evictions_ = counters_.evictions;
-    last_trim_ms_ = now;
-    env_.background->Run([] { malloc_trim(0); });
-  }
-#endif
 }
 
 void Engine::TruncateLogs() {
