@@ -29,6 +29,8 @@
 #include "engine/dispatch/intrusive_list.h"
 
 namespace flux::engine {
+// Names as common as these may mean something else in another module of the engine.
+namespace dispatch {
 
 inline constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
@@ -239,6 +241,10 @@ struct Session : ListLink<InRing> {
   uint64_t completed = 0;
   uint64_t failed = 0;
 };
+
+}  // namespace dispatch
+
+using namespace dispatch;  // NOLINT: this header is internal
 
 struct Dispatcher::State {
   State(DispatchOptions options, DispatchHost* host);

@@ -8,74 +8,81 @@
 #include <grpcpp/server_builder.h>
 #include <gtest/gtest.h>
 
-#include <deque>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
-
-#include "absl/synchronization/mutex.h"
 
 namespace flux::server {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr absl::Duration kLong = absl::Seconds(30);  // only a failing test waits for it
+// Only a failing test waits for it.
+constexpr std::chrono::seconds kPatience(30);
+const absl::Duration kLong = absl::FromChrono(kPatience);
 
 class FakeSink : public WorkerStreamSink {
  public:
   void OnOpen(StreamId stream, std::string peer) override {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     opened_[stream] = std::move(peer);
     last_ = stream;
+    changed_.notify_all();
   }
   bool OnMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message) override {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     messages_[stream].push_back(std::move(*message));
     ++count_;
+    changed_.notify_all();
     return !full_;
   }
   void OnClosed(StreamId stream) override {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     ++closed_[stream];
+    changed_.notify_all();
   }
 
   // The stream opened last.
   StreamId Opened() {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     const auto opened = [this] { return last_ != 0; };
-    EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&opened), kLong));
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, opened));
     return last_;
   }
   void SetFull(bool full) {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     full_ = full;
   }
-  bool AwaitMessages(size_t count, absl::Duration timeout = kLong) {
-    absl::MutexLock lock(&mutex_);
+  bool AwaitMessages(size_t count) {
+    std::unique_lock lock(mutex_);
     const auto came = [this, count] { return count_ >= count; };
-    return mutex_.AwaitWithTimeout(absl::Condition(&came), timeout);
+    return changed_.wait_for(lock, kPatience, came);
   }
   size_t count() {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     return count_;
   }
   std::vector<v1::ConnectRequest> Messages(StreamId stream) {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     return messages_[stream];
   }
   int AwaitClosed(StreamId stream) {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     const auto closed = [this, stream] { return closed_.contains(stream); };
-    EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&closed), kLong));
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, closed));
     return closed_[stream];
   }
 
  private:
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::map<StreamId, std::string> opened_;
   StreamId last_ = 0;
   std::map<StreamId, std::vector<v1::ConnectRequest>> messages_;
