@@ -301,13 +301,16 @@ std::vector<AppendResult> MemoryStore::ApplyAppend(Item* item) {
 absl::Status MemoryStore::Read(ShardId shard, Lsn from, const EntryVisitor& visit) {
   Lock lock(disk_->mutex_);
   FLUX_RETURN_IF_ERROR(CheckShard(shard, shards()));
+  if (!states_[shard].claimed) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("shard ", shard, " has not been claimed; claim it before reading its log"));
+  }
   const MemoryDisk::Shard& disk = disk_->shards_[shard];
   if (from < disk.first) {
     return absl::DataLossError(absl::StrCat("shard ", shard, ": log entry ", from,
                                             " was truncated; the oldest one held is ", disk.first));
   }
-  Lsn last = states_[shard].claimed ? states_[shard].last : disk.seen_last;
-  if (!disk.entries.empty()) last = std::max(last, disk.entries.rbegin()->first);
+  const Lsn last = states_[shard].last;
   for (Lsn lsn = from; lsn <= last; ++lsn) {
     auto found = disk.entries.find(lsn);
     if (found == disk.entries.end()) {

@@ -94,6 +94,7 @@ class Log {
 
   // Visits entries [from, last] in order. DataLoss names shard, lsn and what is wrong with the
   // first entry that is missing, damaged or of a newer format; entries before it have been visited.
+  // FailedPrecondition: the shard has not been claimed.
   virtual absl::Status Read(ShardId shard, Lsn from, const EntryVisitor& visit) = 0;
 
   // Drops entries with lsn <= through. Blocks briefly (not synced: a crash may bring them back).

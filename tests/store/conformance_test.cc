@@ -221,6 +221,8 @@ TEST_P(StoreConformance, AnUnclaimedShardIsFenced) {
   const AppendResult result = AppendOne(log(), 2, 1, 1, "entry");
   EXPECT_EQ(result.outcome, AppendOutcome::kFenced);
   EXPECT_THAT(std::string(Message(result.status)), HasSubstr("shard 2"));
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(log().Read(2, 1, [](Lsn, std::string_view) { return true; })));
 }
 
 TEST_P(StoreConformance, AnOldEpochIsFencedAndTheStoreStops) {
