@@ -245,7 +245,8 @@ std::string Fish(const CommandTree& tree, const std::vector<Node>& nodes) {
       absl::StrAppend(&out, node.path.empty() ? std::string("complete -c fluxctl") : condition);
       for (const std::string& name : option->get_snames()) absl::StrAppend(&out, " -s ", name);
       for (const std::string& name : option->get_lnames()) absl::StrAppend(&out, " -l ", name);
-      if (TakesValue(*option)) absl::StrAppend(&out, " -r", values);
+      if (TakesValue(*option))
+        absl::StrAppend(&out, hinted && hint->second.file ? " -r" : " -x", values);
       absl::StrAppend(&out, " -d ", FishQuote(option->get_description()), "\n");
     }
   }

@@ -23,6 +23,7 @@ using v1::WorkflowService;
 constexpr uint32_t kPageSize = 500;
 constexpr std::size_t kPreviewRows = 10;
 constexpr absl::Duration kResultPoll = absl::Seconds(30);  // the service allows 60
+constexpr absl::Duration kResultPause = absl::Milliseconds(100);
 
 std::string RandomId() {
   std::random_device device;
@@ -106,6 +107,7 @@ absl::StatusOr<v1::GetResultResponse> AwaitResult(Context& context, const v1::Ex
     // Answered a little before our own deadline, so that the time's end is told apart from a silent
     // server.
     request.set_wait_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(poll * 0.9)));
+    const absl::Time asked = absl::Now();
     absl::StatusOr<v1::GetResultResponse> response =
         connection.Call(connection.workflows(), &WorkflowService::Stub::GetResult, request, poll);
     const bool over = absl::Now() >= connection.deadline() - absl::Milliseconds(1);
@@ -113,10 +115,15 @@ absl::StatusOr<v1::GetResultResponse> AwaitResult(Context& context, const v1::Ex
       const bool again =
           wait && !over && connection.reached() &&
           (absl::IsUnavailable(response.status()) || absl::IsDeadlineExceeded(response.status()));
+      if (wait && over && absl::IsDeadlineExceeded(response.status())) {
+        return absl::DeadlineExceededError(
+            absl::StrCat(ref.workflow_id(), " has not closed at the end of --timeout"));
+      }
       if (!again) return response.status();
-      if (!lost)
+      if (!lost) {
         context.console.Note(
             absl::StrCat("lost the connection to ", connection.address(), "; trying again"));
+      }
       lost = true;
       continue;
     }
@@ -129,6 +136,9 @@ absl::StatusOr<v1::GetResultResponse> AwaitResult(Context& context, const v1::Ex
                                                       " at the end of --timeout"));
     }
     request.mutable_execution()->set_run_id(response->run_id());
+    // A server that does not wait as asked shall not be asked in a tight loop.
+    const absl::Duration early = poll * 0.9 - (absl::Now() - asked);
+    if (early > absl::ZeroDuration()) absl::SleepFor(std::min(early, kResultPause));
   }
 }
 

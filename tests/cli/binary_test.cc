@@ -22,6 +22,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -816,6 +817,37 @@ TEST_F(Fluxctl, ResultWaitsUnlessToldNotTo) {
   EXPECT_EQ(at_once.code, 4);
   EXPECT_THAT(at_once.err, HasSubstr("is running and has no result yet"));
   EXPECT_EQ(asked, 1);
+}
+
+TEST_F(Fluxctl, ResultEndsAtItsTimeout) {
+  workflows.on_GetResult = [](const v1::GetResultRequest& request,
+                              v1::GetResultResponse* response) {
+    EXPECT_LE(request.wait_ms(), 2000U);
+    response->set_status(v1::EXECUTION_STATUS_RUNNING);
+    return grpc::Status::OK;
+  };
+  const Outcome outcome = Run({"workflow", "result", "a", "--timeout", "2s"});
+  EXPECT_EQ(outcome.code, 5);
+  EXPECT_THAT(outcome.err, HasSubstr("at the end of --timeout (deadline_exceeded)"));
+}
+
+TEST_F(Fluxctl, ResultOutlivesARestartOfTheCoordinator) {
+  std::promise<void> asked;
+  bool first = true;
+  workflows.on_GetResult = [&](const v1::GetResultRequest&, v1::GetResultResponse* response) {
+    response->set_run_id(kRunId);
+    response->set_status(first ? v1::EXECUTION_STATUS_RUNNING : v1::EXECUTION_STATUS_COMPLETED);
+    *response->mutable_result() = JsonPayload("7");
+    if (std::exchange(first, false)) asked.set_value();
+    return grpc::Status::OK;
+  };
+  Process process(Command({"workflow", "result", "a"}), Environment(coordinator.address()));
+  ASSERT_EQ(asked.get_future().wait_for(kPatience), std::future_status::ready);
+  coordinator.Stop();
+  coordinator.Start();
+  const Outcome outcome = process.Finish();
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "7\n");
 }
 
 TEST_F(Fluxctl, WatchPrintsALineAChangeOffATerminal) {
