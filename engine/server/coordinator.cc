@@ -24,6 +24,10 @@ namespace {
 // A message may carry many payloads; its parts have their own, smaller limits.
 constexpr int kMessageBytesMax = 64 * 1024 * 1024;
 constexpr int kReadThreads = 2;
+// Buffers of the database: enough for its batches; what they hold longer is only memory not given back.
+constexpr size_t kLogBufferBytes = 16 * 1024 * 1024;
+constexpr size_t kRowsBufferBytes = 16 * 1024 * 1024;
+constexpr size_t kBlockCacheBytes = 32 * 1024 * 1024;
 
 void LogLine(int level, const std::string& text) {
   static constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::debug, spdlog::level::info,
@@ -88,6 +92,9 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   options.shards = config.shards;
   options.reserve_bytes = config.reserve_bytes;
   options.ballast_bytes = config.ballast_bytes;
+  options.log_buffer_bytes = kLogBufferBytes;
+  options.rows_buffer_bytes = kRowsBufferBytes;
+  options.block_cache_bytes = kBlockCacheBytes;
   options.on_warning = [](const std::string& line) { spdlog::warn("store: {}", line); };
   FLUX_ASSIGN_OR_RETURN(store_, store::RocksStore::Open(options));
   for (const std::string& note : store_->OpenNotes()) spdlog::warn("{}", note);

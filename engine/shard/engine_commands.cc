@@ -24,6 +24,9 @@ std::string LimitKey(const Execution& execution, const TaskOffer& offer) {
   return value.ok() ? std::string(*value) : "";
 }
 
+// Records an execution may hold that its rows lack.
+constexpr size_t kTailRecordsMax = 4'096;
+
 v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string message) {
   v1::Failure* failure = result.mutable_failure();  // replaces the value
   failure->set_type(std::string(type));
@@ -73,6 +76,8 @@ void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
   } else if (slot.first_unflushed_lsn == 0) {
     Pin(slot, shard.next_lsn);
   }
+  // What a busy execution has in memory only for the rows' sake stays small.
+  if (slot.tail.size() >= kTailRecordsMax && !slot.flushing) QueueFlush(slot, false);
 }
 
 void Engine::AddRecord(Slot& slot, v1::Record record) {
