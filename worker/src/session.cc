@@ -268,7 +268,7 @@ Nanos Session::DrainTurn(Lock& lock, Nanos now) {
     End(absl::OkStatus());
     return kNever;
   }
-  if (!stream_->writing && draining_sent_ && released_.empty()) {
+  if (CanWrite() && draining_sent_ && released_.empty()) {
     Stream* stream = stream_.get();
     stream->half_closed = true;
     stream->writing = true;  // keeps the stream until OnWriteDone
