@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "engine/server/runtime.h"
 #include "engine/server/services.h"
 #include "engine/server/worker_service.h"
@@ -65,6 +66,10 @@ class CoordinatorImpl final : public Coordinator {
   absl::Status Open(const Config& config, std::function<void(absl::Status)> on_fatal);
   ~CoordinatorImpl() override {
     if (server_ != nullptr) Shutdown();
+    // Whoever might still call the engine ends before it.
+    thread_ = nullptr;
+    pool_ = nullptr;
+    store_ = nullptr;
   }
   int port() const override { return port_; }
   bool Shutdown() override;
@@ -148,16 +153,18 @@ absl::Status CoordinatorImpl::Open(const Config& config,
 bool CoordinatorImpl::Shutdown() {
   if (server_ == nullptr) return true;
   server_->GetHealthCheckService()->SetServingStatus(false);
-  engine_->BeginShutdown();
   workflows_->Shutdown();
-  // The goodbyes go out with the loop's next turn; the streams end after what was sent to them.
-  const bool drained = thread_->Drain(drain_timeout_);
+  // While the loop turns, calls under way are answered and goodbyes leave; only then does it end.
+  auto begun = std::make_shared<absl::Notification>();  // shared: the loop may come to it after we gave up
+  engine_->BeginShutdown([begun] { begun->Notify(); });
+  begun->WaitForNotificationWithTimeout(drain_timeout_);
   workers_->Shutdown(absl::UnavailableError("the coordinator is shutting down; reconnect"));
   workers_->WaitUntilIdle(drain_timeout_);
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   server_->Wait();
+  const bool drained = thread_->Drain(drain_timeout_);
   server_ = nullptr;
-  pool_ = nullptr;  // jobs under way finish; their answers find the inbox of a loop that has ended
+  pool_ = nullptr;  // jobs under way finish; what they post is taken up by nobody
   return drained;
 }
 

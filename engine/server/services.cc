@@ -18,6 +18,7 @@ namespace {
 
 constexpr uint32_t kWatchIntervalMs = 500;
 constexpr uint32_t kWatchIntervalMinMs = 50;
+constexpr uint32_t kWatchIntervalMaxMs = 1'000;  // also how long a watch may hold up a shutdown
 constexpr uint32_t kDefinitionsPage = 100;
 
 grpc::Status ToGrpc(const absl::Status& status) {
@@ -48,7 +49,8 @@ class Watch final : public grpc::ServerWriteReactor<v1::WatchExecutionResponse> 
         std::shared_ptr<std::atomic<bool>> stopping)
       : engine_(engine), request_(std::move(request)), stopping_(std::move(stopping)) {
     if (request_.interval_ms() == 0) request_.set_interval_ms(kWatchIntervalMs);
-    request_.set_interval_ms(std::max(request_.interval_ms(), kWatchIntervalMinMs));
+    request_.set_interval_ms(
+        std::clamp(request_.interval_ms(), kWatchIntervalMinMs, kWatchIntervalMaxMs));
     Ask();
   }
 

@@ -18,6 +18,10 @@ constexpr int64_t kHousekeepingMs = 20;
 
 }  // namespace
 
+absl::Status Engine::ShuttingDown() {
+  return absl::UnavailableError("the coordinator is shutting down; try again");
+}
+
 Engine::Engine(EngineOptions options, Environment environment)
     : options_(std::move(options)), env_(std::move(environment)) {}
 
@@ -144,15 +148,23 @@ bool Engine::Quiet() const {
          active_shards_.empty() && inbox_.size() == 0;
 }
 
-void Engine::BeginShutdown() {
-  Post([this] {
+void Engine::BeginShutdown(absl::AnyInvocable<void()> begun) {
+  Post([this, begun = std::move(begun)]() mutable {
     shutting_down_ = true;
     dispatcher_->Stop();
+    for (auto& [run, waiters] : std::exchange(waiters_, {})) {
+      for (Waiter& waiter : waiters) {
+        ReplyWith<v1::GetResultResponse>(std::move(waiter.reply), ShuttingDown());
+      }
+    }
+    waiter_deadlines_.clear();
     // Rows written now are rows not replayed at the next start.
     for (auto& [run, slot] : slots_) {
       if (slot->execution && slot->first_unflushed_lsn != 0) QueueFlush(*slot, false);
     }
     last_flush_ms_ = 0;
+    dispatcher_->Flush(Now());
+    ReplyLater(std::move(begun));
   });
 }
 

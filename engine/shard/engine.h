@@ -112,8 +112,9 @@ class Engine final : public DispatchHost {
   Inbox& inbox() { return inbox_; }
   // True once nothing is on its way to the disk. Loop thread only.
   bool Quiet() const;
-  // No more starts; workers are told to reconnect later; Quiet() becomes true soon.
-  void BeginShutdown();
+  // No more starts; who waits for a result is told to ask again, workers to reconnect later. `begun` is called once all
+  // of that has left. Requests go on being answered for as long as the loop turns; Quiet() becomes true soon.
+  void BeginShutdown(absl::AnyInvocable<void()> begun);
 
   // ---- requests (thread-safe) ----
   Definitions& definitions() { return *definitions_; }
@@ -211,6 +212,7 @@ class Engine final : public DispatchHost {
       reply(std::move(answer));
     });
   }
+  static absl::Status ShuttingDown();
   void RunDeferred();
   void Submit();
   void Committed(const std::vector<store::AppendResult>& results);

@@ -119,8 +119,7 @@ void Engine::Start(v1::StartWorkflowRequest request, Reply<v1::StartWorkflowResp
   Post([this, request = std::move(request), graph = *std::move(graph),
         reply = std::move(reply)]() mutable {
     if (shutting_down_) {
-      return ReplyWith<v1::StartWorkflowResponse>(
-          std::move(reply), absl::UnavailableError("the coordinator is shutting down; try again"));
+      return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), ShuttingDown());
     }
     if (env_.store->BelowReserve()) {
       return ReplyWith<v1::StartWorkflowResponse>(
@@ -340,6 +339,7 @@ void Engine::GetResult(v1::GetResultRequest request, Reply<v1::GetResultResponse
 }
 
 void Engine::AddWaiter(const RunId& run, uint32_t wait_ms, Reply<v1::GetResultResponse> reply) {
+  if (shutting_down_) return ReplyWith<v1::GetResultResponse>(std::move(reply), ShuttingDown());
   Waiter waiter;
   waiter.deadline_ms = env_.clock->MonotonicMs() + wait_ms;
   waiter.number = next_number_++;

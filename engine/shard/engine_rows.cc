@@ -565,21 +565,18 @@ void Engine::ScanReady(const std::string& queue, size_t count) {
     store::ShardId visited = 0;
     while (runs.size() < count && visited <= shards) {
       const std::string prefix = keys::ReadyPrefix(shard, queue);
-      std::string begin = cursor.empty() ? prefix : cursor + '\0';
-      absl::Status status = env_.store->rows().Scan(
+      const std::string begin = cursor.empty() ? prefix : cursor + '\0';
+      const absl::Status status = env_.store->rows().Scan(
           begin, keys::PrefixEnd(prefix), [&](std::string_view key, std::string_view) {
             cursor = std::string(key);
             if (auto run = keys::TrailingRun(key)) runs.push_back(*run);
-            // Turns between shards, so that none waits for another's backlog.
-            return runs.size() < count && runs.size() % 64 != 0;
+            return runs.size() < count;
           });
       if (!status.ok()) break;
-      if (runs.size() < count) {
-        if (runs.empty() || runs.size() % 64 != 0) {
-          shard = (shard + 1) % shards;
-          cursor.clear();
-          ++visited;
-        }
+      if (runs.size() < count) {  // this shard has no more: the next one's turn
+        shard = (shard + 1) % shards;
+        cursor.clear();
+        ++visited;
       }
     }
     Post([this, queue, runs = std::move(runs), shard, cursor = std::move(cursor)] {
