@@ -1,0 +1,561 @@
+// fluxd itself: how it starts, what it refuses, how it ends.
+#include <signal.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "store/data_dir.h"
+#include "tests/e2e/processes.h"
+#include "tests/e2e/workflows.h"
+
+namespace flux::e2e {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::AnyOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+// Exit codes that `fluxd --help` promises.
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitStore = 3;
+
+class FluxdProcess : public EndToEnd {
+ protected:
+  // Starts a chain an id and waits for the ends; what is acknowledged and recorded here must be
+  // there whatever becomes of the process.
+  void Fill(int count) {
+    ASSERT_TRUE(api().Put(DefinitionOf(kChain)).ok());
+    StartWorker({.id = "filler", .slots = 8});
+    for (int i = 0; i < count; ++i) {
+      auto started = api().Start(StartOf(kChain, absl::StrCat("fill", i), int64_t{i}));
+      ASSERT_TRUE(started.ok()) << started.status();
+    }
+    for (int i = 0; i < count; ++i) {
+      auto result = api().AwaitClosed(Ref(absl::StrCat("fill", i)));
+      ASSERT_TRUE(result.ok()) << result.status();
+    }
+    workers_.clear();
+  }
+
+  void ExpectFilled(int count) {
+    auto found = api().Count();
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(*found, static_cast<uint64_t>(count));
+    for (int i = 0; i < count; ++i) {
+      const v1::ExecutionRef run = Ref(absl::StrCat("fill", i));
+      auto result = api().Result(run);
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_EQ(result->status(), v1::EXECUTION_STATUS_COMPLETED);
+      EXPECT_EQ(result->result().data(), absl::StrCat(i + 4));
+      auto verified = api().Verify(run);
+      ASSERT_TRUE(verified.ok()) << verified.status();
+      EXPECT_TRUE(verified->equal()) << verified->difference();
+    }
+  }
+
+  // Starts fluxd where it must fail; the exit code and what this start wrote.
+  Finished StartAndFail(const Flags& flags = {}) {
+    const size_t before = fluxd_.log().size();
+    const absl::Status launched = fluxd_.Launch(flags);
+    EXPECT_TRUE(launched.ok()) << launched;
+    Finished finished;
+    finished.exit_code = ExitCode(fluxd_.process().Wait());
+    finished.log = fluxd_.log().substr(before);
+    return finished;
+  }
+
+  std::string NewestWal() const {
+    std::string newest;
+    for (const auto& file : fs::directory_iterator(fluxd_.data() + "/db")) {
+      if (file.path().extension() == ".log" && file.file_size() > 0) {
+        newest = std::max(newest, file.path().string());
+      }
+    }
+    return newest;
+  }
+};
+
+// ---- starting and ending
+// ---------------------------------------------------------------------------------------
+
+TEST_F(FluxdProcess, PicksAPortAndWritesItDown) {
+  const std::string port_file = directory_ / "port";
+  auto process = Process::Start(
+      {FLUX_E2E_FLUXD,
+       {"--data", directory_ / "other", "--listen", "127.0.0.1:0", "--port-file", port_file},
+       {},
+       "",
+       directory_ / "fluxd.log"});
+  ASSERT_TRUE(process.ok()) << process.status();
+  ASSERT_TRUE(Eventually([&] { return fs::exists(port_file); }));
+  const std::string text = ReadFile(port_file);
+  ASSERT_THAT(text, ::testing::EndsWith("\n"));
+  Api other("127.0.0.1:" + text.substr(0, text.size() - 1));
+  auto info = other.Info();
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->data_directory(), directory_ / "other");
+  EXPECT_EQ(ExitCode(process->Terminate()), 0);
+}
+
+TEST_F(FluxdProcess, SigtermAndSigintDrainAndExitWithZero) {
+  ASSERT_TRUE(fs::exists(directory_.path()));
+  for (int signal : {SIGTERM, SIGINT}) {
+    SCOPED_TRACE(signal);
+    StartFluxd();
+    ASSERT_TRUE(api().Put(DefinitionOf(kGated)).ok());
+    StartWorker({.id = "w"});
+    const std::string id = absl::StrCat("open-at-", signal);
+    ASSERT_TRUE(api().Start(StartOf(kGated, id, std::string(id))).ok());
+    ledger_.Await({.event = "begin", .workflow_id = id});
+    // With a task running, a worker connected and a client waiting, it still ends at once.
+    grpc::ClientContext context;
+    v1::GetResultRequest request;
+    *request.mutable_execution() = Ref(id);
+    request.set_wait_ms(60'000);
+    v1::GetResultResponse response;
+    grpc::Status waited;
+    std::thread waiter([&] { waited = api().workflows().GetResult(&context, request, &response); });
+    EXPECT_TRUE(Eventually([&] { return api().Info()->tasks_running() == 1; }));
+    fluxd_.process().Signal(signal);
+    EXPECT_EQ(ExitCode(fluxd_.process().Wait()), 0);
+    waiter.join();
+    EXPECT_THAT(fluxd_.log(), AllOf(HasSubstr("shutting down"), HasSubstr("stopped")));
+    // The worker kept its task meanwhile.
+    StartFluxd();
+    ledger_.OpenGate(id);
+    auto result = api().AwaitClosed(Ref(id));
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->result().data(), "\"w\"");
+    EXPECT_THAT(ledger_.Find({.event = "begin", .workflow_id = id}), SizeIs(1));
+    workers_.clear();
+    KillFluxd();
+  }
+}
+
+TEST_F(FluxdProcess, AStopUnderLoadLosesNothingAcknowledged) {
+  StartFluxd();
+  ASSERT_TRUE(api().Put(DefinitionOf(kChain)).ok());
+  StartWorker({.id = "w"});
+  std::atomic<int> acknowledged{0};
+  std::atomic<bool> stop{false};
+  std::thread starter([&] {
+    for (int i = 0; !stop; ++i) {
+      auto started =
+          api().Start(StartOf(kChain, absl::StrCat("load", i), int64_t{i}), absl::Seconds(5));
+      if (!started.ok()) break;
+      acknowledged = i + 1;
+    }
+  });
+  EXPECT_TRUE(Eventually([&] { return acknowledged > 20; }));
+  EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
+  stop = true;
+  starter.join();
+  StartFluxd();
+  for (int i = 0; i < acknowledged; ++i) {
+    auto result = api().AwaitClosed(Ref(absl::StrCat("load", i)));
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->result().data(), absl::StrCat(i + 4));
+  }
+}
+
+TEST_F(FluxdProcess, DevServesOnATemporaryDirectoryThatItRemoves) {
+  const std::string port_file = directory_ / "port";
+  const std::string temporary = directory_ / "tmp";
+  fs::create_directory(temporary);
+  auto process = Process::Start({FLUX_E2E_FLUXD,
+                                 {"dev", "--listen", "127.0.0.1:0", "--port-file", port_file},
+                                 {{"TMPDIR", temporary}},
+                                 "",
+                                 directory_ / "fluxd.log"});
+  ASSERT_TRUE(process.ok()) << process.status();
+  ASSERT_TRUE(Eventually([&] { return fs::exists(port_file); }));
+  std::string port = ReadFile(port_file);
+  port.pop_back();
+  Api dev("127.0.0.1:" + port);
+  ASSERT_TRUE(dev.Put(DefinitionOf(kChain)).ok());
+  ASSERT_TRUE(dev.Start(StartOf(kChain, "dev", int64_t{1})).ok());
+  EXPECT_EQ(std::distance(fs::directory_iterator(temporary), {}), 1);
+  EXPECT_EQ(ExitCode(process->Terminate()), 0);
+  EXPECT_EQ(std::distance(fs::directory_iterator(temporary), {}), 0);
+}
+
+TEST_F(FluxdProcess, HelpAndVersionGoToStdout) {
+  const Finished help = RunToEnd(FLUX_E2E_FLUXD, {"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* text : {"--data", "--session-grace", "--config", "Exit codes", "dev"}) {
+    EXPECT_THAT(help.output, HasSubstr(text));
+  }
+  const Finished version = RunToEnd(FLUX_E2E_FLUXD, {"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_THAT(version.output, HasSubstr("0."));
+}
+
+// ---- services beside its own
+// -----------------------------------------------------------------------------------
+
+TEST_F(FluxdProcess, HealthAndReflectionAnswer) {
+  StartFluxd();
+  // grpc.health.v1.HealthCheckResponse{status: SERVING}, for the server as a whole.
+  const Api::RawAnswer health = api().CallRaw("/grpc.health.v1.Health/Check", "");
+  EXPECT_TRUE(health.status.ok()) << health.status.error_message();
+  EXPECT_THAT(health.messages, ::testing::ElementsAre(std::string("\x08\x01")));
+  // ServerReflectionRequest{list_services: ""}, in its wire form.
+  const Api::RawAnswer services = api().CallRaw(
+      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", std::string("\x3a\x00", 2));
+  EXPECT_TRUE(services.status.ok()) << services.status.error_message();
+  ASSERT_THAT(services.messages, SizeIs(1));
+  for (const char* name : {"flux.v1.WorkflowService", "flux.v1.WorkerService",
+                           "flux.v1.AdminService", "grpc.health.v1.Health"}) {
+    EXPECT_THAT(services.messages[0], HasSubstr(name));
+  }
+  // ServerReflectionRequest{file_containing_symbol: "flux.v1.WorkflowService"}.
+  const std::string symbol = "flux.v1.WorkflowService";
+  const Api::RawAnswer file =
+      api().CallRaw("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                    std::string("\x22") + static_cast<char>(symbol.size()) + symbol);
+  ASSERT_THAT(file.messages, SizeIs(::testing::Ge(1u)));
+  EXPECT_THAT(file.messages[0], HasSubstr("StartWorkflow"));
+}
+
+TEST_F(FluxdProcess, JsonLogsAreOneObjectALine) {
+  StartFluxd({{"log-format", "json"}, {"log-level", "debug"}});
+  Fill(3);
+  EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
+  // A path that JSON has to escape.
+  const std::string odd = directory_ / "odd \"name\"\\\n\t\x01 here";
+  StartFluxd({{"log-format", "json"}, {"data", odd}});
+  EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
+  int lines = 0;
+  bool odd_seen = false;
+  std::vector<std::string> messages;
+  for (const auto line : absl::StrSplit(fluxd_.log(), '\n', absl::SkipEmpty())) {
+    const auto json = nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
+    ASSERT_TRUE(json.is_object()) << std::string(line);
+    for (const char* key : {"time", "level", "message"}) {
+      ASSERT_TRUE(json.contains(key) && json[key].is_string()) << std::string(line);
+    }
+    messages.push_back(json["message"]);
+    odd_seen = odd_seen || messages.back().find(odd) != std::string::npos;
+    ++lines;
+  }
+  EXPECT_GE(lines, 6);
+  EXPECT_TRUE(odd_seen);
+  EXPECT_THAT(messages, Contains(HasSubstr("serves on " + fluxd_.target())));
+}
+
+// ---- settings
+// --------------------------------------------------------------------------------------------------
+
+TEST_F(FluxdProcess, AFlagWinsOverTheEnvironmentAndThatOverTheFile) {
+  const std::string file = directory_ / "fluxd.yaml";
+  WriteFile(file, "session-grace: 30s\nping-interval: 3s\npayload-bytes-max: 3MiB\n");
+  fluxd_.set_flags({});
+  struct Case {
+    Flags flags;
+    std::map<std::string, std::string> environment;
+    int64_t grace_ms;
+    int64_t ping_ms;
+    uint64_t payload;
+  };
+  const std::vector<Case> cases = {
+      {{}, {}, 10'000, 5'000, 4u << 20},
+      {{{"config", file}}, {}, 30'000, 3'000, 3u << 20},
+      {{}, {{"FLUX_CONFIG", file}}, 30'000, 3'000, 3u << 20},
+      {{{"config", file}}, {{"FLUX_SESSION_GRACE", "20s"}}, 20'000, 3'000, 3u << 20},
+      {{{"config", file}, {"session-grace", "11s"}},
+       {{"FLUX_SESSION_GRACE", "20s"}, {"FLUX_PING_INTERVAL", "2s"}},
+       11'000,
+       2'000,
+       3u << 20},
+      {{{"session-grace", "11s"}}, {{"FLUX_PAYLOAD_BYTES_MAX", "64KiB"}}, 11'000, 5'000, 64u << 10},
+  };
+  for (size_t i = 0; i < cases.size(); ++i) {
+    SCOPED_TRACE(i);
+    StartFluxd(cases[i].flags, cases[i].environment);
+    RawWorker worker(api());
+    worker.Hello(RawWorker::HelloOf("w", {"t"}));
+    const v1::Welcome welcome = worker.AwaitWelcome();
+    EXPECT_EQ(welcome.session_grace_ms(), cases[i].grace_ms);
+    EXPECT_EQ(welcome.ping_interval_ms(), cases[i].ping_ms);
+    EXPECT_EQ(welcome.payload_bytes_max(), cases[i].payload);
+    worker.Break();
+    KillFluxd();
+  }
+}
+
+TEST_F(FluxdProcess, QueueLimitsComeFromTheFile) {
+  const std::string file = directory_ / "fluxd.yaml";
+  WriteFile(file, "queues:\n  default: {concurrency: 2}\n");
+  StartFluxd({{"config", file}, {"session-grace", "10m"}, {"ping-interval", "1m"}});
+  StartWorker({.id = "w", .slots = 8});
+  ASSERT_TRUE(api().Put(DefinitionOf(kGated)).ok());
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(
+        api().Start(StartOf(kGated, absl::StrCat("limited", i), absl::StrCat("gate", i))).ok());
+  }
+  EXPECT_TRUE(Eventually([&] { return ledger_.Find({.event = "begin"}).size() == 2; }));
+  int limited = 0;
+  for (int i = 0; i < 5; ++i) {
+    auto step = api().DescribeStep(Ref(absl::StrCat("limited", i)), "wait");
+    ASSERT_TRUE(step.ok()) << step.status();
+    limited += step->reason().find("limited to 2 running") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_EQ(limited, 3);
+  for (int i = 0; i < 5; ++i) ledger_.OpenGate(absl::StrCat("gate", i));
+  for (int i = 0; i < 5; ++i) {
+    auto result = api().AwaitClosed(Ref(absl::StrCat("limited", i)));
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->status(), v1::EXECUTION_STATUS_COMPLETED);
+  }
+}
+
+TEST_F(FluxdProcess, WrongSettingsAreRefusedByName) {
+  const auto yaml = [&](const std::string& name, const std::string& text) {
+    WriteFile(directory_ / name, text);
+    return directory_ / name;
+  };
+  struct Case {
+    const char* name;
+    std::vector<std::string> arguments;
+    std::map<std::string, std::string> environment;
+    std::vector<std::string> words;  // all in the message
+  };
+  const std::vector<Case> cases = {
+      {"no data directory", {}, {}, {"--data", "fluxd dev"}},
+      {"unknown flag", {"--data", "x", "--date", "y"}, {}, {"--date"}},
+      {"unknown command", {"serve"}, {}, {"serve"}},
+      {"a flag without its value", {"--data"}, {}, {"--data"}},
+      {"dev with a directory", {"dev", "--data", "x"}, {}, {"dev", "--data"}},
+      {"bad duration",
+       {"--data", "x", "--session-grace", "ten"},
+       {},
+       {"--session-grace", "\"ten\"", "10s"}},
+      {"duration out of range",
+       {"--data", "x", "--session-grace", "1ms"},
+       {},
+       {"--session-grace", "1ms", "10ms"}},
+      {"negative duration",
+       {"--data", "x", "--session-grace", "-1s"},
+       {},
+       {"--session-grace", "-1s"}},
+      {"bad size",
+       {"--data", "x", "--payload-bytes-max", "4MB"},
+       {},
+       {"--payload-bytes-max", "\"4MB\"", "4MiB"}},
+      {"size out of range",
+       {"--data", "x", "--payload-bytes-max", "64GiB"},
+       {},
+       {"--payload-bytes-max", "64GiB"}},
+      {"shards", {"--data", "x", "--shards", "6"}, {}, {"--shards", "\"6\"", "power of two"}},
+      {"bad level",
+       {"--data", "x", "--log-level", "loud"},
+       {},
+       {"--log-level", "\"loud\"", "debug", "error"}},
+      {"bad number",
+       {"--data", "x", "--ready-per-queue-max", "0"},
+       {},
+       {"--ready-per-queue-max", "\"0\""}},
+      {"environment",
+       {"--data", "x"},
+       {{"FLUX_PING_INTERVAL", "soon"}},
+       {"FLUX_PING_INTERVAL", "\"soon\""}},
+      {"no such file", {"--config", directory_ / "none.yaml"}, {}, {"none.yaml", "cannot be read"}},
+      {"unknown key in the file",
+       {"--config", yaml("a.yaml", "data: x\nsesion-grace: 1s\n")},
+       {},
+       {"a.yaml", "line 2", "sesion-grace", "session-grace"}},
+      {"bad value in the file",
+       {"--config", yaml("b.yaml", "data: x\nsession-grace: soon\n")},
+       {},
+       {"b.yaml", "session-grace", "\"soon\""}},
+      {"a list for a value",
+       {"--config", yaml("c.yaml", "data: [x, y]\n")},
+       {},
+       {"c.yaml", "line 1", "data", "single value"}},
+      {"no YAML", {"--config", yaml("d.yaml", "data: [x\n")}, {}, {"d.yaml"}},
+      {"no map", {"--config", yaml("e.yaml", "- data\n")}, {}, {"e.yaml", "map"}},
+      {"unknown limit of a queue",
+       {"--config", yaml("f.yaml", "queues:\n  gpu: {speed: 3}\n")},
+       {},
+       {"f.yaml", "gpu", "speed", "concurrency"}},
+      {"bad limit of a queue",
+       {"--config", yaml("g.yaml", "queues:\n  gpu: {rate: fast}\n")},
+       {},
+       {"g.yaml", "gpu", "rate", "\"fast\""}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    std::vector<std::string> arguments = c.arguments;
+    for (std::string& argument : arguments) {
+      if (argument == "x") argument = directory_ / "unused";
+    }
+    const Finished finished = RunToEnd(FLUX_E2E_FLUXD, arguments, c.environment);
+    EXPECT_EQ(finished.exit_code, kExitUsage);
+    for (const std::string& word : c.words) EXPECT_THAT(finished.log, HasSubstr(word));
+    EXPECT_THAT(finished.output, IsEmpty());
+  }
+  EXPECT_FALSE(fs::exists(directory_ / "unused")) << "a refused start left something behind";
+}
+
+TEST_F(FluxdProcess, AnAddressThatCannotBeListenedOnIsNamed) {
+  StartFluxd();
+  const auto start = [&](const std::string& address) {
+    return RunToEnd(FLUX_E2E_FLUXD, {"--data", directory_ / "second", "--reserve-bytes", "0",
+                                     "--ballast-bytes", "0", "--listen", address});
+  };
+  for (const std::string& address :
+       {fluxd_.target(), std::string("192.0.2.1:4510"), std::string("nonsense")}) {
+    SCOPED_TRACE(address);
+    const Finished finished = start(address);
+    EXPECT_EQ(finished.exit_code, kExitFailed);
+    EXPECT_THAT(finished.log, AllOf(HasSubstr(address), HasSubstr("--listen")));
+  }
+  EXPECT_TRUE(api().Info().ok()) << "the first one serves on";
+}
+
+// ---- the data directory
+// ----------------------------------------------------------------------------------------
+
+TEST_F(FluxdProcess, ASecondProcessOnTheSameDirectoryIsRefused) {
+  StartFluxd();
+  const Finished second =
+      RunToEnd(FLUX_E2E_FLUXD, {"--data", fluxd_.data(), "--listen", "127.0.0.1:0"});
+  EXPECT_EQ(second.exit_code, kExitStore);
+  EXPECT_THAT(second.log, AllOf(HasSubstr(fluxd_.data()), HasSubstr("in use"),
+                                HasSubstr(absl::StrCat("pid ", fluxd_.process().pid()))));
+  EXPECT_TRUE(api().Info().ok());
+  KillFluxd();
+  StartFluxd();
+}
+
+TEST_F(FluxdProcess, DirectoriesThatCannotBeUsedAreRefusedAndLeftAlone) {
+  const std::string foreign = directory_ / "foreign";
+  fs::create_directory(foreign);
+  WriteFile(foreign + "/thesis.tex", "years of work");
+  const std::string file = directory_ / "file";
+  WriteFile(file, "text");
+  struct Case {
+    std::string path;
+    std::vector<std::string> words;
+  };
+  const std::vector<Case> cases = {
+      {foreign, {foreign, "not a Flux data directory"}},
+      {file, {file, "not a directory"}},
+      {file + "/below", {file + "/below"}},
+      {"/proc/flux-cannot-be-here", {"/proc/flux-cannot-be-here"}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.path);
+    const Finished finished =
+        RunToEnd(FLUX_E2E_FLUXD, {"--data", c.path, "--listen", "127.0.0.1:0"});
+    EXPECT_EQ(finished.exit_code, kExitStore);
+    for (const std::string& word : c.words) EXPECT_THAT(finished.log, HasSubstr(word));
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(foreign), {}), 1);
+  EXPECT_EQ(ReadFile(foreign + "/thesis.tex"), "years of work");
+  EXPECT_EQ(ReadFile(file), "text");
+}
+
+TEST_F(FluxdProcess, ADirectoryOfANewerFormatIsRefused) {
+  StartFluxd();
+  Fill(2);
+  KillFluxd();
+  const std::string path = fluxd_.data() + "/FORMAT";
+  const std::string good = ReadFile(path);
+  auto format = store::DecodeDataFormat(good, path);
+  ASSERT_TRUE(format.ok()) << format.status();
+  format->version = store::kDataFormatVersion + 1;
+  WriteFile(path, store::EncodeDataFormat(*format));
+  const Finished refused = StartAndFail();
+  EXPECT_EQ(refused.exit_code, kExitStore);
+  EXPECT_THAT(refused.log, AllOf(HasSubstr(path), HasSubstr("newer"), HasSubstr("upgrade")));
+  WriteFile(path, good);
+  StartFluxd();
+  ExpectFilled(2);
+}
+
+TEST_F(FluxdProcess, ATornTailThatNobodyWasToldOfIsDroppedAndSaidSo) {
+  StartFluxd();
+  Fill(10);
+  KillFluxd();
+  const std::string wal = NewestWal();
+  ASSERT_NE(wal, "");
+  // The head of a record that promises more than follows.
+  WriteFile(wal, ReadFile(wal) + std::string("\x11\x22\x33\x44\x00\x10\x01", 7) + "half of it");
+  StartFluxd();
+  EXPECT_THAT(fluxd_.log(), AllOf(HasSubstr(wal), HasSubstr("never acknowledged")));
+  ExpectFilled(10);
+}
+
+TEST_F(FluxdProcess, DamageIsNamedAndNotGuessedAt) {
+  StartFluxd();
+  Fill(10);
+  KillFluxd();
+  const std::string wal = NewestWal();
+  ASSERT_NE(wal, "");
+  const std::string good = ReadFile(wal);
+  std::vector<std::pair<std::string, std::string>> cases = {
+      {"cut by a byte", good.substr(0, good.size() - 1)},
+      {"cut in half", good.substr(0, good.size() / 2)},
+      {"emptied", ""},
+  };
+  for (double where : {0.1, 0.5, 0.9}) {
+    std::string bad = good;
+    const auto at = static_cast<size_t>(static_cast<double>(good.size()) * where);
+    bad[at] = static_cast<char>(bad[at] ^ 0x10);
+    cases.emplace_back(absl::StrCat("a bit flipped at byte ", at), bad);
+  }
+  for (const auto& [name, bytes] : cases) {
+    SCOPED_TRACE(name);
+    WriteFile(wal, bytes);
+    const Finished refused = StartAndFail();
+    EXPECT_EQ(refused.exit_code, kExitStore);
+    EXPECT_THAT(refused.log, AllOf(HasSubstr(wal), HasSubstr("damaged"), HasSubstr("backup")));
+  }
+  WriteFile(wal, good);
+  StartFluxd();
+  ExpectFilled(10);
+}
+
+TEST_F(FluxdProcess, BelowTheReserveStartsAreRefusedAndRunningWorkGoesOn) {
+  struct statvfs space {};
+  ASSERT_EQ(::statvfs(directory_.path().c_str(), &space), 0);
+  if (static_cast<uint64_t>(space.f_bavail) * space.f_frsize >= uint64_t{1} << 40) {
+    GTEST_SKIP() << "more than 1 TiB is free here: no reserve is greater";
+  }
+  StartFluxd();
+  StartWorker({.id = "w"});
+  ASSERT_TRUE(api().Put(DefinitionOf(kGated)).ok());
+  ASSERT_TRUE(api().Start(StartOf(kGated, "running", std::string("gate"))).ok());
+  ledger_.Await({.event = "begin"});
+  KillFluxd();
+  StartFluxd({{"reserve-bytes", "1024GiB"}});
+  auto refused = api().Start(StartOf(kGated, "refused", std::string("gate")));
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()),
+              AllOf(HasSubstr(fluxd_.data()), HasSubstr("nearly full"), HasSubstr("freed")));
+  EXPECT_TRUE(api().Info()->degraded());
+  ledger_.OpenGate("gate");
+  auto result = api().AwaitClosed(Ref("running"));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->status(), v1::EXECUTION_STATUS_COMPLETED);
+  EXPECT_EQ(*api().Count(), 1u);
+}
+
+}  // namespace
+}  // namespace flux::e2e
