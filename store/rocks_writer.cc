@@ -100,36 +100,36 @@ void RocksWriter::Write(std::vector<RowBatch> batches, Rows::WriteCallback done)
 }
 
 absl::Status RocksWriter::WriteSync(RowBatch batch) {
-  std::promise<absl::Status> answer;
+  auto answer = std::make_shared<std::promise<absl::Status>>();
   Item item;
   item.kind = Kind::kWriteSync;
   item.bytes = BatchBytes(batch);
   item.batches.push_back(std::move(batch));
-  item.answer = &answer;
+  item.answer = answer;
   Enqueue(std::move(item));
-  return answer.get_future().get();
+  return answer->get_future().get();
 }
 
 absl::Status RocksWriter::Truncate(ShardId shard, Epoch epoch, Lsn through) {
-  std::promise<absl::Status> answer;
+  auto answer = std::make_shared<std::promise<absl::Status>>();
   Item item;
   item.kind = Kind::kTruncate;
   item.shard = shard;
   item.epoch = epoch;
   item.through = through;
-  item.answer = &answer;
+  item.answer = answer;
   Enqueue(std::move(item));
-  return answer.get_future().get();
+  return answer->get_future().get();
 }
 
 absl::StatusOr<ShardClaim> RocksWriter::Claim(ShardId shard) {
-  std::promise<absl::StatusOr<ShardClaim>> answer;
+  auto answer = std::make_shared<std::promise<absl::StatusOr<ShardClaim>>>();
   Item item;
   item.kind = Kind::kClaim;
   item.shard = shard;
-  item.claim = &answer;
+  item.claim = answer;
   Enqueue(std::move(item));
-  return answer.get_future().get();
+  return answer->get_future().get();
 }
 
 void RocksWriter::Run() {

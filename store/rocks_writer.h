@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -72,8 +73,9 @@ class RocksWriter {
     ShardId shard = 0;
     Epoch epoch = 0;
     Lsn through = 0;
-    std::promise<absl::Status>* answer = nullptr;
-    std::promise<absl::StatusOr<ShardClaim>>* claim = nullptr;
+    // Shared with the waiting caller, which may be gone before set_value has returned.
+    std::shared_ptr<std::promise<absl::Status>> answer;
+    std::shared_ptr<std::promise<absl::StatusOr<ShardClaim>>> claim;
   };
   // What other threads may read of a shard.
   struct PublicState {

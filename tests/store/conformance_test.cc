@@ -1,6 +1,7 @@
 // One suite that every implementation of the store passes.
 #include <functional>
-#include <mutex>
+#include <future>
+#include <memory>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -155,55 +156,54 @@ TEST_P(StoreConformance, OneAppendOfSeveralShardsAnswersForEachInOrder) {
 TEST_P(StoreConformance, CompletionsComeInTheOrderOfTheCalls) {
   const ShardClaim claim = Claim(0);
   constexpr int kCalls = 300;
-  std::mutex mutex;
+  // Only the store's thread appends to it until `all` is set.
   std::vector<int> order;
-  std::promise<void> all;
-  auto completed = [&](int call) {
-    std::lock_guard<std::mutex> lock(mutex);
+  auto all = std::make_shared<std::promise<void>>();
+  auto completed = [&order, all](int call) {
     order.push_back(call);
-    if (order.size() == kCalls) all.set_value();
+    if (order.size() == kCalls) all->set_value();
   };
   Lsn lsn = 0;
   for (int call = 0; call < kCalls; ++call) {
     if (call % 3 == 1) {
       rows().Write({Puts(0, claim.epoch, {{"k" + std::to_string(call), "v"}})},
-                   [&, call](const absl::Status& status) {
+                   [completed, call](const absl::Status& status) {
                      EXPECT_TRUE(status.ok()) << status;
                      completed(call);
                    });
     } else if (call % 3 == 2) {
-      rows().Write({}, [&, call](const absl::Status&) { completed(call); });
+      rows().Write({}, [completed, call](const absl::Status&) { completed(call); });
     } else {
       std::vector<AppendEntry> entries(1);
       entries[0] = {0, claim.epoch, ++lsn, "entry", {}};
-      log().Append(entries, [&, call](std::vector<AppendResult> results) {
+      log().Append(entries, [completed, call](std::vector<AppendResult> results) {
         EXPECT_EQ(results.at(0).outcome, AppendOutcome::kOk) << results[0].status;
         completed(call);
       });
     }
   }
-  all.get_future().wait();
+  all->get_future().wait();
   for (int call = 0; call < kCalls; ++call) EXPECT_EQ(order[call], call);
 }
 
 TEST_P(StoreConformance, ACompletionMayAppendTheNextEntry) {
   const ShardClaim claim = Claim(0);
   constexpr Lsn kEntries = 50;
-  std::promise<void> finished;
-  std::function<void(Lsn)> append = [&](Lsn lsn) {
+  auto finished = std::make_shared<std::promise<void>>();
+  std::function<void(Lsn)> append = [&, finished](Lsn lsn) {
     std::vector<AppendEntry> entries(1);
     entries[0] = {0, claim.epoch, lsn, "entry", {}};
-    log().Append(entries, [&, lsn](std::vector<AppendResult> results) {
+    log().Append(entries, [&append, finished, lsn](std::vector<AppendResult> results) {
       ASSERT_EQ(results.at(0).outcome, AppendOutcome::kOk) << results[0].status;
       if (lsn == kEntries) {
-        finished.set_value();
+        finished->set_value();
       } else {
         append(lsn + 1);
       }
     });
   };
   append(1);
-  finished.get_future().wait();
+  finished->get_future().wait();
 }
 
 TEST_P(StoreConformance, PayloadRowsComeWithTheirEntry) {
@@ -493,16 +493,16 @@ TEST_P(StoreConformance, ManyThreadsAppendToTheirOwnShards) {
   for (ShardId shard = 0; shard < 4; ++shard) {
     threads.emplace_back([this, shard] {
       const ShardClaim claim = Claim(shard);
-      std::promise<void> last;
+      auto last = std::make_shared<std::promise<void>>();
       for (Lsn lsn = 1; lsn <= kEntries; ++lsn) {
         std::vector<AppendEntry> entries(1);
         entries[0] = {shard, claim.epoch, lsn, std::to_string(shard * 1000 + lsn), {}};
-        log().Append(entries, [&last, lsn](std::vector<AppendResult> results) {
+        log().Append(entries, [last, lsn](std::vector<AppendResult> results) {
           EXPECT_EQ(results.at(0).outcome, AppendOutcome::kOk) << results[0].status;
-          if (lsn == kEntries) last.set_value();
+          if (lsn == kEntries) last->set_value();
         });
       }
-      last.get_future().wait();
+      last->get_future().wait();
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -11,7 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <future>
-#include <mutex>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -51,9 +51,9 @@ int Work(const std::string& directory, int rounds) {
   std::vector<Lsn> next;
   for (const ShardClaim& claim : claims) next.push_back(claim.last_lsn + 1);
   const auto drain = [&store] {
-    std::promise<void> drained;
-    store.rows().Write({}, [&](const absl::Status&) { drained.set_value(); });
-    drained.get_future().wait();
+    auto drained = std::make_shared<std::promise<void>>();
+    store.rows().Write({}, [drained](const absl::Status&) { drained->set_value(); });
+    drained->get_future().wait();
   };
   for (int round = 0; round < rounds; ++round) {
     for (ShardId shard = 0; shard < kCrashShards; ++shard) {

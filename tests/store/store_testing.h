@@ -38,10 +38,11 @@ class TempDir {
 };
 
 inline std::vector<AppendResult> AppendAll(Log& log, std::vector<AppendEntry> entries) {
-  std::promise<std::vector<AppendResult>> done;
+  // Shared, because set_value may still be running when the value is here.
+  auto done = std::make_shared<std::promise<std::vector<AppendResult>>>();
   log.Append(std::move(entries),
-             [&](std::vector<AppendResult> results) { done.set_value(std::move(results)); });
-  return done.get_future().get();
+             [done](std::vector<AppendResult> results) { done->set_value(std::move(results)); });
+  return done->get_future().get();
 }
 
 inline AppendResult AppendOne(Log& log, ShardId shard, Epoch epoch, Lsn lsn, std::string bytes,
@@ -52,9 +53,9 @@ inline AppendResult AppendOne(Log& log, ShardId shard, Epoch epoch, Lsn lsn, std
 }
 
 inline absl::Status WriteRows(Rows& rows, std::vector<RowBatch> batches) {
-  std::promise<absl::Status> done;
-  rows.Write(std::move(batches), [&](const absl::Status& status) { done.set_value(status); });
-  return done.get_future().get();
+  auto done = std::make_shared<std::promise<absl::Status>>();
+  rows.Write(std::move(batches), [done](const absl::Status& status) { done->set_value(status); });
+  return done->get_future().get();
 }
 
 inline RowBatch Puts(ShardId shard, Epoch epoch, std::vector<KeyValue> puts) {
