@@ -1,20 +1,21 @@
 // Steps that run one body: blocks, switches, and any step whose catch clause runs.
 //
-//   state             | input                          | then
-//   ------------------+--------------------------------+---------------------------------------------------------
-//   pending (block)   | what it comes after settled    | waiting: its body opens
-//   pending (switch)  | condition settled, a case fits | waiting: that case's body opens
-//   pending (switch)  | condition settled, none fits   | waiting: the default's body opens; without
-//   one, skipped pending (switch)  | condition settled, not JSON    | flux.bad_projection pending
-//   (switch)  | the condition was skipped      | skipped not settled (any) | a failure a clause
-//   matches     | waiting: what was below is dropped, the clause's body opens waiting           | a
-//   captured value settles       | the body is given it; those of its steps that waited go on
-//   waiting           | the body is done, with a value | completed with that value
-//   waiting           | the body is done, skipped      | skipped
-//   waiting           | a step of the body failed      | as a failure of the step; out of a catch
-//   body, past its clauses
+//   state            | input                          | then
+//   -----------------+--------------------------------+------------------------------------------
+//   pending (block)  | what it comes after settled    | waiting: its body opens
+//   pending (switch) | condition settled, a case fits | waiting: that case's body opens
+//   pending (switch) | condition settled, none fits   | waiting: the default's body; else skipped
+//   pending (switch) | condition settled, not JSON    | flux.bad_projection
+//   pending (switch) | the condition was skipped      | skipped
+//   not settled      | a failure a clause matches     | waiting: the clause's body opens
+//   waiting          | a captured value settles       | the body is given it, its readers go on
+//   waiting          | the body is done, with a value | completed with that value
+//   waiting          | the body is done, skipped      | skipped
+//   waiting          | a step of the body failed      | as a failure of the step
 //
-// A body starts without captures that have not settled: its parameters are pending until they do.
+// A clause's body takes the place of all that was below the step. A failure out of it passes the
+// step's own clauses by. A body starts without captures that have not settled: its parameters are
+// pending until they do.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -61,7 +62,7 @@ void Machine::OpenBranch(Frame* frame, uint32_t step, uint32_t body,
   std::vector<Parameter> parameters;
   std::string error;
   if (!ReadParameters(*frame, inputs, from, &parameters, &error)) {
-    FailStep(frame, step, MakeFailure(kBadProjection, std::move(error)));
+    FailStep(frame, step, MakeFailure(kBadProjection, error));
     return;
   }
   frame->steps[step].phase = Phase::kWaiting;

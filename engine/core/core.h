@@ -36,8 +36,7 @@ namespace flux::engine {
 // Decide never writes a time before the execution's last one.
 using NowMs = int64_t;
 
-// ---- commands
-// -------------------------------------------------------------------------------------------
+// ---- commands ----
 
 // A worker's answer. Decide checks the delivery (rule 5): the caller has already matched store
 // incarnation and run.
@@ -81,8 +80,7 @@ struct Terminate {
 
 using Command = std::variant<ReportResult, EndAttempt, Redeliver, FireTimers, Cancel, Terminate>;
 
-// ---- decide and apply
-// --------------------------------------------------------------------------------------
+// ---- decide and apply ----
 
 enum class Verdict {
   kAccepted,   // records say what changed (may be none: nothing was due)
@@ -138,8 +136,7 @@ Execution Create(std::shared_ptr<const Graph> graph, const v1::Record& started, 
 // O(history).
 void Apply(Execution& execution, v1::Record record, Effects* effects);
 
-// ---- questions
-// ---------------------------------------------------------------------------------------------
+// ---- questions ----
 
 // Every task step in `scheduled` state, in order of (frame, step): what a restart offers again.
 std::vector<StepKey> ReadyTasks(const Execution& execution);
@@ -164,8 +161,8 @@ bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery
 
 // Fills name, inputs, attempt, timeouts, progress, workflow and step of `task`; the caller adds the
 // token's incarnation, run and shard. ResourceExhausted: the inputs together exceed `bytes_max`
-// (the token is filled all the same, so that the caller can end the attempt with it: report a non-retriable
-// "flux.input_too_large" failure).
+// (the token is filled all the same, so that the caller can end the attempt with it: report a
+// non-retriable "flux.input_too_large" failure).
 absl::Status FillTask(const Execution& execution, const StepKey& key, size_t bytes_max,
                       v1::Task* task);
 
@@ -203,8 +200,7 @@ size_t MemoryBytes(const Execution& execution);
 // since the last.
 uint64_t LiveEntries(const Execution& execution);
 
-// ---- snapshots
-// ---------------------------------------------------------------------------------------------
+// ---- snapshots ----
 
 // Equal states give equal bytes. Values that are blobs are written by ordinal.
 std::string SaveSnapshot(const Execution& execution);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/core/core.h"
+#include "engine/core/json_value.h"
 #include "engine/core/machine.h"
 #include "proto/bridge.h"
 
@@ -26,11 +27,11 @@ inline constexpr uint32_t kItemsShownDefault = 10;
 // Names of a sentence, and bytes of a failure's message in one.
 inline constexpr size_t kNamesShownMax = 3;
 inline constexpr size_t kMessageShownMax = 200;
+inline constexpr size_t kCaseShownMax = 80;
 
 std::string Brief(const v1::Failure& failure) {
-  std::string message = failure.message().substr(0, kMessageShownMax);
-  if (message.size() < failure.message().size()) message += "…";
-  return message.empty() ? failure.type() : absl::StrCat(failure.type(), ": ", message);
+  if (failure.message().empty()) return failure.type();
+  return absl::StrCat(failure.type(), ": ", Excerpt(failure.message(), kMessageShownMax));
 }
 
 class Describer {
@@ -285,7 +286,8 @@ class Describer {
         const v1::SwitchStep& spec = s_.Plan(*frame.parent, frame.parent_step).step->switch_();
         if (scope.clause >= static_cast<uint32_t>(spec.cases_size())) return "default";
         return absl::StrCat(
-            "case ", spec.cases(static_cast<int>(scope.clause)).match().data().substr(0, 80));
+            "case ",
+            Excerpt(spec.cases(static_cast<int>(scope.clause)).match().data(), kCaseShownMax));
       }
       case Graph::Role::kRoot:
       case Graph::Role::kBlock:

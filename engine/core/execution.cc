@@ -1,17 +1,16 @@
-// The execution as a whole: starting, closing, its frames, and the work list that derives what
-// follows.
+// The execution as a whole: starting, closing, and the work list that derives what follows.
 //
-//   status   | input                          | then
-//   ---------+--------------------------------+------------------------------------------------------------
-//   (none)   | ExecutionStarted               | RUNNING: the root frame opens
-//   RUNNING  | root frame done, result set    | COMPLETED
-//   RUNNING  | root frame done, result skipped| SKIPPED
-//   RUNNING  | a failure nobody catches       | FAILED
-//   RUNNING  | CancelRequested                | CANCELLED
-//   RUNNING  | ExecutionTerminated            | TERMINATED
-//   RUNNING  | execution timer fired          | FAILED, flux.timeout.execution
-//   RUNNING  | a record of a step             | that step's machine
-//   closed   | any record                     | counted, nothing else
+//   status  | input                           | then
+//   --------+---------------------------------+-------------------------------
+//   (none)  | ExecutionStarted                | RUNNING: the root frame opens
+//   RUNNING | root frame done, result set     | COMPLETED
+//   RUNNING | root frame done, result skipped | SKIPPED
+//   RUNNING | a failure nobody catches        | FAILED
+//   RUNNING | CancelRequested                 | CANCELLED
+//   RUNNING | ExecutionTerminated             | TERMINATED
+//   RUNNING | execution timer fired           | FAILED, flux.timeout.execution
+//   RUNNING | a record of a step              | that step's machine
+//   closed  | any record                      | counted, nothing else
 //
 // Closing is O(1): frames and timers stay as they were (a closed execution shows where it stopped),
 // everything delivered is revoked at once.
@@ -38,17 +37,17 @@ void Apply(Execution& execution, v1::Record record, Effects* effects) {
 
 namespace internal {
 
-v1::Failure MakeFailure(std::string_view type, std::string message) {
+v1::Failure MakeFailure(std::string_view type, std::string_view message) {
   v1::Failure failure;
   failure.set_type(std::string(type));
-  failure.set_message(std::move(message));
+  // It may quote a payload, whose bytes are anybody's.
+  failure.set_message(ToUtf8(message));
   failure.set_non_retriable(true);
   failure.set_source(kCoreSource);
   return failure;
 }
 
-// ---- records
-// ------------------------------------------------------------------------------------------------
+// ---- records ----
 
 void Machine::Start(v1::Record record) {
   auto started = std::make_shared<const v1::ExecutionStarted>(std::move(*record.mutable_started()));
@@ -131,12 +130,17 @@ void Machine::Apply(v1::Record record) {
 
 void Machine::SweepReady() {
   if (effects_ == nullptr || (!revoked_any_ && !s_.closed())) return;
+  std::vector<StepKey> swept;
   std::erase_if(effects_->ready, [&](const StepKey& key) {
     const StepState* step = s_.FindStep(key);
-    const bool swept = s_.closed() || step == nullptr || step->phase != Phase::kScheduled;
-    // Nobody was offered that delivery, so that nobody needs to be told to forget it.
-    if (swept) std::erase_if(effects_->revoked, [&](const auto& it) { return it.first == key; });
-    return swept;
+    const bool gone = s_.closed() || step == nullptr || step->phase != Phase::kScheduled;
+    if (gone) swept.push_back(key);
+    return gone;
+  });
+  // Nobody was offered those deliveries, so that nobody needs to be told to forget them.
+  std::sort(swept.begin(), swept.end());
+  std::erase_if(effects_->revoked, [&](const auto& revoked) {
+    return std::binary_search(swept.begin(), swept.end(), revoked.first);
   });
 }
 
@@ -180,8 +184,7 @@ void Machine::CloseFailed(Frame* frame, uint32_t step, v1::Failure failure) {
   Close(v1::EXECUTION_STATUS_FAILED);
 }
 
-// ---- work list
-// ----------------------------------------------------------------------------------------------
+// ---- work list ----
 
 void Machine::Push(Work::Kind kind, Frame* frame, uint32_t index) {
   ++frame->queued;
@@ -309,8 +312,7 @@ void Machine::Activate(Frame* frame, uint32_t step) {
   }
 }
 
-// ---- how steps end
-// ------------------------------------------------------------------------------------------
+// ---- how steps end ----
 
 void Machine::KeepOutput(StepState& step, Value output) {
   s_.bytes += output.memory_bytes();
@@ -380,208 +382,6 @@ int MatchingClause(const v1::Step& step, const std::string& type) {
     if (types.empty() || std::find(types.begin(), types.end(), type) != types.end()) return i;
   }
   return -1;
-}
-
-// ---- inputs
-// -------------------------------------------------------------------------------------------------
-
-Machine::Read Machine::ReadSource(const Frame& frame, const InputPlan& input) const {
-  switch (input.source) {
-    case InputPlan::Source::kLiteral:
-      return Read::kSet;
-    case InputPlan::Source::kParameter:
-      switch (frame.parameters[input.index].state) {
-        case Parameter::State::kPending:
-          return Read::kPending;
-        case Parameter::State::kSet:
-          return Read::kSet;
-        case Parameter::State::kSkipped:
-          return Read::kSkipped;
-      }
-      break;
-    case InputPlan::Source::kStep:
-      switch (frame.steps[input.index].phase) {
-        case Phase::kCompleted:
-          return Read::kSet;
-        case Phase::kSkipped:
-          return Read::kSkipped;
-        default:
-          return Read::kPending;
-      }
-  }
-  return Read::kPending;
-}
-
-const Value& SourceValue(const ExecutionState& state, const Frame& frame,
-                         const Graph::InputPlan& input) {
-  switch (input.source) {
-    case Graph::InputPlan::Source::kStep:
-      return frame.steps[input.index].output;
-    case Graph::InputPlan::Source::kParameter:
-      return frame.parameters[input.index].value;
-    case Graph::InputPlan::Source::kLiteral:
-      break;
-  }
-  return state.graph->literals()[input.index];
-}
-
-Machine::Read Machine::ReadInput(const Frame& frame, const InputPlan& input, Value* value,
-                                 std::string* error) const {
-  const Read read = ReadSource(frame, input);
-  if (read == Read::kSkipped && input.optional) {
-    *value = Value();
-    return Read::kSet;
-  }
-  if (read != Read::kSet) return read;
-  const Value& source = SourceValue(s_, frame, input);
-  if (input.input->pointer().empty()) {
-    *value = source;
-    return Read::kSet;
-  }
-  absl::StatusOr<Value> projected = Project(source, input.input->pointer());
-  if (!projected.ok()) {
-    *error = std::string(Message(projected.status()));
-    return Read::kError;
-  }
-  *value = *std::move(projected);
-  return Read::kSet;
-}
-
-bool Machine::ReadParameter(const Frame& frame, const InputPlan& input, Parameter* parameter,
-                            std::string* error) const {
-  switch (ReadInput(frame, input, &parameter->value, error)) {
-    case Read::kSet:
-      parameter->state = Parameter::State::kSet;
-      return true;
-    case Read::kSkipped:
-      parameter->state = Parameter::State::kSkipped;
-      return true;
-    case Read::kPending:
-      parameter->state = Parameter::State::kPending;
-      return true;
-    case Read::kError:
-      break;
-  }
-  return false;
-}
-
-bool Machine::ReadParameters(const Frame& frame, const std::vector<InputPlan>& inputs, size_t from,
-                             std::vector<Parameter>* parameters, std::string* error) const {
-  for (size_t i = from; i < inputs.size(); ++i) {
-    if (!ReadParameter(frame, inputs[i], &parameters->emplace_back(), error)) {
-      *error = absl::StrCat("its input ", i, " cannot be read: ", *error);
-      return false;
-    }
-  }
-  return true;
-}
-
-// ---- frames
-// -------------------------------------------------------------------------------------------------
-
-void Machine::OpenFrame(Frame* parent, uint32_t step, uint32_t scope, uint64_t item,
-                        std::vector<Parameter> parameters) {
-  ++frames_opened_;
-  Frame* frame = AddFrame(s_, s_.next_frame++, scope, parent, step, item);
-  frame->parameters = std::move(parameters);
-  BeginFrame(frame);
-}
-
-void Machine::BeginFrame(Frame* frame) {
-  const Graph::ScopePlan& scope = s_.Scope(*frame);
-  frame->remaining = static_cast<uint32_t>(frame->steps.size());
-  for (size_t i = 0; i < frame->steps.size(); ++i) {
-    frame->steps[i].waiting_for = scope.steps[i].waits_for;
-  }
-  bool pending = false;
-  for (uint32_t p = 0; p < frame->parameters.size(); ++p) {
-    if (frame->parameters[p].state != Parameter::State::kPending) continue;
-    pending = true;
-    for (const uint32_t reader : scope.parameter_dependants[p]) {
-      ++frame->steps[reader].waiting_for;
-    }
-    if (scope.result.has_value() && scope.result->source == InputPlan::Source::kParameter &&
-        scope.result->index == p) {
-      ++frame->remaining;
-    }
-  }
-  for (const uint32_t root : scope.roots) {
-    if (!pending || frame->steps[root].waiting_for == 0) {
-      Push(Work::Kind::kActivate, frame, root);
-    }
-  }
-  if (frame->remaining == 0) Push(Work::Kind::kFrameDone, frame, 0);
-}
-
-void Machine::FrameDone(Frame* frame) {
-  const Graph::ScopePlan& scope = s_.Scope(*frame);
-  Value result;
-  std::string error;
-  Read read = Read::kSet;
-  if (scope.result.has_value()) read = ReadInput(*frame, *scope.result, &result, &error);
-  if (scope.role == Graph::Role::kRoot) {
-    RootDone(read, std::move(result), std::move(error));
-    return;
-  }
-  if (read == Read::kError) {
-    FailStep(frame->parent, frame->parent_step,
-             MakeFailure(kBadProjection, absl::StrCat("the result of ", FramePath(s_, *frame),
-                                                      " cannot be read: ", error)),
-             /*park=*/false, /*past_catches=*/scope.role == Graph::Role::kCatch);
-    return;
-  }
-  switch (scope.role) {
-    case Graph::Role::kMapItem:
-      return ItemDone(frame, read, std::move(result));
-    case Graph::Role::kLoopTurn:
-      return TurnDone(frame, read, std::move(result));
-    default:
-      return BranchDone(frame, read, std::move(result));
-  }
-}
-
-void Machine::RootDone(Read read, Value result, std::string error) {
-  if (read == Read::kError) {
-    s_.failure = std::make_unique<v1::Failure>(MakeFailure(
-        kBadProjection, absl::StrCat("the result of the workflow cannot be read: ", error)));
-    Close(v1::EXECUTION_STATUS_FAILED);
-  } else if (read == Read::kSkipped) {
-    Close(v1::EXECUTION_STATUS_SKIPPED);
-  } else {
-    s_.result = std::move(result);
-    s_.bytes += s_.result.memory_bytes();
-    Close(v1::EXECUTION_STATUS_COMPLETED);
-  }
-}
-
-// Recursion goes as deep as bodies nest in the definition (GraphLimits::depth_max), whatever the
-// data.
-void Machine::DropFrame(Frame* frame) {
-  for (uint32_t i = 0; i < frame->steps.size(); ++i) {
-    StepState& step = frame->steps[i];
-    if (!IsSettled(step.phase) && step.phase != Phase::kPending) {
-      RevokeIfScheduled(*frame, i);
-      Disarm(frame, i);
-      DropChildren(frame, i);
-      ReleaseExtra(s_, step);
-    }
-    s_.bytes -= step.output.memory_bytes();
-  }
-  if (frame->parent != nullptr) {
-    StepExtra& owner = *frame->parent->steps[frame->parent_step].extra;
-    (frame->previous != nullptr ? frame->previous->next : owner.first_child) = frame->next;
-    (frame->next != nullptr ? frame->next->previous : owner.last_child) = frame->previous;
-  }
-  s_.frames.erase(frame->number);
-  s_.bytes -= FrameBytes(*frame);
-  s_.live_entries -= frame->steps.size() + 1;
-  frame->dropped = true;
-  if (frame->queued == 0) delete frame;
-}
-
-void Machine::DropChildren(Frame* frame, uint32_t step) {
-  const StepExtra* extra = frame->steps[step].extra.get();
-  while (extra != nullptr && extra->last_child != nullptr) DropFrame(extra->last_child);
 }
 
 }  // namespace internal

@@ -30,7 +30,7 @@ void Machine::RunJoin(Frame* frame, uint32_t step) {
   }
   absl::StatusOr<Value> list = Value::List(std::move(items));
   if (!list.ok()) {
-    FailStep(frame, step, MakeFailure(kListDepthLimit, std::string(Message(list.status()))));
+    FailStep(frame, step, MakeFailure(kListDepthLimit, Message(list.status())));
     return;
   }
   CompleteStep(frame, step, *std::move(list));

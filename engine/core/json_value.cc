@@ -43,17 +43,22 @@ class Scanner {
       switch (Peek()) {
         case '{':
           ++at_;
+          if (!Open('{')) return false;
           SkipSpace();
-          if (!Take('}')) {
-            if (!Open('{') || !SkipKey()) return false;
+          if (Take('}')) {
+            open_.pop_back();
+          } else {
+            if (!SkipKey()) return false;
             opened = true;
           }
           break;
         case '[':
           ++at_;
+          if (!Open('[')) return false;
           SkipSpace();
-          if (!Take(']')) {
-            if (!Open('[')) return false;
+          if (Take(']')) {
+            open_.pop_back();
+          } else {
             opened = true;
           }
           break;
@@ -408,7 +413,7 @@ absl::StatusOr<int64_t> WholeNumber(const Value& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || number < 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("expected a whole number of at least 0, got ", ToAbsl(text.substr(0, 40))));
+        absl::StrCat("expected a whole number of at least 0, got ", Excerpt(text, 40)));
   }
   return number;
 }
@@ -421,6 +426,29 @@ absl::StatusOr<bool> EqualsJson(const Value& value, std::string_view json) {
   const auto a = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   const auto b = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
   return !a.is_discarded() && !b.is_discarded() && a == b;
+}
+
+std::string ToUtf8(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = Utf8Length(text.substr(i));
+    if (length == 0) {
+      out += "\xef\xbf\xbd";
+      ++i;
+    } else {
+      out += text.substr(i, length);
+      i += length;
+    }
+  }
+  return out;
+}
+
+std::string Excerpt(std::string_view text, size_t bytes_max) {
+  if (text.size() <= bytes_max) return ToUtf8(text);
+  // Not within a character: its other bytes are 10xxxxxx.
+  while (bytes_max > 0 && (static_cast<unsigned char>(text[bytes_max]) & 0xc0) == 0x80) --bytes_max;
+  return ToUtf8(text.substr(0, bytes_max)) + "…";
 }
 
 std::string QuoteJson(std::string_view text) {

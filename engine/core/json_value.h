@@ -53,6 +53,11 @@ absl::StatusOr<int64_t> WholeNumber(const Value& value);
 // `value` is not JSON.
 absl::StatusOr<bool> EqualsJson(const Value& value, std::string_view json);
 
+// Valid UTF-8, which string fields of protobuf must be: bytes that are not become U+FFFD.
+std::string ToUtf8(std::string_view text);
+// As ToUtf8, cut to about `bytes_max` at a character's end and marked with an ellipsis.
+std::string Excerpt(std::string_view text, size_t bytes_max);
+
 // With quotes. Bytes that are not UTF-8 become U+FFFD.
 std::string QuoteJson(std::string_view text);
 

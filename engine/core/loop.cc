@@ -1,7 +1,7 @@
 // A loop step: its body turn after turn, each given the state that the one before made.
 //
 //   state   | input                            | then
-//   --------+----------------------------------+-------------------------------------------------------------
+//   --------+----------------------------------+-------------------------------------------------
 //   pending | inputs settled                   | waiting: turn 0 opens with the first state
 //   pending | a required input skipped         | skipped
 //   waiting | turn done, `done` is JSON true   | completed: the state it made
@@ -30,7 +30,7 @@ void Machine::StartLoop(Frame* frame, uint32_t step) {
     ReadParameters(*frame, plan.inputs, 1, &loop->captures, &error);
   }
   if (!error.empty()) {
-    FailStep(frame, step, MakeFailure(kBadProjection, std::move(error)));
+    FailStep(frame, step, MakeFailure(kBadProjection, error));
     return;
   }
   frame->steps[step].phase = Phase::kWaiting;

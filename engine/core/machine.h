@@ -26,7 +26,7 @@ inline constexpr char kCancelled[] = "flux.cancelled";
 inline constexpr char kTerminated[] = "flux.terminated";
 inline constexpr char kCoreSource[] = "coordinator";
 
-v1::Failure MakeFailure(std::string_view type, std::string message);
+v1::Failure MakeFailure(std::string_view type, std::string_view message);
 
 // The first catch clause that takes failures of this type, or -1.
 int MatchingClause(const v1::Step& step, const std::string& type);

@@ -1,16 +1,16 @@
 // A map step: its body once an item of a list, at most max_parallel at a time.
 //
-//   state   | input                           | then
-//   --------+---------------------------------+--------------------------------------------------------------
-//   pending | inputs settled, items           | waiting: the first max_parallel items open
-//   pending | inputs settled, an empty list   | completed: an empty list
-//   pending | inputs settled, not a list      | flux.bad_projection
-//   pending | a required input skipped        | skipped
-//   waiting | an item's body completed        | its output is kept, the next item opens
-//   waiting | an item's body was skipped      | left out of the list, the next item opens
-//   waiting | the last item's body is done    | completed: the list of outputs in the items' order
-//   waiting | an item failed                  | every other item is dropped; as a failure of the
-//   step waiting | too many frames in one record   | yields: a timer due at once goes on
+//   state   | input                         | then
+//   --------+-------------------------------+-----------------------------------------------------
+//   pending | inputs settled, items         | waiting: the first max_parallel items open
+//   pending | inputs settled, an empty list | completed: an empty list
+//   pending | inputs settled, not a list    | flux.bad_projection
+//   pending | a required input skipped      | skipped
+//   waiting | an item's body completed      | its output is kept, the next item opens
+//   waiting | an item's body was skipped    | left out of the list, the next item opens
+//   waiting | the last item's body is done  | completed: the list of outputs in the items' order
+//   waiting | an item failed                | the others are dropped; as a failure of the step
+//   waiting | too many frames in one record | yields: a timer due at once goes on
 //
 // Items are slices of their source, which is kept once; a done item is a status byte and a value.
 // No record and no step of derivation is O(items) but the first and the last.
@@ -41,7 +41,7 @@ void Machine::StartMap(Frame* frame, uint32_t step) {
     ReadParameters(*frame, plan.inputs, 1, &map->captures, &error);
   }
   if (!error.empty()) {
-    FailStep(frame, step, MakeFailure(kBadProjection, std::move(error)));
+    FailStep(frame, step, MakeFailure(kBadProjection, error));
     return;
   }
   map->items = map->source.items();
@@ -90,7 +90,7 @@ void Machine::OpenItems(Frame* frame, uint32_t step) {
   outputs.resize(kept);
   absl::StatusOr<Value> list = Value::List(std::move(outputs));
   if (!list.ok()) {
-    FailStep(frame, step, MakeFailure(kListDepthLimit, std::string(Message(list.status()))));
+    FailStep(frame, step, MakeFailure(kListDepthLimit, Message(list.status())));
     return;
   }
   CompleteStep(frame, step, *std::move(list));

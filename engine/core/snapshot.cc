@@ -12,6 +12,7 @@
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
 #include "engine/core/record.h"
+#include "google/protobuf/arena.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -85,15 +86,23 @@ class Writer {
   // Recursion is bounded by kListDepthMax and kSplitDepthMax.
   void Count(const Value& value) {
     if (value.none() || Named(value)) return;
+    // Most values have one holder: they need no entry. (Their parts may be shared all the same.)
+    if (value.unshared()) {
+      CountParts(value);
+      return;
+    }
     Shared& shared = shared_[value.identity()];
     // An item refers to its split by index, which therefore is always written apart.
     shared.uses += value.kind() == Value::Kind::kItem ? 2 : 1;
     const bool first = shared.uses <= (value.kind() == Value::Kind::kItem ? 2u : 1u);
-    if (!first) return;
+    if (first) CountParts(value);
+  }
+
+  void CountParts(const Value& value) {
     if (value.kind() == Value::Kind::kItem || value.kind() == Value::Kind::kSplit) {
       Count(value.base());
     } else if (value.kind() == Value::Kind::kList) {
-      for (size_t i = 0; i < value.items(); ++i) Count(value.Item(i));
+      for (const Value& item : value.list()) Count(item);
     }
   }
 
@@ -109,9 +118,7 @@ class Writer {
         return;
       case Value::Kind::kList:
         to->mutable_list();
-        for (size_t i = 0; i < value.items(); ++i) {
-          Write(value.Item(i), to->mutable_list()->add_items());
-        }
+        for (const Value& item : value.list()) Write(item, to->mutable_list()->add_items());
         return;
       case Value::Kind::kSplit:
         Write(value.base(), to->mutable_split());
@@ -124,14 +131,13 @@ class Writer {
 
   // The index + 1 of a value in Snapshot.values.
   uint32_t WriteShared(const Value& value) {
-    if (const uint32_t index = shared_.find(value.identity())->second.index; index != 0) {
-      return index;
-    }
-    v1::SnapshotValue content;
-    WriteContent(value, &content);
-    *out_.add_values() = std::move(content);
+    if (const uint32_t index = shared_[value.identity()].index; index != 0) return index;
+    // Made apart and added when it is whole: what it is made of comes before it.
+    auto* content = google::protobuf::Arena::CreateMessage<v1::SnapshotValue>(&arena_);
+    WriteContent(value, content);
+    out_.mutable_values()->AddAllocated(content);
     const uint32_t index = static_cast<uint32_t>(out_.values_size());
-    shared_.find(value.identity())->second.index = index;
+    shared_[value.identity()].index = index;
     return index;
   }
 
@@ -146,7 +152,7 @@ class Writer {
     } else if (value.kind() == Value::Kind::kItem) {
       to->mutable_item()->set_shared(WriteShared(value.whole()));
       to->mutable_item()->set_index(value.index());
-    } else if (shared_.find(value.identity())->second.uses > 1) {
+    } else if (!value.unshared() && shared_[value.identity()].uses > 1) {
       to->set_shared(WriteShared(value));
     } else {
       WriteContent(value, to);
@@ -242,7 +248,8 @@ class Writer {
   }
 
   const ExecutionState& s_;
-  v1::Snapshot out_;
+  google::protobuf::Arena arena_;
+  v1::Snapshot& out_ = *google::protobuf::Arena::CreateMessage<v1::Snapshot>(&arena_);
   absl::flat_hash_map<const void*, Shared> shared_;  // looked up, never iterated
 };
 
@@ -252,7 +259,8 @@ absl::Status Damaged(const std::string& what) {
 
 class Reader {
  public:
-  Reader(v1::Snapshot in, const BlobReader& blobs) : in_(std::move(in)), blobs_(blobs) {}
+  // Takes the start record out of `in`.
+  Reader(v1::Snapshot& in, const BlobReader& blobs) : in_(in), blobs_(blobs) {}
 
   absl::StatusOr<Execution> Load(std::shared_ptr<const Graph> graph) {
     state_->graph = std::move(graph);
@@ -327,7 +335,7 @@ class Reader {
   absl::StatusOr<Value> ReadValue(const v1::SnapshotValue& from) {
     switch (from.kind_case()) {
       case v1::SnapshotValue::kPayload:
-        return Value::FromPayload(from.payload());
+        return Value::CopyOf(from.payload());
       case v1::SnapshotValue::kBlob: {
         FLUX_ASSIGN_OR_RETURN(v1::Payload payload, blobs_(from.blob().ordinal()));
         return Value::FromPayload(std::move(payload), from.blob().ordinal());
@@ -541,7 +549,7 @@ class Reader {
     return absl::OkStatus();
   }
 
-  v1::Snapshot in_;
+  v1::Snapshot& in_;
   const BlobReader& blobs_;
   std::unique_ptr<ExecutionState> state_ = std::make_unique<ExecutionState>();
   std::vector<Value> values_;
@@ -554,7 +562,8 @@ std::string SaveSnapshot(const Execution& execution) { return Writer(execution.s
 
 absl::StatusOr<Execution> LoadSnapshot(std::shared_ptr<const Graph> graph, std::string_view bytes,
                                        const BlobReader& blobs) {
-  v1::Snapshot snapshot;
+  google::protobuf::Arena arena;
+  auto& snapshot = *google::protobuf::Arena::CreateMessage<v1::Snapshot>(&arena);
   if (!snapshot.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return Damaged(absl::StrCat("its ", bytes.size(), " bytes cannot be parsed"));
   }
@@ -563,7 +572,7 @@ absl::StatusOr<Execution> LoadSnapshot(std::shared_ptr<const Graph> graph, std::
                                             ", this version reads up to ", kSnapshotFormat,
                                             ": it was written by a newer one"));
   }
-  return Reader(std::move(snapshot), blobs).Load(std::move(graph));
+  return Reader(snapshot, blobs).Load(std::move(graph));
 }
 
 }  // namespace flux::engine

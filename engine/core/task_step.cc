@@ -1,19 +1,20 @@
 // A task step.
 //
-//   state       | input                         | then
-//   ------------+-------------------------------+-------------------------------------------------------------
-//   pending     | inputs settled                | scheduled: attempt 1, delivery +1,
-//   schedule_to_close armed pending     | a required input skipped      | skipped scheduled   |
-//   StepCompleted                 | completed, or skipped if the task said so scheduled   |
-//   AttemptFailed                 | backing_off until retry_at scheduled   | StepFailed | a catch
-//   clause's body runs; else parked; else the failure goes up scheduled   | StepRedelivered |
-//   scheduled: delivery +1, same attempt scheduled   | schedule_to_close fired       | as
-//   StepFailed, flux.timeout.schedule_to_close; revoked backing_off | backoff fired | scheduled:
-//   attempt +1, delivery +1 backing_off | StepCompleted                 | completed (a result set
-//   by other hands than a worker's) backing_off | StepFailed                    | as scheduled
-//   backing_off | schedule_to_close fired       | as StepFailed, flux.timeout.schedule_to_close
-//   parked      | StepCompleted                 | completed
-//   any other   | any other                     | nothing
+//   state       | input                    | then
+//   ------------+--------------------------+---------------------------------------------------
+//   pending     | inputs settled           | scheduled: attempt 1, delivery +1, deadline armed
+//   pending     | required input skipped   | skipped
+//   scheduled   | StepCompleted            | completed, or skipped if the task said so
+//   scheduled   | AttemptFailed            | backing_off until retry_at
+//   scheduled   | StepFailed               | a catch clause runs; else parked; else it goes up
+//   scheduled   | StepRedelivered          | scheduled: delivery +1, same attempt
+//   scheduled   | schedule_to_close passed | as StepFailed, by that timeout; revoked
+//   backing_off | backoff ended            | scheduled: attempt +1, delivery +1
+//   backing_off | StepCompleted            | completed: set by other hands than a worker's
+//   backing_off | StepFailed               | as scheduled
+//   backing_off | schedule_to_close passed | as StepFailed, by that timeout
+//   parked      | StepCompleted            | completed
+//   any other   | any other                | nothing
 //
 // Which results and deadlines become which record is decided in decide.cc.
 #include <utility>
@@ -127,7 +128,7 @@ void Machine::ScheduleToClosePassed(Frame* frame, uint32_t step) {
                     state.extra->failure->message());
   }
   EndDelivery(frame, step);
-  FailStep(frame, step, MakeFailure(kScheduleToCloseTimeout, std::move(message)),
+  FailStep(frame, step, MakeFailure(kScheduleToCloseTimeout, message),
            plan.step->on_exhausted() == v1::ON_EXHAUSTED_PARK);
 }
 

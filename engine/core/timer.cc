@@ -1,20 +1,20 @@
 // Durable timers, and the sleep step.
 //
 //   sleep state | input                       | then
-//   ------------+-----------------------------+---------------------------------------------------------------
+//   ------------+-----------------------------+---------------------------
 //   pending     | inputs settled, a duration  | waiting until then
 //   pending     | inputs settled, no duration | flux.bad_projection
 //   pending     | a required input skipped    | skipped
 //   waiting     | SLEEP fired                 | completed, with no value
 //
-//   timer             | fires for                          | then
-//   ------------------+------------------------------------+--------------------------------------------------
-//   SLEEP             | a waiting sleep                    | completed
-//   SLEEP             | a map or loop that yielded         | goes on opening frames
-//   BACKOFF           | a task in backing_off              | its next attempt (task_step.cc)
-//   SCHEDULE_TO_CLOSE | a task scheduled or backing_off    | fails (task_step.cc)
-//   EXECUTION_TIMEOUT | the execution                      | closes FAILED
-//   any               | what is no longer waiting for it   | nothing
+//   timer             | fires for                        | then
+//   ------------------+----------------------------------+--------------------------------
+//   SLEEP             | a waiting sleep                  | completed
+//   SLEEP             | a map or loop that yielded       | goes on opening frames
+//   BACKOFF           | a task in backing_off            | its next attempt (task_step.cc)
+//   SCHEDULE_TO_CLOSE | a task scheduled or backing_off  | fails (task_step.cc)
+//   EXECUTION_TIMEOUT | the execution                    | closes FAILED
+//   any               | what is not waiting for it       | nothing
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"

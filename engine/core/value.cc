@@ -77,16 +77,24 @@ Value Value::FromData(std::string_view data, v1::Encoding encoding) {
   return Value(rep);
 }
 
+bool Value::IsCompact(const v1::Payload& payload) {
+  return payload.data().size() <= kCompactBytesMax && payload.content_type().empty() &&
+         payload.metadata().empty() && v1::Encoding_IsValid(payload.encoding());
+}
+
 Value Value::FromPayload(v1::Payload payload, uint64_t blob) {
-  if (payload.encoding() == v1::ENCODING_NONE && blob == 0) return Value();
-  if (blob == 0 && payload.data().size() <= kCompactBytesMax && payload.content_type().empty() &&
-      payload.metadata().empty() && v1::Encoding_IsValid(payload.encoding())) {
-    return FromData(payload.data(), payload.encoding());
+  if (blob == 0) {
+    if (payload.encoding() == v1::ENCODING_NONE) return Value();
+    if (IsCompact(payload)) return FromData(payload.data(), payload.encoding());
   }
   auto* rep = new PayloadRep;
   rep->payload = std::make_shared<const v1::Payload>(std::move(payload));
   rep->blob = blob;
   return Value(rep);
+}
+
+Value Value::CopyOf(const v1::Payload& payload) {
+  return IsCompact(payload) ? FromData(payload.data(), payload.encoding()) : FromPayload(payload);
 }
 
 Value Value::Referring(std::shared_ptr<const v1::Payload> payload, Origin origin, uint32_t id,
@@ -194,6 +202,8 @@ Value Value::Item(size_t index) const {
   rep_->refs.fetch_add(1, std::memory_order_relaxed);
   return Value(rep_, static_cast<uint32_t>(index));
 }
+
+const std::vector<Value>& Value::list() const { return static_cast<const ListRep*>(rep_)->items; }
 
 const Value& Value::base() const { return static_cast<const SplitRep*>(rep_)->base; }
 

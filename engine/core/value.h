@@ -71,6 +71,7 @@ class Value {
   // Takes the payload over. An ENCODING_NONE payload is nothing. `blob` != 0: it lies under that
   // ordinal on disk.
   static Value FromPayload(v1::Payload payload, uint64_t blob = 0);
+  static Value CopyOf(const v1::Payload& payload);
   // Refers to a payload that somebody else keeps: literal or input number `id`.
   static Value Referring(std::shared_ptr<const v1::Payload> payload, Origin origin, uint32_t id,
                          uint64_t blob = 0);
@@ -88,6 +89,8 @@ class Value {
   // Of kList and kSplit.
   size_t items() const;
   Value Item(size_t index) const;
+  // Of kList.
+  const std::vector<Value>& list() const;
   // Of kSplit: what was split. Of kItem: the split it is an item of, as a value.
   const Value& base() const;
   Value whole() const;
@@ -115,6 +118,10 @@ class Value {
   // Bytes of memory it keeps alive, counted once a holder. O(1).
   size_t memory_bytes() const;
 
+  // True if this handle is the only one of what it holds.
+  bool unshared() const {
+    return rep_ == nullptr || rep_->refs.load(std::memory_order_acquire) == 1;
+  }
   // Tells shared values apart; only ever compared.
   const void* identity() const { return rep_; }
 
@@ -140,6 +147,8 @@ class Value {
     rep_ = nullptr;
   }
   static void Destroy(Rep* rep);
+  // Nothing but data and encoding, and not much of it.
+  static bool IsCompact(const v1::Payload& payload);
   static const char* CompactData(const Rep* rep) {
     return reinterpret_cast<const char*>(rep) + sizeof(Rep);
   }

@@ -188,8 +188,8 @@ v1::Record StartRecord(const Graph& graph, std::vector<v1::Payload> inputs, int6
 
 }  // namespace
 
-Run::Run(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs, int64_t start_ms,
-         uint64_t seed)
+Driver::Driver(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs,
+               int64_t start_ms, uint64_t seed)
     : live(nullptr), replayed(nullptr), reloaded(nullptr), now_ms(start_ms) {
   blob_reader = [this](uint64_t ordinal) -> absl::StatusOr<v1::Payload> {
     const auto it = blobs.find(ordinal);
@@ -211,7 +211,7 @@ Run::Run(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs, in
   CheckNow();
 }
 
-absl::StatusOr<Verdict> Run::Do(Command command) {
+absl::StatusOr<Verdict> Driver::Do(Command command) {
   effects.Clear();
   absl::StatusOr<Decision> decision = Decide(live, std::move(command), now_ms);
   if (!decision.ok()) return decision.status();
@@ -233,7 +233,7 @@ absl::StatusOr<Verdict> Run::Do(Command command) {
   return decision->verdict;
 }
 
-void Run::Absorb(const Effects& from) {
+void Driver::Absorb(const Effects& from) {
   for (const auto& [key, delivery] : from.revoked) {
     const auto it = offered_.find(key);
     EXPECT_TRUE(it != offered_.end() && it->second <= delivery)
@@ -250,7 +250,7 @@ void Run::Absorb(const Effects& from) {
   EXPECT_EQ(from.closed && from.all_revoked, live.closed() && !from.ready.size() && from.closed);
 }
 
-void Run::CheckNow() {
+void Driver::CheckNow() {
   const std::string bytes = SaveSnapshot(live);
   ASSERT_EQ(bytes, SaveSnapshot(replayed)) << "replay differs from the live execution";
   ASSERT_EQ(bytes, SaveSnapshot(reloaded)) << "a loaded snapshot went another way";
@@ -266,18 +266,18 @@ void Run::CheckNow() {
   ASSERT_EQ(ready, offered_);
 }
 
-void Run::Reload() {
+void Driver::Reload() {
   auto loaded = LoadSnapshot(live.graph_ptr(), SaveSnapshot(live), blob_reader);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   reloaded = *std::move(loaded);
 }
 
-std::string Run::PathOf(const StepKey& key) const {
+std::string Driver::PathOf(const StepKey& key) const {
   const internal::ExecutionState& state = live.state();
   return internal::StepPath(state, *state.FindFrame(key.frame), key.step);
 }
 
-bool Run::Exists(std::string_view path) const {
+bool Driver::Exists(std::string_view path) const {
   for (const auto& [number, frame] : live.state().frames) {
     for (uint32_t i = 0; i < frame->steps.size(); ++i) {
       if (PathOf({number, i}) == path) return true;
@@ -286,7 +286,7 @@ bool Run::Exists(std::string_view path) const {
   return false;
 }
 
-StepKey Run::Key(std::string_view path) const {
+StepKey Driver::Key(std::string_view path) const {
   for (const auto& [number, frame] : live.state().frames) {
     for (uint32_t i = 0; i < frame->steps.size(); ++i) {
       if (PathOf({number, i}) == path) return {number, i};
@@ -296,7 +296,7 @@ StepKey Run::Key(std::string_view path) const {
   return {UINT64_MAX, 0};
 }
 
-v1::TaskResult Run::ResultFor(std::string_view path) const {
+v1::TaskResult Driver::ResultFor(std::string_view path) const {
   const StepKey key = Key(path);
   const internal::StepState* step = live.state().FindStep(key);
   v1::TaskResult result;
@@ -307,7 +307,7 @@ v1::TaskResult Run::ResultFor(std::string_view path) const {
   return result;
 }
 
-Verdict Run::Complete(std::string_view path, const v1::Payload& value) {
+Verdict Driver::Complete(std::string_view path, const v1::Payload& value) {
   ReportResult command;
   command.result = ResultFor(path);
   *command.result.mutable_value() = value;
@@ -318,14 +318,14 @@ Verdict Run::Complete(std::string_view path, const v1::Payload& value) {
   return *verdict;
 }
 
-Verdict Run::SkipResult(std::string_view path) {
+Verdict Driver::SkipResult(std::string_view path) {
   ReportResult command;
   command.result = ResultFor(path);
   command.result.set_skip(true);
   return *Do(std::move(command));
 }
 
-Verdict Run::FailTask(std::string_view path, std::string_view type, bool non_retriable) {
+Verdict Driver::FailTask(std::string_view path, std::string_view type, bool non_retriable) {
   ReportResult command;
   command.result = ResultFor(path);
   v1::Failure* failure = command.result.mutable_failure();
@@ -336,7 +336,7 @@ Verdict Run::FailTask(std::string_view path, std::string_view type, bool non_ret
   return *Do(std::move(command));
 }
 
-Verdict Run::End(std::string_view path, AttemptEnd reason) {
+Verdict Driver::End(std::string_view path, AttemptEnd reason) {
   EndAttempt command;
   command.key = Key(path);
   command.delivery = live.state().FindStep(command.key)->delivery;
@@ -346,7 +346,7 @@ Verdict Run::End(std::string_view path, AttemptEnd reason) {
   return *Do(std::move(command));
 }
 
-Verdict Run::Redeliver(std::string_view path) {
+Verdict Driver::Redeliver(std::string_view path) {
   engine::Redeliver command;
   command.key = Key(path);
   command.delivery = live.state().FindStep(command.key)->delivery;
@@ -354,7 +354,7 @@ Verdict Run::Redeliver(std::string_view path) {
   return *Do(std::move(command));
 }
 
-void Run::Advance(int64_t by_ms) {
+void Driver::Advance(int64_t by_ms) {
   now_ms += by_ms;
   while (NextTimerMs(live).value_or(INT64_MAX) <= now_ms) {
     const uint64_t before = live.ordinal();
@@ -378,27 +378,27 @@ const v1::StepInfo* FindInfo(const google::protobuf::RepeatedPtrField<v1::StepIn
 
 }  // namespace
 
-v1::StepState Run::StateOf(std::string_view path) const {
+v1::StepState Driver::StateOf(std::string_view path) const {
   v1::DescribeExecutionResponse response;
   DescribeExecution(live, 1'000'000, true, nullptr, &response);
   const v1::StepInfo* info = FindInfo(response.steps(), Key(path));
   return info == nullptr ? v1::STEP_STATE_UNSPECIFIED : info->state();
 }
 
-std::string Run::ReasonOf(std::string_view path) const {
+std::string Driver::ReasonOf(std::string_view path) const {
   v1::DescribeExecutionResponse response;
   DescribeExecution(live, 1'000'000, true, nullptr, &response);
   const v1::StepInfo* info = FindInfo(response.steps(), Key(path));
   return info == nullptr ? "" : info->reason();
 }
 
-std::vector<std::string> Run::Ready() const {
+std::vector<std::string> Driver::Ready() const {
   std::vector<std::string> paths;
   for (const StepKey& key : ReadyTasks(live)) paths.push_back(PathOf(key));
   return paths;
 }
 
-std::string Run::ResultText() const {
+std::string Driver::ResultText() const {
   v1::GetResultResponse response;
   FillResult(live, &response);
   if (response.has_failure()) {
@@ -415,7 +415,7 @@ std::string Run::ResultText() const {
   return text + "]";
 }
 
-std::vector<std::string> Run::StoryTypes() const {
+std::vector<std::string> Driver::StoryTypes() const {
   std::vector<std::string> types;
   for (const v1::HistoryEvent& event : story) {
     types.push_back(event.step().empty() ? event.type()

@@ -70,10 +70,10 @@ class DefinitionBuilder {
 // An execution and two shadows: one that replays every record from its serialised bytes, one that
 // is replaced by a loaded snapshot now and then. After each command all three must have equal
 // snapshots, and what the effects said must be what the state says.
-class Run {
+class Driver {
  public:
-  explicit Run(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs = {},
-               int64_t now_ms = 1'000'000, uint64_t seed = 1);
+  explicit Driver(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs = {},
+                  int64_t now_ms = 1'000'000, uint64_t seed = 1);
 
   // Commands on the step of that path ("codes[17].parse").
   Verdict Complete(std::string_view path, const v1::Payload& value);

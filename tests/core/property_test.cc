@@ -45,7 +45,7 @@ class GraphMaker {
       static constexpr const char* kLiterals[] = {"1", "true", "[1,2,3]", "{\"a\":[4,5]}", "[]"};
       input = Literal(kLiterals[dice_.Below(5)]);
     }
-    if (dice_.OneIn(12)) input.set_pointer("/a");
+    if (dice_.OneIn(40)) input.set_pointer("/a");
     if (dice_.OneIn(4)) input.set_optional(true);
     return input;
   }
@@ -81,8 +81,8 @@ class GraphMaker {
       case 2: {
         step = builder_.Task(scope, name, Inputs(scope, 0));
         v1::TaskStep* task = builder_.step(scope, step).mutable_task();
-        task->mutable_retry()->set_max_attempts(1 + dice_.Below(3));
-        if (dice_.OneIn(4)) {
+        task->mutable_retry()->set_max_attempts(2 + dice_.Below(3));
+        if (dice_.OneIn(12)) {
           task->mutable_timeouts()->set_schedule_to_close_ms(1 + dice_.Below(4000));
         }
         if (dice_.OneIn(10)) builder_.step(scope, step).set_on_exhausted(v1::ON_EXHAUSTED_PARK);
@@ -95,13 +95,13 @@ class GraphMaker {
         step = builder_.Join(scope, name, std::move(inputs));
         break;
       case 5:
-        step = dice_.OneIn(3) ? builder_.Fail(scope, name, "mine", std::move(inputs))
+        step = dice_.OneIn(8) ? builder_.Fail(scope, name, "mine", std::move(inputs))
                               : builder_.Skip(scope, name, std::move(inputs));
         break;
       case 6:
       case 7:
       case 8: {
-        if (dice_.OneIn(2)) inputs[0] = Literal("[10,20,30,40]");
+        if (!dice_.OneIn(6)) inputs[0] = Literal("[10,20,30,40]");
         const uint32_t body = Body(given, depth);
         step = builder_.Map(scope, name, body, std::move(inputs), 1 + dice_.Below(3));
         break;
@@ -110,7 +110,7 @@ class GraphMaker {
       case 10: {
         const uint32_t body = Body(given, depth);
         std::optional<v1::Input> done;
-        if (dice_.OneIn(2)) done = FromParameter(0);
+        if (dice_.OneIn(4)) done = FromParameter(0);
         step = builder_.Loop(scope, name, body, std::move(inputs), 1 + dice_.Below(3), done);
         break;
       }
@@ -121,6 +121,7 @@ class GraphMaker {
       }
       case 12:
       case 13: {
+        if (!dice_.OneIn(4)) inputs[0] = Literal(dice_.OneIn(2) ? "true" : "1");
         const uint32_t yes = Body(given - 1, depth);
         const uint32_t no = Body(given - 1, depth);
         std::optional<uint32_t> otherwise;
@@ -190,7 +191,7 @@ v1::Payload AnyValue(Dice& dice) {
   }
 }
 
-void OneCommand(Run& run, Dice& dice) {
+void OneCommand(Driver& run, Dice& dice) {
   std::vector<std::string> ready = run.Ready();
   if (ready.empty() || dice.OneIn(6)) {
     run.Advance(dice.Below(2000));
@@ -199,7 +200,7 @@ void OneCommand(Run& run, Dice& dice) {
   const std::string path = ready[dice.Below(static_cast<uint32_t>(ready.size()))];
   switch (dice.Below(12)) {
     case 0:
-      EXPECT_EQ(run.FailTask(path, dice.OneIn(2) ? "mine" : "other", dice.OneIn(3)),
+      EXPECT_EQ(run.FailTask(path, dice.OneIn(2) ? "mine" : "other", dice.OneIn(6)),
                 Verdict::kAccepted);
       return;
     case 1:
@@ -242,7 +243,7 @@ void OneCommand(Run& run, Dice& dice) {
   }
 }
 
-bool HasParked(const Run& run) {
+bool HasParked(const Driver& run) {
   for (const auto& [number, frame] : run.live.state().frames) {
     for (const internal::StepState& step : frame->steps) {
       if (step.phase == internal::Phase::kParked) return true;
@@ -268,7 +269,7 @@ void OneSeed(uint64_t seed, std::map<v1::ExecutionStatus, int>* ends) {
   for (const v1::Payload& input : inputs) *probe.add_inputs() = input;
   if (!DecideStart(*graph, probe, 1).ok()) return;
 
-  Run run(graph, inputs, 5'000, seed);
+  Driver run(graph, inputs, 5'000, seed);
   const uint32_t faulty_commands = dice.Below(60);
   for (uint32_t i = 0; i < faulty_commands && !run.live.closed(); ++i) {
     OneCommand(run, dice);
@@ -318,7 +319,7 @@ TEST(CoreProperty, ReplayAndSnapshotsEqualTheLiveExecution) {
     }
   }
   for (const auto& [status, number] : ends) {
-    std::cout << v1::ExecutionStatus_Name(status) << " " << number << "\n";
+    RecordProperty(v1::ExecutionStatus_Name(status), number);
   }
   if (count < 100) return;
   // The generator reaches every way to end.
