@@ -2,7 +2,7 @@
 """Checks what compilers do not: layering, headers that stand alone, formatting, and words left behind.
 
   check.py layering|format|words [--root DIR]
-  check.py headers --build DIR --compiler CXX [--only FOLDER]…   (every header compiled as a file of its own)
+  check.py headers --build DIR --compiler CXX [--only FOLDER]…   (headers include what they use)
   check.py selftest                                              (each check catches a planted fault)
 
 Prints one line a finding, `file:line: what is wrong and the way out`, and exits 1 if there are any.
@@ -172,30 +172,58 @@ def check_format(root):
     return [f'{name}: not as clang-format has it; run: clang-format-14 -i {name}' for name in bad]
 
 
-def compile_alone(compiler, root, build, header):
-    """The header as a file of its own, twice over: it must include what it uses and guard itself."""
+def syntax_check(compiler, root, build, includes):
+    """Compiles a file that includes these headers and nothing else; returns the first error, or None."""
     root, build = pathlib.Path(root), pathlib.Path(build)
-    includes = [root, root / 'client/include', root / 'worker/include', build / 'proto']
+    folders = [root, root / 'client/include', root / 'worker/include', build / 'proto']
     command = [compiler, '-std=c++20', '-fsyntax-only', '-x', 'c++', '-', '-Wall', '-Wextra', '-Wno-unused',
-               *(a for i in includes for a in ('-I', str(i)))]
-    path = str(root / header)
-    run = subprocess.run(command, input=f'#include "{path}"\n#include "{path}"\n', capture_output=True, text=True)
+               *(a for f in folders for a in ('-I', str(f)))]
+    run = subprocess.run(command, input=''.join(f'#include "{i}"\n' for i in includes), capture_output=True,
+                         text=True)
     if run.returncode == 0:
         return None
-    first = next((line for line in run.stderr.splitlines() if 'error:' in line), run.stderr.strip()[:400])
-    return f'{header}: does not compile alone with {os.path.basename(compiler)}: {first}'
+    return next((line for line in run.stderr.splitlines() if 'error:' in line), run.stderr.strip()[:400])
+
+
+def first_includes(root, sources):
+    """The headers that some source file includes before anything else: the build has compiled them alone."""
+    found = set()
+    for path in sources:
+        for line in read_lines(root / path):
+            if match := INCLUDE.match(line):
+                target = match.group(2)
+                for base in ('', 'client/include/', 'worker/include/', str(path.parent) + '/'):
+                    found.add(os.path.normpath(base + target))
+                break
+    return found
 
 
 def check_headers(root, build, compiler, only):
+    """Each header includes what it uses. g++ compiles alone those that no source file includes first; clang++, which
+    does not build the tree, sees them all in one file."""
     if not shutil.which(compiler):
         return [f'{compiler} is missing: run deploy/test, which installs it']
+    root = pathlib.Path(root)
     headers = [h for h in files(root, {'.h'}) if not only or any(str(h).startswith(o) for o in only)]
     if not headers:
         return [f'no header under {", ".join(only)}: is the folder still called so?']
+    findings = []
+    for header in headers:
+        guard = [line for line in read_lines(root / header) if line.startswith('#')][:2]
+        if not (guard and (guard[0].startswith('#pragma once') or
+                           [g.split()[0] for g in guard] == ['#ifndef', '#define'])):
+            findings.append(f'{header}: has no include guard before everything else')
+    if 'clang' in compiler:
+        error = syntax_check(compiler, root, build, [root / h for h in headers])
+        print(f'{len(headers)} headers in one file with {compiler}')
+        return findings + ([f'the headers do not compile with {compiler}: {error}'] if error else [])
+    compiled = first_includes(root, files(root, {'.cc'}))
+    left = [h for h in headers if str(h) not in compiled]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda h: compile_alone(compiler, root, build, h), headers))
-    print(f'{len(headers)} headers with {compiler}')
-    return [r for r in results if r]
+        errors = list(pool.map(lambda h: syntax_check(compiler, root, build, [root / h]), left))
+    print(f'{len(headers)} headers: {len(headers) - len(left)} stand first in a source file, '
+          f'{len(left)} compiled alone with {compiler}')
+    return findings + [f'{h}: does not compile alone: {e}' for h, e in zip(left, errors) if e]
 
 
 def selftest():
@@ -244,14 +272,20 @@ def selftest():
             if not any(part in f for f in found):
                 findings.append(f'selftest: {check.__name__} overlooked {content.strip()!r} in {name}; it said {found}')
             path.unlink() if before is None else path.write_text(before)
-        (root / 'store/alone.h').write_text('inline std::string Name() { return "a"; }\n')
+        function = 'inline std::string Name() { return "a"; }\n'
+        guard = '#ifndef A_H_\n#define A_H_\n'
+        (root / 'store/alone.h').write_text(guard + function + '#endif\n')
         (root / 'store/twice.h').write_text('struct Twice {};\n')
-        (root / 'store/good.h').write_text(
-            '#pragma once\n#include <string>\ninline std::string Name() { return "a"; }\n')
-        found = check_headers(root, root, 'g++', ['store'])
-        for header, bad in (('alone', True), ('twice', True), ('good', False)):
-            if any(f.startswith(f'store/{header}.h') for f in found) != bad:
-                findings.append(f'selftest: check_headers on store/{header}.h: {found}')
+        (root / 'store/good.h').write_text(guard + '#include <string>\n' + function + '#endif\n')
+        # Not compiled again: its source file includes it first, and the build would have failed.
+        (root / 'store/first.h').write_text(guard + function + '#endif\n')
+        (root / 'store/first.cc').write_text('#include "store/first.h"\n')
+        for compiler in ('g++', 'clang++-14'):
+            found = check_headers(root, root, compiler, ['store'])
+            wanted = ['store/twice.h: has no include guard',
+                      'store/alone.h: does not compile alone' if compiler == 'g++' else 'do not compile with']
+            if len(found) != len(wanted) or not all(any(w in f for f in found) for w in wanted):
+                findings.append(f'selftest: check_headers with {compiler} found {found}')
     return findings
 
 
