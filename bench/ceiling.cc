@@ -35,7 +35,8 @@ void BlockSignals() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
-// Results in, one log entry a batch, tasks out. While one batch is on its way to the disk, the next one gathers.
+// Results in, one log entry a batch, tasks out. While one batch is on its way to the disk, the next
+// one gathers.
 class Rounds final : public server::WorkerStreamSink {
  public:
   Rounds(store::Store* store, uint32_t in_flight, uint32_t payload_bytes)
@@ -77,22 +78,21 @@ class Rounds final : public server::WorkerStreamSink {
     entries[0].lsn = ++lsn_;
     entries[0].bytes = std::exchange(body_, {});
     if (lsn_ % 1024 == 0) (void)store_->log().Truncate(0, claim_.epoch, lsn_ - 512).ok();
-    store_->log().Append(std::move(entries),
-                         [this, tokens = std::exchange(next_, {})](
-                             const std::vector<store::AppendResult>&) mutable {
-                           auto out = std::make_unique<v1::ConnectResponse>();
-                           for (v1::TaskToken& token : tokens) {
-                             v1::Task* task = out->add_tasks();
-                             token.set_delivery(token.delivery() + 1);
-                             *task->mutable_token() = std::move(token);
-                             task->set_name("bench.step");
-                             task->add_inputs()->mutable_payload()->set_data(payload_);
-                           }
-                           streams_->Send(stream_, std::move(out));
-                           std::lock_guard lock(mutex_);
-                           busy_ = false;
-                           Commit();
-                         });
+    store_->log().Append(std::move(entries), [this, tokens = std::exchange(next_, {})](
+                                                 const std::vector<store::AppendResult>&) mutable {
+      auto out = std::make_unique<v1::ConnectResponse>();
+      for (v1::TaskToken& token : tokens) {
+        v1::Task* task = out->add_tasks();
+        token.set_delivery(token.delivery() + 1);
+        *task->mutable_token() = std::move(token);
+        task->set_name("bench.step");
+        task->add_inputs()->mutable_payload()->set_data(payload_);
+      }
+      streams_->Send(stream_, std::move(out));
+      std::lock_guard lock(mutex_);
+      busy_ = false;
+      Commit();
+    });
   }
 
   store::Store* const store_;

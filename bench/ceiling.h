@@ -1,5 +1,6 @@
-// The least any durable engine of this shape can do: the same batched gRPC stream to a worker, the same store, one fsynced
-// value a batch, and no engine between. Its rate and latency are the ceiling the others are measured against.
+// The least any durable engine of this shape can do: the same batched gRPC stream to a worker, the
+// same store, one fsynced value a batch, and no engine between. Its rate and latency are the
+// ceiling the others are measured against.
 #ifndef FLUX_BENCH_CEILING_H_
 #define FLUX_BENCH_CEILING_H_
 

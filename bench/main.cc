@@ -49,11 +49,14 @@ int RunWorker(const std::string& address, int fd, uint32_t slots) {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app{"flux-bench: measures a coordinator and a worker of its own, on a temporary directory, fsync on."};
+  CLI::App app{
+      "flux-bench: measures a coordinator and a worker of its own, on a temporary directory, fsync "
+      "on."};
   app.name("flux-bench");
   app.require_subcommand(1);
   app.footer(
-      "Prints one JSON object. ceiling_steps_per_s is what the same gRPC streams and one fsynced RocksDB value a\n"
+      "Prints one JSON object. ceiling_steps_per_s is what the same gRPC streams and one fsynced "
+      "RocksDB value a\n"
       "batch reach in the same run with no engine between; ratio is steps_per_s over it.\n\n"
       "Examples:\n"
       "  flux-bench chain --in-flight 1024 --steps 100 --seconds 10\n"

@@ -138,8 +138,8 @@ absl::StatusOr<int> WaitForPort(const std::string& file, Process& process, absl:
     if (!process.Running()) return absl::UnavailableError("the coordinator ended before it served");
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  return absl::DeadlineExceededError(absl::StrCat("the coordinator does not serve after ",
-                                                  absl::FormatDuration(timeout)));
+  return absl::DeadlineExceededError(
+      absl::StrCat("the coordinator does not serve after ", absl::FormatDuration(timeout)));
 }
 
 }  // namespace flux::bench

@@ -23,7 +23,8 @@ class Process {
   Process& operator=(Process&& other) noexcept;
 
   // `program` is a path. The child dies with this process (Linux: PR_SET_PDEATHSIG).
-  static absl::StatusOr<Process> Start(const std::string& program, std::vector<std::string> arguments);
+  static absl::StatusOr<Process> Start(const std::string& program,
+                                       std::vector<std::string> arguments);
 
   pid_t pid() const { return pid_; }
   bool Running();

@@ -25,7 +25,8 @@ class Histogram {
   static constexpr size_t kBuckets = 32 * 60;
 
   void Add(int64_t ns) {
-    buckets_[BucketOf(ns < 1 ? 1 : static_cast<uint64_t>(ns))].fetch_add(1, std::memory_order_relaxed);
+    buckets_[BucketOf(ns < 1 ? 1 : static_cast<uint64_t>(ns))].fetch_add(1,
+                                                                         std::memory_order_relaxed);
   }
   std::array<uint64_t, kBuckets> Read() const {
     std::array<uint64_t, kBuckets> out;
@@ -62,9 +63,9 @@ class Histogram {
 inline constexpr size_t kSlotsMax = 65'536;  // executions in flight
 
 struct Shared {
-  std::atomic<uint64_t> steps;            // tasks run
-  std::atomic<uint64_t> ready;            // processes that are set up
-  Histogram latency;                      // from one step of an execution to its next
+  std::atomic<uint64_t> steps;  // tasks run
+  std::atomic<uint64_t> ready;  // processes that are set up
+  Histogram latency;            // from one step of an execution to its next
   // By execution slot: which execution (its number) ran its last step, and when.
   struct Last {
     std::atomic<uint64_t> number;

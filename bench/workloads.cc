@@ -27,7 +27,8 @@
 namespace flux::bench {
 namespace {
 
-// Above this many steps a chain is a loop of one task, as anybody would write it; below, a graph of so many tasks.
+// Above this many steps a chain is a loop of one task, as anybody would write it; below, a graph of
+// so many tasks.
 constexpr uint64_t kGraphStepsMax = 10'000;
 constexpr double kWarmUpSeconds = 1.5;
 
@@ -62,12 +63,11 @@ class System {
   absl::Status StartCoordinator() {
     const std::string port_file = directory.path() + "/port";
     unlink(port_file.c_str());
-    FLUX_ASSIGN_OR_RETURN(coordinator,
-                          Process::Start(Beside("fluxd"), {"--data", directory.path() + "/data",
-                                                           "--listen", "127.0.0.1:0", "--port-file",
-                                                           port_file, "--log-level", "warning",
-                                                           "--reserve-bytes", "0",
-                                                           "--ballast-bytes", "0"}));
+    FLUX_ASSIGN_OR_RETURN(
+        coordinator, Process::Start(Beside("fluxd"),
+                                    {"--data", directory.path() + "/data", "--listen",
+                                     "127.0.0.1:0", "--port-file", port_file, "--log-level",
+                                     "warning", "--reserve-bytes", "0", "--ballast-bytes", "0"}));
     FLUX_ASSIGN_OR_RETURN(int port, WaitForPort(port_file, coordinator, absl::Seconds(60)));
     address = absl::StrCat("127.0.0.1:", port);
     grpc::ChannelArguments arguments;
@@ -265,14 +265,14 @@ absl::StatusOr<Window> MeasureCeiling(const Options& options, double seconds) {
   FLUX_ASSIGN_OR_RETURN(
       system.coordinator,
       Process::Start(Beside("flux-bench"),
-                     {"ceiling-server", "--data", directory.path() + "/data", "--port-file", port_file,
-                      "--in-flight", std::to_string(options.in_flight), "--payload-bytes",
-                      std::to_string(options.payload_bytes)}));
+                     {"ceiling-server", "--data", directory.path() + "/data", "--port-file",
+                      port_file, "--in-flight", std::to_string(options.in_flight),
+                      "--payload-bytes", std::to_string(options.payload_bytes)}));
   FLUX_ASSIGN_OR_RETURN(int port, WaitForPort(port_file, system.coordinator, absl::Seconds(30)));
   FLUX_ASSIGN_OR_RETURN(system.worker,
-                        Process::Start(Beside("flux-bench"),
-                                       {"ceiling-worker", "--address", absl::StrCat("127.0.0.1:", port),
-                                        "--shared-fd", system.memory.fd()}));
+                        Process::Start(Beside("flux-bench"), {"ceiling-worker", "--address",
+                                                              absl::StrCat("127.0.0.1:", port),
+                                                              "--shared-fd", system.memory.fd()}));
   Sleep(std::min(kWarmUpSeconds, seconds / 2 + 0.5));
   Meter meter(&system);
   Sleep(seconds);
@@ -329,13 +329,13 @@ class Driver {
     }
     StartOptions start;
     start.id = absl::StrCat("b-", slot, "-", number);
-    client_.StartRawAsync(
-        workflow_, std::move(start), inputs_, [this, slot, number](absl::StatusOr<RawRun> run) {
-          if (!run.ok()) return Ended(slot, number, run.status());
-          run->OnResult([this, slot, number](absl::StatusOr<Payload> result) {
-            Ended(slot, number, result.status());
-          });
-        });
+    client_.StartRawAsync(workflow_, std::move(start), inputs_,
+                          [this, slot, number](absl::StatusOr<RawRun> run) {
+                            if (!run.ok()) return Ended(slot, number, run.status());
+                            run->OnResult([this, slot, number](absl::StatusOr<Payload> result) {
+                              Ended(slot, number, result.status());
+                            });
+                          });
   }
   void Ended(uint32_t slot, uint64_t number, const absl::Status& status) {
     {
@@ -381,7 +381,8 @@ absl::StatusOr<Answer> RunChain(const Options& options) {
   Window window;
   std::vector<double> tenths;
   if (options.once) {
-    // The whole of it is the window; the rate of each tenth shows whether a step costs more later on.
+    // The whole of it is the window; the rate of each tenth shows whether a step costs more later
+    // on.
     const uint64_t total = steps * options.in_flight;
     Meter meter(&system);
     uint64_t resident = 0;
@@ -412,7 +413,8 @@ absl::StatusOr<Answer> RunChain(const Options& options) {
   }
   driver.End();
   FLUX_RETURN_IF_ERROR(driver.Wait(absl::Minutes(5)));
-  Answer answer = Describe("chain", options, window, system.DiskBytes(), system.shared().steps.load());
+  Answer answer =
+      Describe("chain", options, window, system.DiskBytes(), system.shared().steps.load());
   answer["chain_steps"] = steps;
   if (!tenths.empty()) {
     answer["tenths_steps_per_s"] = tenths;
@@ -467,15 +469,17 @@ absl::StatusOr<Answer> RunMap(const Options& options) {
 
 namespace {
 
-// Starts executions with `in_flight` unanswered at a time until told to stop; counts the acknowledged.
+// Starts executions with `in_flight` unanswered at a time until told to stop; counts the
+// acknowledged.
 class Starter {
  public:
   Starter(Client client, std::string workflow, Payload input)
       : client_(std::move(client)), workflow_(std::move(workflow)), input_(std::move(input)) {}
 
-  // Up to `count` starts, or until `seconds` have passed. How many were acknowledged, and in what time.
-  absl::StatusOr<std::pair<uint64_t, double>> Run(uint32_t in_flight, uint64_t count, double seconds,
-                                                  Histogram* latency) {
+  // Up to `count` starts, or until `seconds` have passed. How many were acknowledged, and in what
+  // time.
+  absl::StatusOr<std::pair<uint64_t, double>> Run(uint32_t in_flight, uint64_t count,
+                                                  double seconds, Histogram* latency) {
     count_ = count;
     latency_ = latency;
     const int64_t began = NowNs();
@@ -537,8 +541,8 @@ absl::StatusOr<Answer> RunStart(const Options& options) {
   Starter starter(client, "bench.chain", BytesPayload(options.payload_bytes));
   const double cpu = system.coordinator.CpuSeconds();
   const uint64_t count = options.steps == 0 ? UINT64_MAX : options.steps;
-  FLUX_ASSIGN_OR_RETURN(auto done, starter.Run(options.in_flight, count, options.seconds,
-                                               &system.shared().latency));
+  FLUX_ASSIGN_OR_RETURN(
+      auto done, starter.Run(options.in_flight, count, options.seconds, &system.shared().latency));
   Window window;
   window.steps = done.first;
   window.seconds = done.second;
@@ -564,8 +568,8 @@ absl::StatusOr<Answer> RunIdle(const Options& options) {
   const uint64_t empty = system.coordinator.ResidentBytes();
   Starter starter(client, "bench.nap", BytesPayload(options.payload_bytes));
   const double cpu = system.coordinator.CpuSeconds();
-  FLUX_ASSIGN_OR_RETURN(auto done, starter.Run(options.in_flight, count, 3600,
-                                               &system.shared().latency));
+  FLUX_ASSIGN_OR_RETURN(auto done,
+                        starter.Run(options.in_flight, count, 3600, &system.shared().latency));
   Window window;
   window.steps = done.first;
   window.seconds = done.second;

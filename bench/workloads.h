@@ -1,4 +1,5 @@
-// The workloads of flux-bench, each of which starts its own coordinator and worker and answers with one JSON object.
+// The workloads of flux-bench, each of which starts its own coordinator and worker and answers with
+// one JSON object.
 #ifndef FLUX_BENCH_WORKLOADS_H_
 #define FLUX_BENCH_WORKLOADS_H_
 
@@ -12,7 +13,7 @@ namespace flux::bench {
 
 struct Options {
   uint32_t in_flight = 1024;
-  uint64_t steps = 0;          // 0: the workload's default
+  uint64_t steps = 0;  // 0: the workload's default
   double seconds = 10;
   uint32_t payload_bytes = 16;
   double ceiling_seconds = 3;  // of the ceiling measured in the same run; 0: none
@@ -28,7 +29,8 @@ absl::StatusOr<Answer> RunChain(const Options& options);
 absl::StatusOr<Answer> RunMap(const Options& options);
 // Starts of one-task executions that no worker serves, `in_flight` unanswered at a time.
 absl::StatusOr<Answer> RunStart(const Options& options);
-// `steps` executions that sleep for an hour: memory before, while and after; and the time of a restart.
+// `steps` executions that sleep for an hour: memory before, while and after; and the time of a
+// restart.
 absl::StatusOr<Answer> RunIdle(const Options& options);
 
 }  // namespace flux::bench

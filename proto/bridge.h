@@ -19,8 +19,8 @@ inline std::string_view Message(const absl::Status& status) { return ToStd(statu
 }  // namespace flux
 
 // Returns the status of `expression` from the enclosing function unless it is OK.
-#define FLUX_RETURN_IF_ERROR(expression)                  \
-  do {                                                    \
+#define FLUX_RETURN_IF_ERROR(expression)                                                   \
+  do {                                                                                     \
     if (absl::Status flux_status_ = (expression); !flux_status_.ok()) return flux_status_; \
   } while (false)
 

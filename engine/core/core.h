@@ -159,6 +159,10 @@ TaskOffer Offer(const Execution& execution, const StepKey& key);
 // True while `delivery` is the step's current one and the step is scheduled.
 bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery);
 
+// The same of a whole token, whose incarnation and run the caller has matched: its generation
+// counts too.
+bool IsCurrent(const Execution& execution, const v1::TaskToken& token);
+
 // Fills name, inputs, attempt, timeouts, progress, workflow and step of `task`; the caller adds the
 // token's incarnation, run and shard. ResourceExhausted: the inputs together exceed `bytes_max`
 // (the token is filled all the same, so that the caller can end the attempt with it: report a

@@ -16,8 +16,7 @@ namespace flux::server {
 namespace {
 
 absl::Status Bad(std::string_view text, std::string_view wanted) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", ToAbsl(text), "\" is not ", ToAbsl(wanted)));
+  return absl::InvalidArgumentError(absl::StrCat("\"", ToAbsl(text), "\" is not ", ToAbsl(wanted)));
 }
 
 // A setter for a size, a duration, a count or a text, with its bounds.
@@ -87,15 +86,15 @@ std::vector<Setting> MakeSettings() {
     settings.push_back({std::move(name), std::move(help), std::move(fallback), std::move(set)});
   };
   add("data", "", "Directory that holds everything; made if it is not there",
-      Text([](Config& c) -> auto& { return c.data; }));
+      Text([](Config & c) -> auto& { return c.data; }));
   add("listen", "127.0.0.1:4510", "Address to serve on; port 0 picks a free one",
-      Text([](Config& c) -> auto& { return c.listen; }));
+      Text([](Config & c) -> auto& { return c.listen; }));
   add("port-file", "", "File to write the port to once it is served",
-      Text([](Config& c) -> auto& { return c.port_file; }));
+      Text([](Config & c) -> auto& { return c.port_file; }));
   add("log-level", "info", "debug, info, warning or error",
-      Text([](Config& c) -> auto& { return c.log_level; }, {"debug", "info", "warning", "error"}));
+      Text([](Config & c) -> auto& { return c.log_level; }, {"debug", "info", "warning", "error"}));
   add("log-format", "text", "text or json, one line an event, on stderr",
-      Text([](Config& c) -> auto& { return c.log_format; }, {"text", "json"}));
+      Text([](Config & c) -> auto& { return c.log_format; }, {"text", "json"}));
   add("shards", "64", "Shards of a new data directory: a power of two, fixed at creation",
       [](Config& config, std::string_view text) -> absl::Status {
         uint32_t value = 0;
@@ -107,34 +106,46 @@ std::vector<Setting> MakeSettings() {
         return absl::OkStatus();
       });
   add("payload-bytes-max", "4MiB", "Largest single input or output",
-      Size([](Config& c) -> auto& { return c.engine.payload_bytes_max; }, 1024, 32ull << 20));
+      Size(
+          [](Config & c) -> auto& { return c.engine.payload_bytes_max; }, 1024, 32ull << 20));
   add("cache-bytes-max", "256MiB", "Memory for executions; idle ones leave it first",
-      Size([](Config& c) -> auto& { return c.engine.cache_bytes_max; }, 1 << 20, 1024 * kGiB));
+      Size(
+          [](Config & c) -> auto& { return c.engine.cache_bytes_max; }, 1 << 20, 1024 * kGiB));
   add("log-tail-bytes-max", "64MiB", "How much log a restart may have to replay",
-      Size([](Config& c) -> auto& { return c.engine.log_tail_bytes_max; }, 1 << 20, 16 * kGiB));
+      Size(
+          [](Config & c) -> auto& { return c.engine.log_tail_bytes_max; }, 1 << 20, 16 * kGiB));
   add("idle-before-eviction", "1s", "How long an execution that only waits stays in memory",
-      Time([](Config& c) -> auto& { return c.engine.idle_before_eviction; }, absl::Milliseconds(10),
-           absl::Hours(24)));
+      Time(
+          [](Config & c) -> auto& { return c.engine.idle_before_eviction; }, absl::Milliseconds(10),
+          absl::Hours(24)));
   add("session-grace", "10s", "How long a worker may be away before its tasks go to others",
-      Time([](Config& c) -> auto& { return c.engine.dispatch.session_grace; },
-           absl::Milliseconds(10), absl::Hours(24)));
+      Time(
+          [](Config & c) -> auto& { return c.engine.dispatch.session_grace; },
+          absl::Milliseconds(10), absl::Hours(24)));
   add("ping-interval", "5s", "How often workers are pinged; silent for three, they are away",
-      Time([](Config& c) -> auto& { return c.engine.dispatch.ping_interval; },
-           absl::Milliseconds(10), absl::Hours(1)));
+      Time(
+          [](Config & c) -> auto& { return c.engine.dispatch.ping_interval; },
+          absl::Milliseconds(10), absl::Hours(1)));
   add("ready-per-queue-max", "20000", "Tasks a queue holds in memory; the rest waits on disk",
-      Number([](Config& c) -> auto& { return c.engine.dispatch.ready_per_queue_max; }, 1,
-             10'000'000));
+      Number(
+          [](Config & c) -> auto& { return c.engine.dispatch.ready_per_queue_max; }, 1,
+          10'000'000));
   add("map-parallel-default", "1000", "Items a map has in flight unless it says MaxParallel",
-      Number([](Config& c) -> auto& { return c.engine.graph.map_parallel_default; }, 1, 100'000));
+      Number(
+          [](Config & c) -> auto& { return c.engine.graph.map_parallel_default; }, 1, 100'000));
   add("retry-attempts-max", "10000", "Cap on the attempts a definition may ask for",
-      Number([](Config& c) -> auto& { return c.engine.graph.retry_attempts_max; }, 1, 1'000'000'000));
+      Number(
+          [](Config & c) -> auto& { return c.engine.graph.retry_attempts_max; }, 1, 1'000'000'000));
   add("reserve-bytes", "256MiB", "Free disk space below which starts are refused",
-      Size([](Config& c) -> auto& { return c.reserve_bytes; }, 0, 1024 * kGiB));
+      Size(
+          [](Config & c) -> auto& { return c.reserve_bytes; }, 0, 1024 * kGiB));
   add("ballast-bytes", "64MiB", "File kept to be given up when the disk is full",
-      Size([](Config& c) -> auto& { return c.ballast_bytes; }, 0, 16 * kGiB));
+      Size(
+          [](Config & c) -> auto& { return c.ballast_bytes; }, 0, 16 * kGiB));
   add("drain-timeout", "10s", "How long a shutdown may take to write out and end streams",
-      Time([](Config& c) -> auto& { return c.drain_timeout; }, absl::ZeroDuration(),
-           absl::Hours(1)));
+      Time(
+          [](Config & c) -> auto& { return c.drain_timeout; }, absl::ZeroDuration(),
+          absl::Hours(1)));
   return settings;
 }
 
@@ -209,9 +220,9 @@ absl::Status LoadFile(const std::string& file, std::map<std::string, std::string
             std::min_element(settings.begin(), settings.end(), [&](const auto& a, const auto& b) {
               return Distance(a.name, key) < Distance(b.name, key);
             });
-        return absl::InvalidArgumentError(absl::StrCat("line ", entry.first.Mark().line + 1,
-                                                       ": unknown setting \"", key,
-                                                       "\"; did you mean \"", nearest->name, "\"?"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("line ", entry.first.Mark().line + 1, ": unknown setting \"", key,
+                         "\"; did you mean \"", nearest->name, "\"?"));
       }
       if (!entry.second.IsScalar()) {
         return absl::InvalidArgumentError(absl::StrCat("line ", entry.first.Mark().line + 1, ": ",
@@ -231,7 +242,8 @@ absl::Status LoadFile(const std::string& file, std::map<std::string, std::string
 
 std::string Setting::Variable() const {
   std::string out = "FLUX_";
-  for (char c : name) out += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  for (char c : name)
+    out += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   return out;
 }
 

@@ -1,9 +1,10 @@
-// fluxd's settings: each is one flag, one environment variable and one key of the YAML file, with one meaning.
+// fluxd's settings: each is one flag, one environment variable and one key of the YAML file, with
+// one meaning.
 //
 //   --session-grace 10s        FLUX_SESSION_GRACE=10s        session-grace: 10s
 //
-// A flag wins over the environment, the environment over the file, the file over the default. Durations are written as
-// 250ms, 10s, 5m, 1h30m; sizes as 65536, 64KiB, 4MiB, 1GiB.
+// A flag wins over the environment, the environment over the file, the file over the default.
+// Durations are written as 250ms, 10s, 5m, 1h30m; sizes as 65536, 64KiB, 4MiB, 1GiB.
 #ifndef FLUX_ENGINE_SERVER_CONFIG_H_
 #define FLUX_ENGINE_SERVER_CONFIG_H_
 
@@ -34,8 +35,8 @@ struct Config {
   engine::EngineOptions engine;
 };
 
-// One setting. `name` is the flag without dashes and the YAML key; the variable is FLUX_ and the name in upper case with
-// underscores.
+// One setting. `name` is the flag without dashes and the YAML key; the variable is FLUX_ and the
+// name in upper case with underscores.
 struct Setting {
   std::string name;
   std::string help;
@@ -50,10 +51,11 @@ const std::vector<Setting>& Settings();
 absl::StatusOr<uint64_t> ParseSize(std::string_view text);
 absl::StatusOr<absl::Duration> ParseDuration(std::string_view text);
 
-// Merges file, environment and flags into `config`. InvalidArgument names the setting, where it was given, what is wrong
-// and what is allowed; unknown YAML keys are refused with the nearest known one.
-// `flags`: name → text, those given. `variable`: looks up the environment (null if unset). `file`: path, may be empty.
-// The file may also hold `queues:`, a map of queue name to {concurrency, rate, per-key-concurrency}.
+// Merges file, environment and flags into `config`. InvalidArgument names the setting, where it was
+// given, what is wrong and what is allowed; unknown YAML keys are refused with the nearest known
+// one. `flags`: name → text, those given. `variable`: looks up the environment (null if unset).
+// `file`: path, may be empty. The file may also hold `queues:`, a map of queue name to
+// {concurrency, rate, per-key-concurrency}.
 absl::Status LoadConfig(const std::map<std::string, std::string>& flags,
                         const std::function<const char*(const std::string&)>& variable,
                         const std::string& file, Config* config);

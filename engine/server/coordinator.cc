@@ -25,7 +25,8 @@ namespace {
 // A message may carry many payloads; its parts have their own, smaller limits.
 constexpr int kMessageBytesMax = 64 * 1024 * 1024;
 constexpr int kReadThreads = 2;
-// Buffers of the database: enough for its batches; what they hold longer is only memory not given back.
+// Buffers of the database: enough for its batches; what they hold longer is only memory not given
+// back.
 constexpr size_t kLogBufferBytes = 16 * 1024 * 1024;
 constexpr size_t kRowsBufferBytes = 16 * 1024 * 1024;
 constexpr size_t kBlockCacheBytes = 32 * 1024 * 1024;
@@ -54,7 +55,9 @@ class Exchange final : public WorkerStreamSink, public engine::WorkerOutput {
   void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override {
     service_->Send(stream, std::move(message));
   }
-  void Close(StreamId stream, absl::Status why) override { service_->Close(stream, std::move(why)); }
+  void Close(StreamId stream, absl::Status why) override {
+    service_->Close(stream, std::move(why));
+  }
 
  private:
   engine::Engine* engine_ = nullptr;
@@ -155,7 +158,8 @@ bool CoordinatorImpl::Shutdown() {
   server_->GetHealthCheckService()->SetServingStatus(false);
   workflows_->Shutdown();
   // While the loop turns, calls under way are answered and goodbyes leave; only then does it end.
-  auto begun = std::make_shared<absl::Notification>();  // shared: the loop may come to it after we gave up
+  auto begun =
+      std::make_shared<absl::Notification>();  // shared: the loop may come to it after we gave up
   engine_->BeginShutdown([begun] { begun->Notify(); });
   begun->WaitForNotificationWithTimeout(drain_timeout_);
   workers_->Shutdown(absl::UnavailableError("the coordinator is shutting down; reconnect"));

@@ -1,4 +1,5 @@
-// A whole coordinator: store, engine, gRPC services, put together from a Config. fluxd runs one; so do tests.
+// A whole coordinator: store, engine, gRPC services, put together from a Config. fluxd runs one; so
+// do tests.
 #ifndef FLUX_ENGINE_SERVER_COORDINATOR_H_
 #define FLUX_ENGINE_SERVER_COORDINATOR_H_
 
@@ -17,15 +18,17 @@ class Coordinator {
  public:
   virtual ~Coordinator() = default;
 
-  // Opens the store, recovers, serves. `on_fatal` is called at most once, from any thread, when the store failed: the
-  // process must exit then without relying on anything more (rule 3).
-  // FailedPrecondition: the directory is not a Flux one, is of a newer format, or is in use. DataLoss: damage, with its
-  // place. Unavailable: the address cannot be listened on. InvalidArgument: a setting.
+  // Opens the store, recovers, serves. `on_fatal` is called at most once, from any thread, when the
+  // store failed: the process must exit then without relying on anything more (rule 3).
+  // FailedPrecondition: the directory is not a Flux one, is of a newer format, or is in use.
+  // DataLoss: damage, with its place. Unavailable: the address cannot be listened on.
+  // InvalidArgument: a setting.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Start(
       const Config& config, std::function<void(absl::Status)> on_fatal);
 
   virtual int port() const = 0;
-  // Ends streams and calls, writes out what is under way. True if all of it got to the disk in time.
+  // Ends streams and calls, writes out what is under way. True if all of it got to the disk in
+  // time.
   virtual bool Shutdown() = 0;
 };
 

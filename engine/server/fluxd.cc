@@ -31,7 +31,8 @@ constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitStore = 3;
 
-constexpr char kFooter[] = R"(Each setting is a flag, an environment variable (FLUX_ and its name in upper case, e.g.
+constexpr char kFooter[] =
+    R"(Each setting is a flag, an environment variable (FLUX_ and its name in upper case, e.g.
 FLUX_SESSION_GRACE) and a key of the YAML file given with --config. A flag wins over the environment,
 that over the file. Limits of task queues are set in the file:
 
@@ -73,8 +74,8 @@ void SetUpLogging(const Config& config) {
         const auto level = spdlog::level::to_string_view(message.level);
         const std::string line = absl::StrCat(
             R"({"time":")", absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", when, absl::UTCTimeZone()),
-            R"(","level":")", absl::string_view(level.data(), level.size()), R"(","message":")", text,
-            "\"}\n");
+            R"(","level":")", absl::string_view(level.data(), level.size()), R"(","message":")",
+            text, "\"}\n");
         out.append(line.data(), line.data() + line.size());
       }
       std::unique_ptr<spdlog::formatter> clone() const override {
@@ -85,8 +86,8 @@ void SetUpLogging(const Config& config) {
   } else {
     logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %^%-5l%$ %v");
   }
-  logger->set_level(spdlog::level::from_str(config.log_level == "warning" ? "warn"
-                                                                         : config.log_level));
+  logger->set_level(
+      spdlog::level::from_str(config.log_level == "warning" ? "warn" : config.log_level));
   spdlog::set_default_logger(std::move(logger));
 }
 
@@ -102,7 +103,9 @@ absl::Status WritePortFile(const std::string& path, int port) {
   }
   std::error_code error;
   std::filesystem::rename(aside, path, error);
-  if (error) return absl::UnavailableError(absl::StrCat("cannot write --port-file ", path, ": ", error.message()));
+  if (error)
+    return absl::UnavailableError(
+        absl::StrCat("cannot write --port-file ", path, ": ", error.message()));
   return absl::OkStatus();
 }
 
@@ -117,7 +120,8 @@ class TemporaryDirectory {
   absl::Status Make() {
     std::string pattern = (std::filesystem::temp_directory_path() / "fluxd-dev-XXXXXX").string();
     if (mkdtemp(pattern.data()) == nullptr) {
-      return absl::UnavailableError(absl::StrCat("cannot make a temporary directory like ", pattern));
+      return absl::UnavailableError(
+          absl::StrCat("cannot make a temporary directory like ", pattern));
     }
     path_ = pattern;
     return absl::OkStatus();
@@ -129,7 +133,8 @@ class TemporaryDirectory {
 };
 
 int Main(int argc, char** argv) {
-  CLI::App app{"fluxd: the Flux coordinator. Keeps workflows durable and hands their tasks to workers."};
+  CLI::App app{
+      "fluxd: the Flux coordinator. Keeps workflows durable and hands their tasks to workers."};
   app.name("fluxd");
   app.footer(kFooter);
   app.set_version_flag("--version", FLUX_VERSION);
@@ -141,14 +146,14 @@ int Main(int argc, char** argv) {
     std::string help = setting.help;
     if (!setting.fallback.empty()) help += " [" + setting.fallback + "]";
     app.add_option_function<std::string>(
-        "--" + setting.name,
-        [&flags, name = setting.name](const std::string& text) { flags[name] = text; }, help)
+           "--" + setting.name,
+           [&flags, name = setting.name](const std::string& text) { flags[name] = text; }, help)
         ->type_name("");
   }
   CLI::App* dev = app.add_subcommand(
       "dev", "Serve on a temporary data directory that is removed at exit: for trying things out");
   app.require_subcommand(0, 1);
-  app.fallthrough();
+  dev->fallthrough();  // it takes the same settings
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -168,8 +173,9 @@ int Main(int argc, char** argv) {
   TemporaryDirectory temporary;
   if (dev->parsed()) {
     if (!config.data.empty()) {
-      return fail(kExitUsage, absl::InvalidArgumentError(
-                                  "`fluxd dev` makes its own temporary directory: leave --data out"));
+      return fail(kExitUsage,
+                  absl::InvalidArgumentError(
+                      "`fluxd dev` makes its own temporary directory: leave --data out"));
     }
     if (absl::Status status = temporary.Make(); !status.ok()) return fail(kExitFailed, status);
     config.data = temporary.path();
@@ -200,7 +206,8 @@ int Main(int argc, char** argv) {
     return fail(settings ? kExitUsage : network ? kExitFailed : kExitStore, coordinator.status());
   }
   if (!config.port_file.empty()) {
-    if (absl::Status status = WritePortFile(config.port_file, (*coordinator)->port()); !status.ok()) {
+    if (absl::Status status = WritePortFile(config.port_file, (*coordinator)->port());
+        !status.ok()) {
       return fail(kExitFailed, status);
     }
   }
@@ -217,18 +224,20 @@ int Main(int argc, char** argv) {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   const bool drained = (*coordinator)->Shutdown();
   coordinator->reset();
-  spdlog::info(drained ? "stopped" : "stopped with work still on its way to the disk; nothing acknowledged is lost");
+  spdlog::info(
+      drained ? "stopped"
+              : "stopped with work still on its way to the disk; nothing acknowledged is lost");
   return kExitOk;
 }
 
 }  // namespace
 }  // namespace flux::server
 
-// Read by jemalloc at its start (jemalloc(3)): freed memory goes back to the system within seconds, also while idle.
+// Read by jemalloc at its start (jemalloc(3)): freed memory goes back to the system within seconds,
+// also while idle.
 extern "C" {
 extern const char* malloc_conf;
-const char* malloc_conf =
-    "background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0,narenas:4";
+const char* malloc_conf = "background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0,narenas:4";
 }
 
 int main(int argc, char** argv) { return flux::server::Main(argc, argv); }

@@ -53,8 +53,7 @@ void ThreadPool::Work() {
   }
 }
 
-EngineThread::EngineThread(engine::Engine* engine)
-    : engine_(engine), thread_([this] { Loop(); }) {
+EngineThread::EngineThread(engine::Engine* engine) : engine_(engine), thread_([this] { Loop(); }) {
   pthread_setname_np(thread_.native_handle(), "flux-loop");
 }
 

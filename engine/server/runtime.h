@@ -44,7 +44,8 @@ class EngineThread {
  public:
   explicit EngineThread(engine::Engine* engine);
   ~EngineThread();
-  // Finishes what is on its way to the disk, for at most `timeout`, and joins. True if all of it got there.
+  // Finishes what is on its way to the disk, for at most `timeout`, and joins. True if all of it
+  // got there.
   bool Drain(absl::Duration timeout);
 
  private:

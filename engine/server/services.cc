@@ -42,7 +42,8 @@ auto Finish(grpc::ServerUnaryReactor* reactor, Response* response) {
 // sleeping   its alarm                asking
 // done       OnDone, then deleted
 //
-// Exactly one of these is outstanding at a time, so no lock is needed between them; OnCancel only sets a flag.
+// Exactly one of these is outstanding at a time, so no lock is needed between them; OnCancel only
+// sets a flag.
 class Watch final : public grpc::ServerWriteReactor<v1::WatchExecutionResponse> {
  public:
   Watch(engine::Engine* engine, v1::WatchExecutionRequest request,
@@ -66,19 +67,21 @@ class Watch final : public grpc::ServerWriteReactor<v1::WatchExecutionResponse> 
   void Ask() {
     if (cancelled_.load(std::memory_order_relaxed)) return Finish(grpc::Status::CANCELLED);
     if (stopping_->load(std::memory_order_relaxed)) {
-      return Finish({grpc::StatusCode::UNAVAILABLE, "the coordinator is shutting down; watch again"});
+      return Finish(
+          {grpc::StatusCode::UNAVAILABLE, "the coordinator is shutting down; watch again"});
     }
-    engine_->Progress(request_.execution(), [this](absl::StatusOr<v1::WatchExecutionResponse> answer) {
-      if (!answer.ok()) return Finish(ToGrpc(answer.status()));
-      const int64_t now = answer->server_time_ms();
-      answer->clear_server_time_ms();  // alone, it is no change
-      std::string bytes = answer->SerializeAsString();
-      if (bytes == last_) return Sleep();
-      last_ = std::move(bytes);
-      current_ = *std::move(answer);
-      current_.set_server_time_ms(now);
-      StartWrite(&current_);
-    });
+    engine_->Progress(request_.execution(),
+                      [this](absl::StatusOr<v1::WatchExecutionResponse> answer) {
+                        if (!answer.ok()) return Finish(ToGrpc(answer.status()));
+                        const int64_t now = answer->server_time_ms();
+                        answer->clear_server_time_ms();  // alone, it is no change
+                        std::string bytes = answer->SerializeAsString();
+                        if (bytes == last_) return Sleep();
+                        last_ = std::move(bytes);
+                        current_ = *std::move(answer);
+                        current_.set_server_time_ms(now);
+                        StartWrite(&current_);
+                      });
   }
 
   void Sleep() {
@@ -123,9 +126,9 @@ WorkflowServiceImpl::WorkflowServiceImpl(engine::Engine* engine, engine::Backgro
 
 void WorkflowServiceImpl::Shutdown() { stopping_->store(true, std::memory_order_relaxed); }
 
-grpc::ServerUnaryReactor* WorkflowServiceImpl::PutDefinition(grpc::CallbackServerContext* context,
-                                                             const v1::PutDefinitionRequest* request,
-                                                             v1::PutDefinitionResponse* response) {
+grpc::ServerUnaryReactor* WorkflowServiceImpl::PutDefinition(
+    grpc::CallbackServerContext* context, const v1::PutDefinitionRequest* request,
+    v1::PutDefinitionResponse* response) {
   auto* reactor = context->DefaultReactor();
   if (!request->has_definition()) {
     reactor->Finish({grpc::StatusCode::INVALID_ARGUMENT, "the request has no definition"});
@@ -137,9 +140,9 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::PutDefinition(grpc::CallbackServe
   return reactor;
 }
 
-grpc::ServerUnaryReactor* WorkflowServiceImpl::GetDefinition(grpc::CallbackServerContext* context,
-                                                             const v1::GetDefinitionRequest* request,
-                                                             v1::GetDefinitionResponse* response) {
+grpc::ServerUnaryReactor* WorkflowServiceImpl::GetDefinition(
+    grpc::CallbackServerContext* context, const v1::GetDefinitionRequest* request,
+    v1::GetDefinitionResponse* response) {
   auto* reactor = context->DefaultReactor();
   engine::Definitions& definitions = engine_->definitions();
   auto graph = request->definition_hash().empty()
@@ -176,9 +179,9 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::ListDefinitions(
   return reactor;
 }
 
-grpc::ServerUnaryReactor* WorkflowServiceImpl::StartWorkflow(grpc::CallbackServerContext* context,
-                                                             const v1::StartWorkflowRequest* request,
-                                                             v1::StartWorkflowResponse* response) {
+grpc::ServerUnaryReactor* WorkflowServiceImpl::StartWorkflow(
+    grpc::CallbackServerContext* context, const v1::StartWorkflowRequest* request,
+    v1::StartWorkflowResponse* response) {
   auto* reactor = context->DefaultReactor();
   engine_->Start(*request, Finish(reactor, response));
   return reactor;
@@ -213,9 +216,9 @@ grpc::ServerWriteReactor<v1::WatchExecutionResponse>* WorkflowServiceImpl::Watch
   return new Watch(engine_, *request, stopping_);
 }
 
-grpc::ServerUnaryReactor* WorkflowServiceImpl::ListExecutions(grpc::CallbackServerContext* context,
-                                                              const v1::ListExecutionsRequest* request,
-                                                              v1::ListExecutionsResponse* response) {
+grpc::ServerUnaryReactor* WorkflowServiceImpl::ListExecutions(
+    grpc::CallbackServerContext* context, const v1::ListExecutionsRequest* request,
+    v1::ListExecutionsResponse* response) {
   auto* reactor = context->DefaultReactor();
   engine_->List(*request, Finish(reactor, response));
   return reactor;
@@ -245,7 +248,8 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::TerminateExecution(
   return reactor;
 }
 
-// ---- admin ------------------------------------------------------------------------------------------------------
+// ---- admin
+// ------------------------------------------------------------------------------------------------------
 
 AdminServiceImpl::AdminServiceImpl(engine::Engine* engine) : engine_(engine) {}
 
@@ -288,9 +292,9 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetTaskQueue(grpc::CallbackServerCon
   return reactor;
 }
 
-grpc::ServerUnaryReactor* AdminServiceImpl::VerifyExecution(grpc::CallbackServerContext* context,
-                                                            const v1::VerifyExecutionRequest* request,
-                                                            v1::VerifyExecutionResponse* response) {
+grpc::ServerUnaryReactor* AdminServiceImpl::VerifyExecution(
+    grpc::CallbackServerContext* context, const v1::VerifyExecutionRequest* request,
+    v1::VerifyExecutionResponse* response) {
   auto* reactor = context->DefaultReactor();
   engine_->Verify(*request, Finish(reactor, response));
   return reactor;

@@ -1,4 +1,5 @@
-// The client-facing gRPC services over an Engine: they check the message, ask, and translate the answer.
+// The client-facing gRPC services over an Engine: they check the message, ask, and translate the
+// answer.
 #ifndef FLUX_ENGINE_SERVER_SERVICES_H_
 #define FLUX_ENGINE_SERVER_SERVICES_H_
 
@@ -21,14 +22,17 @@ class WorkflowServiceImpl final : public v1::WorkflowService::CallbackService {
   // Ends every watch, so that the server can shut down.
   void Shutdown();
 
-  grpc::ServerUnaryReactor* PutDefinition(grpc::CallbackServerContext*, const v1::PutDefinitionRequest*,
+  grpc::ServerUnaryReactor* PutDefinition(grpc::CallbackServerContext*,
+                                          const v1::PutDefinitionRequest*,
                                           v1::PutDefinitionResponse*) override;
-  grpc::ServerUnaryReactor* GetDefinition(grpc::CallbackServerContext*, const v1::GetDefinitionRequest*,
+  grpc::ServerUnaryReactor* GetDefinition(grpc::CallbackServerContext*,
+                                          const v1::GetDefinitionRequest*,
                                           v1::GetDefinitionResponse*) override;
   grpc::ServerUnaryReactor* ListDefinitions(grpc::CallbackServerContext*,
                                             const v1::ListDefinitionsRequest*,
                                             v1::ListDefinitionsResponse*) override;
-  grpc::ServerUnaryReactor* StartWorkflow(grpc::CallbackServerContext*, const v1::StartWorkflowRequest*,
+  grpc::ServerUnaryReactor* StartWorkflow(grpc::CallbackServerContext*,
+                                          const v1::StartWorkflowRequest*,
                                           v1::StartWorkflowResponse*) override;
   grpc::ServerUnaryReactor* GetResult(grpc::CallbackServerContext*, const v1::GetResultRequest*,
                                       v1::GetResultResponse*) override;
@@ -55,20 +59,23 @@ class WorkflowServiceImpl final : public v1::WorkflowService::CallbackService {
  private:
   engine::Engine* const engine_;
   engine::Background* const background_;
-  const std::shared_ptr<std::atomic<bool>> stopping_;  // shared with watches, which may outlive a call
+  const std::shared_ptr<std::atomic<bool>>
+      stopping_;  // shared with watches, which may outlive a call
 };
 
 class AdminServiceImpl final : public v1::AdminService::CallbackService {
  public:
   explicit AdminServiceImpl(engine::Engine* engine);
-  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext*, const v1::GetServerInfoRequest*,
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext*,
+                                          const v1::GetServerInfoRequest*,
                                           v1::GetServerInfoResponse*) override;
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext*, const v1::ListWorkersRequest*,
                                         v1::ListWorkersResponse*) override;
   grpc::ServerUnaryReactor* ListTaskQueues(grpc::CallbackServerContext*,
                                            const v1::ListTaskQueuesRequest*,
                                            v1::ListTaskQueuesResponse*) override;
-  grpc::ServerUnaryReactor* GetTaskQueue(grpc::CallbackServerContext*, const v1::GetTaskQueueRequest*,
+  grpc::ServerUnaryReactor* GetTaskQueue(grpc::CallbackServerContext*,
+                                         const v1::GetTaskQueueRequest*,
                                          v1::GetTaskQueueResponse*) override;
   grpc::ServerUnaryReactor* VerifyExecution(grpc::CallbackServerContext*,
                                             const v1::VerifyExecutionRequest*,

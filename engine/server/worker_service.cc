@@ -142,8 +142,12 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   }
 
   void OnReadDone(bool ok) override {
-    if (!ok) {  // the peer has ended its side, or is gone
-      Close(absl::OkStatus());
+    if (!ok) {  // the peer has ended its side, is gone, or sent what is no message
+      const std::lock_guard lock(mutex_);
+      CloseLocked(said_hello_ ? absl::OkStatus()
+                              : absl::InvalidArgumentError(
+                                    "the stream ended before a hello that can be read: a worker's "
+                                    "first message is a flux.v1.ConnectRequest with one"));
       return;
     }
     std::unique_ptr<v1::ConnectRequest> message;

@@ -8,7 +8,8 @@
 namespace flux::engine {
 namespace {
 
-// Protobuf wire format (developers.google.com/protocol-buffers/docs/encoding): varints and length-delimited fields.
+// Protobuf wire format (developers.google.com/protocol-buffers/docs/encoding): varints and
+// length-delimited fields.
 constexpr uint8_t Tag(uint32_t field, uint32_t wire_type) {
   return static_cast<uint8_t>(field << 3 | wire_type);
 }
@@ -48,8 +49,8 @@ constexpr size_t kRunFieldBytes = 18;
 }  // namespace
 
 void BatchBuilder::Add(const RunId& run, uint64_t ordinal, std::string_view record) {
-  const size_t inner = kRunFieldBytes + 1 + VarintBytes(ordinal) + 1 + VarintBytes(record.size()) +
-                       record.size();
+  const size_t inner =
+      kRunFieldBytes + 1 + VarintBytes(ordinal) + 1 + VarintBytes(record.size()) + record.size();
   bytes_ += static_cast<char>(Tag(v1::LogBatch::kExecutionsFieldNumber, kLengthDelimited));
   AppendVarint(bytes_, inner);
   AppendRun(bytes_, run);

@@ -1,5 +1,6 @@
-// The body of one log entry under construction: a flux.v1.LogBatch, written field by field as commands are decided, so
-// that a batch of thousands of records costs one buffer and no message objects.
+// The body of one log entry under construction: a flux.v1.LogBatch, written field by field as
+// commands are decided, so that a batch of thousands of records costs one buffer and no message
+// objects.
 #ifndef FLUX_ENGINE_SHARD_BATCH_H_
 #define FLUX_ENGINE_SHARD_BATCH_H_
 

@@ -77,10 +77,11 @@ absl::Status Definitions::Load() {
         v1::StoredDefinition stored;
         v1::Definition definition;
         if (!stored.ParseFromArray(value.data(), static_cast<int>(value.size())) ||
-            !definition.ParseFromString(stored.definition()) || Sha256(stored.definition()) != hash) {
+            !definition.ParseFromString(stored.definition()) ||
+            Sha256(stored.definition()) != hash) {
           mutex_.AssertHeld();
-          bad = absl::DataLossError(absl::StrCat(
-              "definition ", Hex(hash), " is damaged: its bytes do not have that hash"));
+          bad = absl::DataLossError(absl::StrCat("definition ", Hex(hash),
+                                                 " is damaged: its bytes do not have that hash"));
           return false;
         }
         mutex_.AssertHeld();
@@ -132,8 +133,7 @@ absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition&
 absl::StatusOr<std::shared_ptr<const Graph>> Definitions::CompiledLocked(Entry& entry) {
   if (entry.graph != nullptr) return entry.graph;
   const std::string& hash = entry.summary.definition_hash();
-  FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row,
-                        store_->rows().Get(keys::Definition(hash)));
+  FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row, store_->rows().Get(keys::Definition(hash)));
   v1::StoredDefinition stored;
   v1::Definition definition;
   if (!row || !stored.ParseFromString(*row) || !definition.ParseFromString(stored.definition())) {
@@ -151,8 +151,8 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByHash(std::string_vie
   absl::MutexLock lock(&mutex_);
   const auto it = by_hash_.find(std::string(hash));
   if (it == by_hash_.end()) {
-    return absl::NotFoundError(absl::StrCat("no definition with hash ", Hex(hash),
-                                            "; register it first (PutDefinition)"));
+    return absl::NotFoundError(
+        absl::StrCat("no definition with hash ", Hex(hash), "; register it first (PutDefinition)"));
   }
   return CompiledLocked(it->second);
 }

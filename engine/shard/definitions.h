@@ -1,7 +1,8 @@
-// The registry of definitions: durable under their hash before anything names them (rule 14), compiled once and shared.
+// The registry of definitions: durable under their hash before anything names them (rule 14),
+// compiled once and shared.
 //
-// Thread-safe. PutDefinition blocks on the disk and is called on handler threads, never on the loop. Compiled graphs are
-// kept for good: definitions are few and small beside what they run.
+// Thread-safe. PutDefinition blocks on the disk and is called on handler threads, never on the
+// loop. Compiled graphs are kept for good: definitions are few and small beside what they run.
 #ifndef FLUX_ENGINE_SHARD_DEFINITIONS_H_
 #define FLUX_ENGINE_SHARD_DEFINITIONS_H_
 
@@ -39,7 +40,8 @@ class Definitions {
   // By hash. NotFound names it.
   absl::StatusOr<std::shared_ptr<const Graph>> ByHash(std::string_view hash);
   // The newest of the name (and version, if not empty). NotFound names what there is.
-  absl::StatusOr<std::shared_ptr<const Graph>> ByName(std::string_view name, std::string_view version);
+  absl::StatusOr<std::shared_ptr<const Graph>> ByName(std::string_view name,
+                                                      std::string_view version);
 
   absl::StatusOr<v1::DefinitionSummary> Summary(std::string_view hash);
   // Newest first within a name; `name` empty: all. Pages by position.
@@ -62,7 +64,8 @@ class Definitions {
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<std::string, Entry> by_hash_ ABSL_GUARDED_BY(mutex_);
   // name → sequence → hash
-  std::map<std::string, std::map<uint64_t, std::string>, std::less<>> by_name_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::map<uint64_t, std::string>, std::less<>> by_name_
+      ABSL_GUARDED_BY(mutex_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
 };
 

@@ -10,7 +10,8 @@
 namespace flux::engine {
 namespace {
 
-// Waits and turns longer than expected by more than this are stalls of ours, not silence of the workers (rule 13).
+// Waits and turns longer than expected by more than this are stalls of ours, not silence of the
+// workers (rule 13).
 constexpr int64_t kStallSlackMs = 100;
 // The longest the loop sleeps when nothing is due.
 constexpr int64_t kIdleWaitMs = 1000;
@@ -69,7 +70,8 @@ void Engine::ObserveStall() {
       stalled_ms_ += over;
       ++counters_.stalls;
       if (over > 1000) {
-        Log(2, absl::StrCat("the loop was held up for ", over, " ms; deadlines are extended by that"));
+        Log(2,
+            absl::StrCat("the loop was held up for ", over, " ms; deadlines are extended by that"));
       }
     }
   }
@@ -132,11 +134,13 @@ int64_t Engine::NextDeadlineMs() const {
     next = std::min(next, deadline + stalled_ms_);
   }
   if (!timers_.empty()) {
-    next = std::min(next, now + std::max<int64_t>(0, timers_.begin()->first - env_.clock->WallMs()));
+    next =
+        std::min(next, now + std::max<int64_t>(0, timers_.begin()->first - env_.clock->WallMs()));
   }
   if (!waiter_deadlines_.empty()) next = std::min(next, waiter_deadlines_.begin()->first);
   if (!flush_queue_.empty() || !lru_.empty()) {
-    next = std::min(next, last_housekeeping_ms_ + kHousekeepingMs * (flush_queue_.empty() ? 10 : 1));
+    next =
+        std::min(next, last_housekeeping_ms_ + kHousekeepingMs * (flush_queue_.empty() ? 10 : 1));
   }
   next = std::max(next, now);
   planned_wake_ms_ = next;
@@ -224,11 +228,10 @@ void Engine::Release(Outputs outputs) {
         counters_.row_bytes += put.key.size() + put.value.size();
       }
     }
-    env_.store->rows().Write(
-        std::move(flush.batches),
-        [this, runs = std::move(flush.runs)](const absl::Status& status) mutable {
-          Post([this, runs = std::move(runs), status] { Flushed(runs, status); });
-        });
+    env_.store->rows().Write(std::move(flush.batches), [this, runs = std::move(flush.runs)](
+                                                           const absl::Status& status) mutable {
+      Post([this, runs = std::move(runs), status] { Flushed(runs, status); });
+    });
   }
 }
 
@@ -240,7 +243,9 @@ void Engine::Fatal(const absl::Status& status) {
 }
 
 void Engine::OnWorkerOpen(StreamId stream, std::string peer) {
-  Post([this, stream, peer = std::move(peer)]() mutable { peers_[stream].address = std::move(peer); });
+  Post([this, stream, peer = std::move(peer)]() mutable {
+    peers_[stream].address = std::move(peer);
+  });
 }
 
 bool Engine::OnWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message) {

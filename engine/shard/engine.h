@@ -1,13 +1,16 @@
-// The coordinator's heart: every shard of a store, one loop that owns their executions, and the dispatcher.
+// The coordinator's heart: every shard of a store, one loop that owns their executions, and the
+// dispatcher.
 //
-//   handlers ── Post ──► inbox ──► Turn(): decide ► apply ► batch ──► log (one commit in flight, the next being built)
+//   handlers ── Post ──► inbox ──► Turn(): decide ► apply ► batch ──► log (one commit in flight,
+//   the next being built)
 //                                                                       │ durable
 //                                              outputs released ◄───────┘   rows written behind
 //
-// Lifecycle: Open claims the shards and recovers; then one thread calls Turn again and again (EngineThread does). All
-// public request methods are thread-safe: they post to the inbox and answer through callbacks, which run on the loop thread
-// once everything the answer rests on is durable (rule 2); callbacks must not block. After a failed write (rule 3) the
-// engine stops: `on_fatal` is called once, nothing is answered any more, and the process is to exit.
+// Lifecycle: Open claims the shards and recovers; then one thread calls Turn again and again
+// (EngineThread does). All public request methods are thread-safe: they post to the inbox and
+// answer through callbacks, which run on the loop thread once everything the answer rests on is
+// durable (rule 2); callbacks must not block. After a failed write (rule 3) the engine stops:
+// `on_fatal` is called once, nothing is answered any more, and the process is to exit.
 //
 // Limits: EngineOptions.
 #ifndef FLUX_ENGINE_SHARD_ENGINE_H_
@@ -58,7 +61,8 @@ class Background {
   virtual void Run(absl::AnyInvocable<void()> job) = 0;
 };
 
-// Where messages to workers go; engine/server/worker_service.h stands behind it. Thread-safe, does not block.
+// Where messages to workers go; engine/server/worker_service.h stands behind it. Thread-safe, does
+// not block.
 class WorkerOutput {
  public:
   virtual ~WorkerOutput() = default;
@@ -74,14 +78,16 @@ struct EngineOptions {
   size_t task_input_bytes_max = 48 * 1024 * 1024;  // all inputs of one task together
   size_t id_bytes_max = 256;                       // workflow ids, namespaces, request ids
   size_t labels_max = 64;
-  size_t cache_bytes_max = 256 * 1024 * 1024;      // executions in memory; evictable ones leave above it
+  size_t cache_bytes_max =
+      256 * 1024 * 1024;  // executions in memory; evictable ones leave above it
   absl::Duration idle_before_eviction = absl::Seconds(1);
   uint64_t log_tail_bytes_max = 64 * 1024 * 1024;  // what a restart may have to replay
   size_t loads_in_flight_max = 256;
-  size_t inbox_max = 100'000;                      // above it, worker streams stop being read
-  absl::Duration wake_horizon = absl::Minutes(1);  // timers of evicted executions are looked up this far ahead
+  size_t inbox_max = 100'000;  // above it, worker streams stop being read
+  absl::Duration wake_horizon =
+      absl::Minutes(1);  // timers of evicted executions are looked up this far ahead
   std::string version;
-  std::string data_directory;                      // for people
+  std::string data_directory;  // for people
 };
 
 class Engine final : public DispatchHost {
@@ -94,14 +100,16 @@ class Engine final : public DispatchHost {
     Clock* clock = nullptr;
     Background* background = nullptr;
     WorkerOutput* workers = nullptr;
-    std::function<uint64_t()> random;             // any 64 random bits; called on the loop thread only
+    std::function<uint64_t()> random;  // any 64 random bits; called on the loop thread only
     std::function<void(absl::Status)> on_fatal;
-    std::function<void(int level, const std::string&)> log;  // level: 0 debug, 1 info, 2 warning, 3 error
+    std::function<void(int level, const std::string&)>
+        log;  // level: 0 debug, 1 info, 2 warning, 3 error
   };
 
-  // Claims every shard, replays the log and makes the recovered tail durable. Blocks. DataLoss: damage, with its place;
-  // nothing was changed.
-  static absl::StatusOr<std::unique_ptr<Engine>> Open(EngineOptions options, Environment environment);
+  // Claims every shard, replays the log and makes the recovered tail durable. Blocks. DataLoss:
+  // damage, with its place; nothing was changed.
+  static absl::StatusOr<std::unique_ptr<Engine>> Open(EngineOptions options,
+                                                      Environment environment);
   ~Engine() override;
 
   // ---- the loop ----
@@ -112,8 +120,9 @@ class Engine final : public DispatchHost {
   Inbox& inbox() { return inbox_; }
   // True once nothing is on its way to the disk. Loop thread only.
   bool Quiet() const;
-  // No more starts; who waits for a result is told to ask again, workers to reconnect later. `begun` is called once all
-  // of that has left. Requests go on being answered for as long as the loop turns; Quiet() becomes true soon.
+  // No more starts; who waits for a result is told to ask again, workers to reconnect later.
+  // `begun` is called once all of that has left. Requests go on being answered for as long as the
+  // loop turns; Quiet() becomes true soon.
   void BeginShutdown(absl::AnyInvocable<void()> begun);
 
   // ---- requests (thread-safe) ----
@@ -127,14 +136,16 @@ class Engine final : public DispatchHost {
   void List(v1::ListExecutionsRequest request, Reply<v1::ListExecutionsResponse> reply);
   void Count(v1::CountExecutionsRequest request, Reply<v1::CountExecutionsResponse> reply);
   void Cancel(v1::CancelExecutionRequest request, Reply<v1::CancelExecutionResponse> reply);
-  void Terminate(v1::TerminateExecutionRequest request, Reply<v1::TerminateExecutionResponse> reply);
+  void Terminate(v1::TerminateExecutionRequest request,
+                 Reply<v1::TerminateExecutionResponse> reply);
   void Info(Reply<v1::GetServerInfoResponse> reply);
   void ListWorkers(v1::ListWorkersRequest request, Reply<v1::ListWorkersResponse> reply);
   void ListQueues(Reply<v1::ListTaskQueuesResponse> reply);
   void GetQueue(v1::GetTaskQueueRequest request, Reply<v1::GetTaskQueueResponse> reply);
   void Verify(v1::VerifyExecutionRequest request, Reply<v1::VerifyExecutionResponse> reply);
 
-  // Worker streams. OnMessage answers false when the inbox is full: read on after `resume` was called.
+  // Worker streams. OnMessage answers false when the inbox is full: read on after `resume` was
+  // called.
   void OnWorkerOpen(StreamId stream, std::string peer);
   bool OnWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message);
   void set_resume(std::function<void()> resume) { resume_ = std::move(resume); }
@@ -155,14 +166,14 @@ class Engine final : public DispatchHost {
   struct Shard {
     store::ShardId id = 0;
     store::Epoch epoch = 0;
-    store::Lsn next_lsn = 1;      // of the entry being built
+    store::Lsn next_lsn = 1;  // of the entry being built
     store::Lsn durable_lsn = 0;
     store::Lsn truncated = 0;
     BatchBuilder batch;
     std::vector<store::KeyValue> rows;  // payloads and sessions that go with the batch
-    std::list<Slot*> pins;        // slots with records the rows lack, by first_unflushed_lsn
+    std::list<Slot*> pins;              // slots with records the rows lack, by first_unflushed_lsn
     std::deque<std::pair<store::Lsn, uint64_t>> sizes;  // (lsn, bytes) of entries not truncated
-    bool active = false;          // in active_shards_
+    bool active = false;                                // in active_shards_
     bool truncating = false;
   };
 
@@ -185,12 +196,12 @@ class Engine final : public DispatchHost {
 
   // What is known of a workflow id while some run of it is resident or a command of it waits.
   struct IdEntry {
-    bool loaded = false;          // the index rows have been read
+    bool loaded = false;  // the index rows have been read
     bool loading = false;
     std::vector<v1::ExecutionSummary> runs;  // not resident ones, the newest first
-    RunId current;                // the newest run; empty: none known
+    RunId current;                           // the newest run; empty: none known
     std::vector<absl::AnyInvocable<void(const absl::Status&)>> waiting;
-    uint32_t residents = 0;       // slots in memory
+    uint32_t residents = 0;  // slots in memory
   };
 
   struct Waiter {
@@ -262,8 +273,9 @@ class Engine final : public DispatchHost {
   LiveLookup LiveOf(const Slot& slot) const;
   template <typename Response>
   void StopExecution(v1::ExecutionRef ref, Command command, Reply<Response> reply);
-  void ScanVisible(v1::ExecutionFilter filter, size_t count, std::string token,
-                   absl::AnyInvocable<void(absl::StatusOr<std::vector<v1::ExecutionSummary>>)> done);
+  void ScanVisible(
+      v1::ExecutionFilter filter, size_t count, std::string token,
+      absl::AnyInvocable<void(absl::StatusOr<std::vector<v1::ExecutionSummary>>)> done);
 
   // engine_rows.cc: loading, flushing, eviction, truncation
   void WithId(const std::string& id_key, absl::AnyInvocable<void(const absl::Status&)> callback);
@@ -310,12 +322,13 @@ class Engine final : public DispatchHost {
   absl::btree_set<std::pair<int64_t, RunId>> timers_;  // (due, run); also of evicted runs due soon
   absl::flat_hash_map<RunId, std::vector<Waiter>> waiters_;
   absl::btree_set<std::pair<int64_t, std::pair<uint64_t, RunId>>> waiter_deadlines_;
-  std::list<Slot*> lru_;           // least recently touched first
+  std::list<Slot*> lru_;  // least recently touched first
   std::vector<RunId> flush_queue_;
   std::deque<RunId> load_queue_;
   size_t loads_in_flight_ = 0;
-  std::map<std::string, std::deque<RunId>> spilled_resident_;  // by queue: resident runs with spilled steps
-  struct DiskQueue {               // ready rows of one queue
+  std::map<std::string, std::deque<RunId>>
+      spilled_resident_;  // by queue: resident runs with spilled steps
+  struct DiskQueue {      // ready rows of one queue
     int64_t rows = 0;
     store::ShardId cursor_shard = 0;
     std::string cursor;
@@ -325,32 +338,32 @@ class Engine final : public DispatchHost {
   std::vector<store::ShardId> active_shards_;         // with something in their batch
   std::vector<absl::AnyInvocable<void()>> deferred_;  // commands raised from inside the dispatcher
 
-  Outputs outputs_;                // of the batch being built
-  Outputs in_flight_outputs_;      // of the commit under way
+  Outputs outputs_;            // of the batch being built
+  Outputs in_flight_outputs_;  // of the commit under way
   bool commit_in_flight_ = false;
   size_t flushes_in_flight_ = 0;
   bool fatal_ = false;
   bool shutting_down_ = false;
-  uint64_t tail_bytes_ = 0;        // of log entries not truncated
+  uint64_t tail_bytes_ = 0;  // of log entries not truncated
   size_t cache_bytes_ = 0;
   uint64_t next_number_ = 1;
-  Effects effects_;                // scratch of AddRecord
+  Effects effects_;  // scratch of AddRecord
   int64_t last_housekeeping_ms_ = 0;
   int64_t last_flush_ms_ = 0;
   int64_t last_truncate_ms_ = 0;
-  int64_t wakes_scanned_ms_ = 0;   // timer rows due before this (wall clock) are in timers_
+  int64_t wakes_scanned_ms_ = 0;  // timer rows due before this (wall clock) are in timers_
   bool wake_scan_running_ = false;
   int64_t last_turn_end_ms_ = 0;
   mutable int64_t planned_wake_ms_ = 0;
   int64_t stalled_ms_ = 0;
   int64_t last_wall_ms_ = 0;
   int64_t start_wall_ms_ = 0;
-  std::vector<Inbox::Job> jobs_;   // scratch of Turn
+  std::vector<Inbox::Job> jobs_;  // scratch of Turn
   struct Peer {
     std::string address;
     std::string worker_id;
   };
-  absl::flat_hash_map<StreamId, Peer> peers_;         // open streams
+  absl::flat_hash_map<StreamId, Peer> peers_;  // open streams
 
   struct Counters {
     uint64_t commits = 0, records = 0, commit_bytes = 0, results = 0, results_stale = 0,

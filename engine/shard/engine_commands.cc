@@ -1,4 +1,5 @@
-// Commands on executions: decide, record, apply, and what follows from it; and the dispatcher's wishes.
+// Commands on executions: decide, record, apply, and what follows from it; and the dispatcher's
+// wishes.
 #include <algorithm>
 #include <utility>
 
@@ -14,7 +15,8 @@ namespace {
 // Timers fired in one turn before other work is looked at again.
 constexpr int kTimersPerTurn = 2'000;
 
-// What limits by key count the task under: the value its pointer finds in its first input. Empty: none.
+// What limits by key count the task under: the value its pointer finds in its first input. Empty:
+// none.
 std::string LimitKey(const Execution& execution, const TaskOffer& offer) {
   const std::string& pointer = offer.task->limit_key_pointer();
   if (pointer.empty()) return "";
@@ -38,7 +40,8 @@ v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string 
 
 }  // namespace
 
-// ---- records ------------------------------------------------------------------------------------------------
+// ---- records
+// ------------------------------------------------------------------------------------------------
 
 absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command command) {
   FLUX_ASSIGN_OR_RETURN(Decision decision,
@@ -140,15 +143,16 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
     if (its_queue == queue) keys.push_back(key);
   }
   for (const StepKey& key : keys) {
-    // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a higher delivery
-    // number, must come before the hand-out (rule 5).
+    // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a
+    // higher delivery number, must come before the hand-out (rule 5).
     if (slot.root.ready_size() > 0 || slot.flushing) {
       const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
       ForgetSpilled(slot, key);
-      if (auto verdict = Execute(slot, flux::engine::Redeliver{key, offer.delivery, "was queued on disk"});
+      if (auto verdict =
+              Execute(slot, flux::engine::Redeliver{key, offer.delivery, "was queued on disk"});
           !verdict.ok()) {
-        Log(3, absl::StrCat("run ", slot.run.Text(), ": cannot redeliver: ",
-                            verdict.status().ToString()));
+        Log(3, absl::StrCat("run ", slot.run.Text(),
+                            ": cannot redeliver: ", verdict.status().ToString()));
       }
     } else {
       OfferStep(slot, key, false);
@@ -165,7 +169,8 @@ void Engine::Touch(Slot& slot) {
   ArmTimer(slot);
 }
 
-// ---- timers -------------------------------------------------------------------------------------------------
+// ---- timers
+// -------------------------------------------------------------------------------------------------
 
 void Engine::DisarmTimer(Slot& slot) {
   if (slot.timer_ms == 0) return;
@@ -191,8 +196,8 @@ void Engine::FireTimersDue() {
       timers_.erase(timers_.begin());
       WithRun(run, [this, run](Slot* slot, const absl::Status& status) {
         if (slot == nullptr && !absl::IsNotFound(status)) {
-          Log(3, absl::StrCat("run ", run.Text(), " has a timer due but cannot be loaded: ",
-                              status.ToString()));
+          Log(3, absl::StrCat("run ", run.Text(),
+                              " has a timer due but cannot be loaded: ", status.ToString()));
         }
       });
       continue;
@@ -210,10 +215,12 @@ void Engine::FireTimersDue() {
   }
 }
 
-// ---- workers ------------------------------------------------------------------------------------------------
+// ---- workers
+// ------------------------------------------------------------------------------------------------
 
 DeliveryKey Engine::KeyOf(const v1::TaskToken& token) {
-  return {RunId::FromBytes(token.run_id()).value_or(RunId{}), {token.frame(), token.step()},
+  return {RunId::FromBytes(token.run_id()).value_or(RunId{}),
+          {token.frame(), token.step()},
           token.delivery()};
 }
 
@@ -270,14 +277,25 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult result) {
                 "not a token of this store");
     return;
   }
+  const auto it = slots_.find(key.run);
+  const bool resident = it != slots_.end() && it->second->execution.has_value();
+  if (resident && IsCurrent(*it->second->execution, key.step, key.delivery) &&
+      !IsCurrent(*it->second->execution, result.token())) {
+    // The dispatcher knows deliveries by their number alone: it must not take this for the real
+    // one's end.
+    ++counters_.results_stale;
+    Acknowledge(stream, std::move(*result.mutable_token()), v1::ACK_STATUS_STALE,
+                "not the step's generation");
+    return;
+  }
   // A result that breaks a limit ends its attempt as a failure; the ack tells the worker why.
   std::string note;
   if (result.outcome_case() == v1::TaskResult::OUTCOME_NOT_SET) {
     note = "the result has no outcome: set value, failure or skip";
     result = Failed(std::move(result), "flux.invalid_result", note);
   } else if (result.has_value() && result.value().data().size() > options_.payload_bytes_max) {
-    note = absl::StrCat("the result has ", result.value().data().size(),
-                        " bytes; the limit is ", options_.payload_bytes_max,
+    note = absl::StrCat("the result has ", result.value().data().size(), " bytes; the limit is ",
+                        options_.payload_bytes_max,
                         " (payload_bytes_max): return a reference to the data instead");
     result = Failed(std::move(result), "flux.payload_too_large", note);
   } else if (result.has_failure() &&
@@ -287,8 +305,7 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult result) {
   }
   dispatcher_->ResultArrived(stream, key, result.has_failure());
 
-  const auto it = slots_.find(key.run);
-  if (it != slots_.end() && it->second->execution) {
+  if (resident) {
     FinishResult(stream, it->second.get(), std::move(result), std::move(note));
     return;
   }
@@ -328,14 +345,15 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, st
   } else {
     ++counters_.results_stale;
   }
+  // Its worker is done with it; if the step still waits for this delivery, somebody else gets the
+  // next one.
+  const bool again = status != v1::ACK_STATUS_RECORDED && IsCurrent(*slot->execution, token);
   Acknowledge(stream, std::move(token), status, std::move(detail));
-  // Its worker is done with it; if the step still waits for this delivery, somebody else gets the next one.
-  if (status != v1::ACK_STATUS_RECORDED && IsCurrent(*slot->execution, key.step, key.delivery)) {
-    Redeliver(key, "its result was refused");
-  }
+  if (again) Redeliver(key, "its result was refused");
 }
 
-// ---- DispatchHost -------------------------------------------------------------------------------------------
+// ---- DispatchHost
+// -------------------------------------------------------------------------------------------
 
 bool Engine::BuildTask(const DeliveryKey& key, v1::Task* task) {
   const auto it = slots_.find(key.run);
@@ -349,11 +367,11 @@ bool Engine::BuildTask(const DeliveryKey& key, v1::Task* task) {
     v1::TaskResult result;
     *result.mutable_token() = task->token();
     ReportResult report;
-    report.result = Failed(std::move(result), "flux.input_too_large", std::string(status.message()));
+    report.result =
+        Failed(std::move(result), "flux.input_too_large", std::string(status.message()));
     report.worker_id = "coordinator";
-    deferred_.push_back([this, key, report = std::move(report)]() mutable {
-      OnDelivery(key, std::move(report));
-    });
+    deferred_.push_back(
+        [this, key, report = std::move(report)]() mutable { OnDelivery(key, std::move(report)); });
     return false;
   }
   v1::TaskToken* token = task->mutable_token();
@@ -389,16 +407,14 @@ void Engine::OnDelivery(const DeliveryKey& key, Command command) {
 void Engine::EndAttempt(const DeliveryKey& key, AttemptEnd reason, const v1::Payload& progress,
                         const std::string& worker_id) {
   flux::engine::EndAttempt command{key.step, key.delivery, reason, progress, worker_id};
-  deferred_.push_back([this, key, command = std::move(command)]() mutable {
-    OnDelivery(key, std::move(command));
-  });
+  deferred_.push_back(
+      [this, key, command = std::move(command)]() mutable { OnDelivery(key, std::move(command)); });
 }
 
 void Engine::Redeliver(const DeliveryKey& key, const std::string& reason) {
   flux::engine::Redeliver command{key.step, key.delivery, reason};
-  deferred_.push_back([this, key, command = std::move(command)]() mutable {
-    OnDelivery(key, std::move(command));
-  });
+  deferred_.push_back(
+      [this, key, command = std::move(command)]() mutable { OnDelivery(key, std::move(command)); });
 }
 
 void Engine::CheckClaim(const DeliveryKey& key) {
@@ -409,8 +425,7 @@ void Engine::CheckClaim(const DeliveryKey& key) {
       return;
     }
     WithRun(key.run, [this, key](Slot* slot, const absl::Status&) {
-      const bool current =
-          slot != nullptr && IsCurrent(*slot->execution, key.step, key.delivery);
+      const bool current = slot != nullptr && IsCurrent(*slot->execution, key.step, key.delivery);
       if (current) ForgetSpilled(*slot, key.step);
       dispatcher_->ClaimChecked(key, current);
     });

@@ -1,4 +1,5 @@
-// From disk to a running loop: claim the shards, replay the log over the rows, offer what was scheduled.
+// From disk to a running loop: claim the shards, replay the log over the rows, offer what was
+// scheduled.
 #include <algorithm>
 #include <utility>
 
@@ -71,7 +72,8 @@ absl::Status Engine::Recover() {
   std::vector<Slot*> adopted;
   for (auto& [run, slot] : slots_) adopted.push_back(slot.get());
   // By run id, i.e. by age: offers are made in an order that does not depend on a hash.
-  std::sort(adopted.begin(), adopted.end(), [](const Slot* a, const Slot* b) { return a->run < b->run; });
+  std::sort(adopted.begin(), adopted.end(),
+            [](const Slot* a, const Slot* b) { return a->run < b->run; });
   for (Slot* slot : adopted) {
     Adopt(*slot, true);
     if (slot->execution->closed()) {
@@ -98,7 +100,8 @@ absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
           return true;
         }));
   }
-  absl::flat_hash_map<RunId, uint64_t> finished;  // closed in the rows already, and up to which record
+  absl::flat_hash_map<RunId, uint64_t>
+      finished;  // closed in the rows already, and up to which record
   const auto resident = [&](const RunId& run) -> absl::StatusOr<Slot*> {
     if (const auto it = slots_.find(run); it != slots_.end()) return it->second.get();
     FLUX_ASSIGN_OR_RETURN(std::optional<LoadedRun> loaded,
@@ -142,14 +145,14 @@ absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
           for (const std::string& record : records.records()) {
             const uint64_t have = slot.execution ? slot.execution->ordinal() : 0;
             if (ordinal > have + 1) {
-              bad = absl::DataLossError(absl::StrCat(
-                  "log entry ", lsn, " of shard ", shard.id, ": run ", run->Text(), " goes on at record ",
-                  ordinal, " but is known only up to ", have));
+              bad = absl::DataLossError(absl::StrCat("log entry ", lsn, " of shard ", shard.id,
+                                                     ": run ", run->Text(), " goes on at record ",
+                                                     ordinal, " but is known only up to ", have));
               return false;
             }
             if (ordinal == have + 1) {
-              bad = Replay(*definitions_, BlobsOf(env_.store->rows(), shard.id, *run), *run, {record},
-                           slot.execution);
+              bad = Replay(*definitions_, BlobsOf(env_.store->rows(), shard.id, *run), *run,
+                           {record}, slot.execution);
               if (!bad.ok()) return false;
               slot.tail.push_back(record);
               ++*count;
@@ -165,7 +168,8 @@ absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
     Slot& slot = **it;
     if (slot.shard != shard.id || !slot.id_key.empty()) continue;
     const v1::ExecutionStarted& started = slot.execution->started();
-    slot.id_key = absl::StrCat(started.namespace_(), absl::string_view("\0", 1), started.workflow_id());
+    slot.id_key =
+        absl::StrCat(started.namespace_(), absl::string_view("\0", 1), started.workflow_id());
   }
   return absl::OkStatus();
 }
@@ -177,7 +181,8 @@ absl::Status Engine::CountReady() {
         env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view) {
           const std::string_view queue = key.substr(3, key.find('\0', 3) - 3);
           const std::optional<RunId> run = keys::TrailingRun(key);
-          if (!run || slots_.contains(*run)) return true;  // loaded ones offer their work themselves
+          if (!run || slots_.contains(*run))
+            return true;  // loaded ones offer their work themselves
           ++disk_queues_[std::string(queue)].rows;
           return true;
         }));

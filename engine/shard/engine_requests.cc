@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/json_value.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/history.h"
 #include "engine/shard/keys.h"
@@ -53,9 +54,9 @@ absl::Status Engine::CheckId(std::string_view what, std::string_view id, bool re
   for (size_t i = 0; i < id.size(); ++i) {
     const auto c = static_cast<unsigned char>(id[i]);
     if (c < 0x20 || c == 0x7f) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(ToAbsl(what), " has a control character (0x", absl::Hex(c, absl::kZeroPad2),
-                       ") at byte ", i, ": use printable UTF-8"));
+      return absl::InvalidArgumentError(absl::StrCat(ToAbsl(what), " has a control character (0x",
+                                                     absl::Hex(c, absl::kZeroPad2), ") at byte ", i,
+                                                     ": use printable UTF-8"));
     }
   }
   return absl::OkStatus();
@@ -66,13 +67,14 @@ absl::Status Engine::CheckRef(v1::ExecutionRef& ref) const {
   FLUX_RETURN_IF_ERROR(CheckId("namespace", ref.namespace_(), true));
   FLUX_RETURN_IF_ERROR(CheckId("workflow id", ref.workflow_id(), ref.run_id().empty()));
   if (!ref.run_id().empty() && !RunId::FromText(ref.run_id())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "run id \"", ref.run_id(), "\" is not one: 32 lower-case hexadecimal digits"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("run id \"", ref.run_id(), "\" is not one: 32 lower-case hexadecimal digits"));
   }
   return absl::OkStatus();
 }
 
-// ---- start ------------------------------------------------------------------------------------------------------
+// ---- start
+// ------------------------------------------------------------------------------------------------------
 
 absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& graph) const {
   if (request.namespace_().empty()) request.set_namespace_("default");
@@ -102,6 +104,12 @@ absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& 
           "input ", i, " has ", bytes, " bytes; the limit is ", options_.payload_bytes_max,
           " (payload_bytes_max): pass a reference to the data instead"));
     }
+    if (request.inputs(i).encoding() == v1::ENCODING_JSON) {
+      if (absl::Status json = CheckJson(request.inputs(i).data()); !json.ok()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("input ", i, " says it is JSON, but is ", json.message()));
+      }
+    }
   }
   if (request.execution_timeout_ms() < 0) {
     return absl::InvalidArgumentError("execution_timeout_ms is negative");
@@ -130,10 +138,12 @@ void Engine::Start(v1::StartWorkflowRequest request, Reply<v1::StartWorkflowResp
     }
     ++counters_.starts;
     if (request.workflow_id().empty()) {
-      // A fresh random id cannot be in use, unless its request was here before: those carry a request id.
-      request.set_workflow_id(request.request_id().empty()
-                                  ? RunId::Make(env_.clock->WallMs(), env_.random(), env_.random()).Text()
-                                  : request.request_id());
+      // A fresh random id cannot be in use, unless its request was here before: those carry a
+      // request id.
+      request.set_workflow_id(
+          request.request_id().empty()
+              ? RunId::Make(env_.clock->WallMs(), env_.random(), env_.random()).Text()
+              : request.request_id());
       if (request.request_id().empty()) {
         const std::string id_key = IdKey(request.namespace_(), request.workflow_id());
         ids_[id_key].loaded = true;
@@ -152,7 +162,8 @@ void Engine::Start(v1::StartWorkflowRequest request, Reply<v1::StartWorkflowResp
 }
 
 void Engine::StartKnown(const std::string& id_key, v1::StartWorkflowRequest request,
-                        std::shared_ptr<const Graph> graph, Reply<v1::StartWorkflowResponse> reply) {
+                        std::shared_ptr<const Graph> graph,
+                        Reply<v1::StartWorkflowResponse> reply) {
   const IdEntry& entry = ids_[id_key];
   const auto answer = [&](const RunId& run) {
     ReplyWith<v1::StartWorkflowResponse>(std::move(reply),
@@ -198,8 +209,8 @@ void Engine::StartKnown(const std::string& id_key, v1::StartWorkflowRequest requ
             return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), found);
           }
           if (!slot->execution->closed()) {
-            auto verdict = Execute(*slot, flux::engine::Terminate{"replaced by a new start",
-                                                                  request.identity()});
+            auto verdict = Execute(
+                *slot, flux::engine::Terminate{"replaced by a new start", request.identity()});
             if (!verdict.ok()) {
               return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), verdict.status());
             }
@@ -276,7 +287,8 @@ void Engine::StartNew(const std::string& id_key, v1::StartWorkflowRequest reques
   ReplyWith<v1::StartWorkflowResponse>(std::move(reply), Started(request.workflow_id(), run, true));
 }
 
-// ---- finding ------------------------------------------------------------------------------------------------------
+// ---- finding
+// ------------------------------------------------------------------------------------------------------
 
 void Engine::WithExecution(const v1::ExecutionRef& ref, SlotCallback callback) {
   const auto unknown = [ref] {
@@ -287,16 +299,17 @@ void Engine::WithExecution(const v1::ExecutionRef& ref, SlotCallback callback) {
             : absl::StrCat("no run ", ref.run_id(), " in namespace \"", ref.namespace_(), "\""));
   };
   const auto load = [this, ref, unknown](const RunId& run, SlotCallback done) {
-    WithRun(run, [ref, unknown, done = std::move(done)](Slot* slot,
-                                                        const absl::Status& status) mutable {
-      if (slot == nullptr) return done(nullptr, absl::IsNotFound(status) ? unknown() : status);
-      const v1::ExecutionStarted& started = slot->execution->started();
-      if (started.namespace_() != ref.namespace_() ||
-          (!ref.workflow_id().empty() && started.workflow_id() != ref.workflow_id())) {
-        return done(nullptr, unknown());
-      }
-      done(slot, absl::OkStatus());
-    });
+    WithRun(run,
+            [ref, unknown, done = std::move(done)](Slot* slot, const absl::Status& status) mutable {
+              if (slot == nullptr)
+                return done(nullptr, absl::IsNotFound(status) ? unknown() : status);
+              const v1::ExecutionStarted& started = slot->execution->started();
+              if (started.namespace_() != ref.namespace_() ||
+                  (!ref.workflow_id().empty() && started.workflow_id() != ref.workflow_id())) {
+                return done(nullptr, unknown());
+              }
+              done(slot, absl::OkStatus());
+            });
   };
   if (!ref.run_id().empty()) {
     load(*RunId::FromText(ref.run_id()), std::move(callback));
@@ -316,7 +329,8 @@ void Engine::WithExecution(const v1::ExecutionRef& ref, SlotCallback callback) {
   });
 }
 
-// ---- results ------------------------------------------------------------------------------------------------------
+// ---- results
+// ------------------------------------------------------------------------------------------------------
 
 void Engine::GetResult(v1::GetResultRequest request, Reply<v1::GetResultResponse> reply) {
   if (absl::Status status = CheckRef(*request.mutable_execution()); !status.ok()) {
@@ -382,7 +396,8 @@ void Engine::ExpireWaiters() {
   }
 }
 
-// ---- reading ------------------------------------------------------------------------------------------------------
+// ---- reading
+// ------------------------------------------------------------------------------------------------------
 
 LiveLookup Engine::LiveOf(const Slot& slot) const {
   return [this, &slot](const StepKey& key, uint64_t delivery) {
@@ -420,17 +435,17 @@ void Engine::Describe(v1::DescribeExecutionRequest request,
 void Engine::Progress(v1::ExecutionRef ref, Reply<v1::WatchExecutionResponse> reply) {
   if (absl::Status status = CheckRef(ref); !status.ok()) return reply(status);
   Post([this, ref = std::move(ref), reply = std::move(reply)]() mutable {
-    WithExecution(ref, [this, reply = std::move(reply)](Slot* slot,
-                                                        const absl::Status& status) mutable {
-      if (slot == nullptr) {
-        return ReplyWith<v1::WatchExecutionResponse>(std::move(reply), status);
-      }
-      v1::WatchExecutionResponse response;
-      DescribeProgress(*slot->execution, LiveOf(*slot), &response);
-      response.set_server_time_ms(env_.clock->WallMs());
-      response.set_closed(slot->execution->closed());
-      ReplyWith<v1::WatchExecutionResponse>(std::move(reply), std::move(response));
-    });
+    WithExecution(ref,
+                  [this, reply = std::move(reply)](Slot* slot, const absl::Status& status) mutable {
+                    if (slot == nullptr) {
+                      return ReplyWith<v1::WatchExecutionResponse>(std::move(reply), status);
+                    }
+                    v1::WatchExecutionResponse response;
+                    DescribeProgress(*slot->execution, LiveOf(*slot), &response);
+                    response.set_server_time_ms(env_.clock->WallMs());
+                    response.set_closed(slot->execution->closed());
+                    ReplyWith<v1::WatchExecutionResponse>(std::move(reply), std::move(response));
+                  });
   });
 }
 
@@ -443,7 +458,8 @@ void Engine::History(v1::GetHistoryRequest request, Reply<v1::GetHistoryResponse
     WithExecution(ref, [this, request = std::move(request), reply = std::move(reply)](
                            Slot* slot, const absl::Status& status) mutable {
       if (slot == nullptr) return ReplyWith<v1::GetHistoryResponse>(std::move(reply), status);
-      // Everything up to here is decided; the answer leaves once it is durable, so reading waits for that, too.
+      // Everything up to here is decided; the answer leaves once it is durable, so reading waits
+      // for that, too.
       std::vector<std::string> tail(slot->tail.begin(), slot->tail.end());
       const uint64_t last = slot->execution->ordinal();
       ReplyLater([this, run = slot->run, shard = slot->shard, flushed = slot->flushed(), last,
@@ -479,7 +495,8 @@ void Engine::Verify(v1::VerifyExecutionRequest request, Reply<v1::VerifyExecutio
   });
 }
 
-// ---- listing --------------------------------------------------------------------------------------------------------
+// ---- listing
+// --------------------------------------------------------------------------------------------------------
 
 void Engine::ScanVisible(
     v1::ExecutionFilter filter, size_t count, std::string token,
@@ -510,7 +527,8 @@ void Engine::ScanVisible(
 }
 
 void Engine::List(v1::ListExecutionsRequest request, Reply<v1::ListExecutionsResponse> reply) {
-  const size_t size = std::clamp<uint32_t>(request.page_size() == 0 ? 100 : request.page_size(), 1, 1000);
+  const size_t size =
+      std::clamp<uint32_t>(request.page_size() == 0 ? 100 : request.page_size(), 1, 1000);
   ScanVisible(request.filter(), size + 1, request.page_token(),
               [size, reply = std::move(reply)](
                   absl::StatusOr<std::vector<v1::ExecutionSummary>> found) mutable {
@@ -528,24 +546,25 @@ void Engine::List(v1::ListExecutionsRequest request, Reply<v1::ListExecutionsRes
 }
 
 void Engine::Count(v1::CountExecutionsRequest request, Reply<v1::CountExecutionsResponse> reply) {
-  ScanVisible(request.filter(), SIZE_MAX, "",
-              [reply = std::move(reply)](
-                  absl::StatusOr<std::vector<v1::ExecutionSummary>> found) mutable {
-                if (!found.ok()) return reply(found.status());
-                std::map<v1::ExecutionStatus, uint64_t> by_status;
-                for (const v1::ExecutionSummary& summary : *found) ++by_status[summary.status()];
-                v1::CountExecutionsResponse response;
-                response.set_count(found->size());
-                for (const auto& [status, count] : by_status) {
-                  auto* entry = response.add_by_status();
-                  entry->set_status(status);
-                  entry->set_count(count);
-                }
-                reply(std::move(response));
-              });
+  ScanVisible(
+      request.filter(), SIZE_MAX, "",
+      [reply = std::move(reply)](absl::StatusOr<std::vector<v1::ExecutionSummary>> found) mutable {
+        if (!found.ok()) return reply(found.status());
+        std::map<v1::ExecutionStatus, uint64_t> by_status;
+        for (const v1::ExecutionSummary& summary : *found) ++by_status[summary.status()];
+        v1::CountExecutionsResponse response;
+        response.set_count(found->size());
+        for (const auto& [status, count] : by_status) {
+          auto* entry = response.add_by_status();
+          entry->set_status(status);
+          entry->set_count(count);
+        }
+        reply(std::move(response));
+      });
 }
 
-// ---- stopping -------------------------------------------------------------------------------------------------------
+// ---- stopping
+// -------------------------------------------------------------------------------------------------------
 
 template <typename Response>
 void Engine::StopExecution(v1::ExecutionRef ref, Command command, Reply<Response> reply) {
@@ -575,7 +594,8 @@ void Engine::Terminate(v1::TerminateExecutionRequest request,
       std::move(reply));
 }
 
-// ---- operators ------------------------------------------------------------------------------------------------------
+// ---- operators
+// ------------------------------------------------------------------------------------------------------
 
 void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
   Post([this, reply = std::move(reply)]() mutable {
@@ -656,9 +676,9 @@ void Engine::GetQueue(v1::GetTaskQueueRequest request, Reply<v1::GetTaskQueueRes
         absl::StrAppend(&known, known.empty() ? "" : ", ", queue.name());
       }
       return ReplyWith<v1::GetTaskQueueResponse>(
-          std::move(reply),
-          absl::NotFoundError(absl::StrCat("no task queue \"", request.name(), "\" has workers or work",
-                                           known.empty() ? "" : "; known are: ", known)));
+          std::move(reply), absl::NotFoundError(absl::StrCat(
+                                "no task queue \"", request.name(), "\" has workers or work",
+                                known.empty() ? "" : "; known are: ", known)));
     }
     ReplyWith<v1::GetTaskQueueResponse>(std::move(reply), std::move(response));
   });

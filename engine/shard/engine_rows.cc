@@ -1,4 +1,5 @@
-// Memory and disk: loading, flushing, eviction, truncation, and the rows that bring evicted executions back.
+// Memory and disk: loading, flushing, eviction, truncation, and the rows that bring evicted
+// executions back.
 #include <algorithm>
 #include <utility>
 
@@ -11,8 +12,9 @@
 namespace flux::engine {
 namespace {
 
-constexpr size_t kSummariesPerId = 16;       // runs of one workflow id looked at for request ids
-constexpr size_t kChunkBytes = 48 * 1024;    // a history chunk is cut behind the record that passes it
+constexpr size_t kSummariesPerId = 16;  // runs of one workflow id looked at for request ids
+constexpr size_t kChunkBytes =
+    48 * 1024;  // a history chunk is cut behind the record that passes it
 constexpr size_t kSnapshotPageBytes = 48 * 1024;
 constexpr size_t kRowBatchTarget = 512 * 1024;
 constexpr uint64_t kSnapshotRecordsMin = 1024;  // replaying this many is no burden
@@ -32,7 +34,8 @@ size_t BytesOf(const store::RowBatch& batch) {
 
 }  // namespace
 
-// ---- slots ----------------------------------------------------------------------------------------------------
+// ---- slots
+// ----------------------------------------------------------------------------------------------------
 
 Slot& Engine::NewSlot(const RunId& run, store::ShardId shard, std::string id_key) {
   auto owned = std::make_unique<Slot>();
@@ -69,14 +72,16 @@ void Engine::Adopt(Slot& slot, bool recovered) {
     if (recovered) {
       OfferStep(slot, key, true);
     } else {
-      // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for them.
+      // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for
+      // them.
       MarkSpilled(slot, key, flux::engine::Offer(*slot.execution, key).task->queue(), false);
     }
   }
   Touch(slot);
 }
 
-// ---- loading --------------------------------------------------------------------------------------------------
+// ---- loading
+// --------------------------------------------------------------------------------------------------
 
 void Engine::WithId(const std::string& id_key,
                     absl::AnyInvocable<void(const absl::Status&)> callback) {
@@ -93,34 +98,34 @@ void Engine::WithId(const std::string& id_key,
   std::string workflow_id = id_key.substr(split + 1);
   const store::ShardId shard =
       keys::ShardOf(ns, workflow_id, static_cast<uint32_t>(shards_.size()));
-  env_.background->Run([this, id_key, shard, ns = std::move(ns),
-                        workflow_id = std::move(workflow_id)] {
-    absl::StatusOr<std::vector<v1::ExecutionSummary>> rows =
-        LoadSummaries(env_.store->rows(), shard, ns, workflow_id, kSummariesPerId);
-    Post([this, id_key, rows = std::move(rows)]() mutable {
-      IdEntry& found = ids_[id_key];
-      found.loading = false;
-      absl::Status status = rows.status();
-      if (rows.ok()) {
-        found.loaded = true;
-        for (v1::ExecutionSummary& summary : *rows) {
-          const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
-          if (found.current < run) found.current = run;
-          const auto slot = slots_.find(run);
-          if (slot != slots_.end() && slot->second->execution) continue;
-          const bool known = std::any_of(
-              found.runs.begin(), found.runs.end(),
-              [&](const v1::ExecutionSummary& s) { return s.run_id() == summary.run_id(); });
-          if (!known) found.runs.push_back(std::move(summary));
-        }
-      }
-      auto waiting = std::exchange(found.waiting, {});
-      ++found.residents;  // holds the entry while the callbacks run
-      for (auto& each : waiting) each(status);
-      --ids_[id_key].residents;
-      DropIdIfUnused(id_key);
-    });
-  });
+  env_.background->Run(
+      [this, id_key, shard, ns = std::move(ns), workflow_id = std::move(workflow_id)] {
+        absl::StatusOr<std::vector<v1::ExecutionSummary>> rows =
+            LoadSummaries(env_.store->rows(), shard, ns, workflow_id, kSummariesPerId);
+        Post([this, id_key, rows = std::move(rows)]() mutable {
+          IdEntry& found = ids_[id_key];
+          found.loading = false;
+          absl::Status status = rows.status();
+          if (rows.ok()) {
+            found.loaded = true;
+            for (v1::ExecutionSummary& summary : *rows) {
+              const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
+              if (found.current < run) found.current = run;
+              const auto slot = slots_.find(run);
+              if (slot != slots_.end() && slot->second->execution) continue;
+              const bool known = std::any_of(
+                  found.runs.begin(), found.runs.end(),
+                  [&](const v1::ExecutionSummary& s) { return s.run_id() == summary.run_id(); });
+              if (!known) found.runs.push_back(std::move(summary));
+            }
+          }
+          auto waiting = std::exchange(found.waiting, {});
+          ++found.residents;  // holds the entry while the callbacks run
+          for (auto& each : waiting) each(status);
+          --ids_[id_key].residents;
+          DropIdIfUnused(id_key);
+        });
+      });
 }
 
 void Engine::WithRun(const RunId& run, SlotCallback callback) {
@@ -191,15 +196,16 @@ void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
   }
   slot.root = std::move(root);
   slot.execution = std::move(execution);
-  slot.id_key = absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1),
-                             slot.root.workflow_id());
+  slot.id_key =
+      absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1), slot.root.workflow_id());
   for (const v1::ReadyMark& mark : slot.root.ready()) --disk_queues_[mark.queue()].rows;
   Adopt(slot, false);
   for (SlotCallback& callback : waiting) callback(&slot, absl::OkStatus());
   PumpLoads();
 }
 
-// ---- pins: what the rows lack -----------------------------------------------------------------------------------
+// ---- pins: what the rows lack
+// -----------------------------------------------------------------------------------
 
 void Engine::Pin(Slot& slot, store::Lsn lsn) {
   std::list<Slot*>& pins = shards_[slot.shard].pins;
@@ -215,7 +221,8 @@ void Engine::Unpin(Slot& slot) {
   slot.first_unflushed_lsn = 0;
 }
 
-// ---- flushing ---------------------------------------------------------------------------------------------------
+// ---- flushing
+// ---------------------------------------------------------------------------------------------------
 
 bool Engine::Evictable(const Slot& slot) const {
   if (!slot.execution || !slot.waiting.empty()) return false;
@@ -241,7 +248,8 @@ void Engine::QueueFlush(Slot& slot, bool evict) {
   flush_queue_.push_back(slot.run);
 }
 
-// Taken at a batch boundary: the images belong to the batch that is about to be submitted and leave when it is durable.
+// Taken at a batch boundary: the images belong to the batch that is about to be submitted and leave
+// when it is durable.
 void Engine::BuildFlushes() {
   if (flush_queue_.empty() || flushes_in_flight_ >= kFlushesInFlightMax) return;
   if (flush_queue_.size() < kFlushAtOnce && last_turn_end_ms_ - last_flush_ms_ < kFlushIntervalMs) {
@@ -440,7 +448,8 @@ void Engine::Evict(Slot& slot) {
   DropIdIfUnused(id_key);
 }
 
-// ---- housekeeping -------------------------------------------------------------------------------------------------
+// ---- housekeeping
+// -------------------------------------------------------------------------------------------------
 
 void Engine::Housekeep() {
   const int64_t now = last_turn_end_ms_;
@@ -474,7 +483,8 @@ void Engine::Housekeep() {
     for (Shard& shard : shards_) {
       if (shard.pins.empty()) continue;
       const store::Lsn oldest = shard.pins.front()->first_unflushed_lsn;
-      const store::Lsn until = oldest + (shard.durable_lsn - std::min(oldest, shard.durable_lsn)) / 2;
+      const store::Lsn until =
+          oldest + (shard.durable_lsn - std::min(oldest, shard.durable_lsn)) / 2;
       for (Slot* slot : shard.pins) {
         if (slot->first_unflushed_lsn > until) break;
         QueueFlush(*slot, false);

@@ -22,11 +22,11 @@ absl::Status VisitAll(store::Rows& rows, store::ShardId shard, const RunId& run,
                       const std::function<bool(uint64_t, std::string_view)>& visit) {
   bool more = true;
   if (from <= flushed) {
-    FLUX_RETURN_IF_ERROR(
-        VisitHistory(rows, shard, run, from, flushed, [&](uint64_t ordinal, std::string_view record) {
-          more = visit(ordinal, record);
-          return more;
-        }));
+    FLUX_RETURN_IF_ERROR(VisitHistory(rows, shard, run, from, flushed,
+                                      [&](uint64_t ordinal, std::string_view record) {
+                                        more = visit(ordinal, record);
+                                        return more;
+                                      }));
   }
   for (size_t i = 0; more && i < tail.size(); ++i) {
     const uint64_t ordinal = flushed + 1 + i;
@@ -89,8 +89,8 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::Page(const v1::GetHistoryReque
   uint64_t first = 1;
   if (!request.page_token().empty() &&
       (!absl::SimpleAtoi(request.page_token(), &first) || first == 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("page token \"", request.page_token(), "\" is not from a page of this history"));
+    return absl::InvalidArgumentError(absl::StrCat("page token \"", request.page_token(),
+                                                   "\" is not from a page of this history"));
   }
   const uint64_t size =
       std::min(request.page_size() == 0 ? kPageRecords : request.page_size(), kPageRecordsMax);
@@ -101,29 +101,29 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::Page(const v1::GetHistoryReque
   const BlobReader blobs = BlobsOf(store_->rows(), shard, run);
   std::vector<v1::HistoryEvent> story;
   absl::Status bad;
-  FLUX_RETURN_IF_ERROR(VisitAll(
-      store_->rows(), shard, run, from, flushed, through, tail,
-      [&](uint64_t ordinal, std::string_view bytes) {
-        absl::StatusOr<v1::Record> record = ParseRecord(bytes, blobs);
-        if (!record.ok()) {
-          bad = absl::DataLossError(absl::StrCat("run ", run.Text(), " record ", ordinal, ": ",
-                                                 record.status().message()));
-          return false;
-        }
-        Effects effects;
-        if (ordinal >= first) effects.story = &story;
-        if (!execution) {
-          auto graph = definitions_->ByHash(record->started().definition_hash());
-          if (!graph.ok()) {
-            bad = graph.status();
-            return false;
-          }
-          execution.emplace(Create(*std::move(graph), *record, &effects));
-        } else {
-          Apply(*execution, *std::move(record), &effects);
-        }
-        return ordinal < through;
-      }));
+  FLUX_RETURN_IF_ERROR(
+      VisitAll(store_->rows(), shard, run, from, flushed, through, tail,
+               [&](uint64_t ordinal, std::string_view bytes) {
+                 absl::StatusOr<v1::Record> record = ParseRecord(bytes, blobs);
+                 if (!record.ok()) {
+                   bad = absl::DataLossError(absl::StrCat("run ", run.Text(), " record ", ordinal,
+                                                          ": ", record.status().message()));
+                   return false;
+                 }
+                 Effects effects;
+                 if (ordinal >= first) effects.story = &story;
+                 if (!execution) {
+                   auto graph = definitions_->ByHash(record->started().definition_hash());
+                   if (!graph.ok()) {
+                     bad = graph.status();
+                     return false;
+                   }
+                   execution.emplace(Create(*std::move(graph), *record, &effects));
+                 } else {
+                   Apply(*execution, *std::move(record), &effects);
+                 }
+                 return ordinal < through;
+               }));
   FLUX_RETURN_IF_ERROR(bad);
   v1::GetHistoryResponse response;
   for (v1::HistoryEvent& event : story) {
@@ -148,7 +148,8 @@ absl::StatusOr<v1::VerifyExecutionResponse> Histories::Compare(store::ShardId sh
     absl::Status replayed;
     FLUX_RETURN_IF_ERROR(VisitAll(store_->rows(), shard, run, from, flushed, last, tail,
                                   [&](uint64_t, std::string_view record) {
-                                    replayed = Replay(*definitions_, blobs, run, {record}, execution);
+                                    replayed =
+                                        Replay(*definitions_, blobs, run, {record}, execution);
                                     return replayed.ok();
                                   }));
     FLUX_RETURN_IF_ERROR(replayed);
@@ -157,7 +158,8 @@ absl::StatusOr<v1::VerifyExecutionResponse> Histories::Compare(store::ShardId sh
       size_t at = 0;
       while (at < replay.size() && at < live.size() && replay[at] == live[at]) ++at;
       response.set_difference(absl::StrCat(ToAbsl(how), ": ", replay.size(), " bytes against ",
-                                           live.size(), " in memory, first difference at byte ", at));
+                                           live.size(), " in memory, first difference at byte ",
+                                           at));
     }
     return absl::OkStatus();
   };
@@ -171,7 +173,8 @@ absl::StatusOr<v1::VerifyExecutionResponse> Histories::Compare(store::ShardId sh
   return response;
 }
 
-// ---- lists ----------------------------------------------------------------------------------------------------------
+// ---- lists
+// ----------------------------------------------------------------------------------------------------------
 
 absl::StatusOr<VisibleCursor> VisibleCursor::Parse(std::string_view text) {
   VisibleCursor cursor;
@@ -225,8 +228,8 @@ absl::StatusOr<std::vector<v1::ExecutionSummary>> ListVisible(
       found.push_back(std::move(summary));
     }
   }
-  // Each shard gives its first `count`; the first `count` of all of them together are the answer. Index rows hold only
-  // what filters need; the summaries of the chosen are read afterwards.
+  // Each shard gives its first `count`; the first `count` of all of them together are the answer.
+  // Index rows hold only what filters need; the summaries of the chosen are read afterwards.
   for (store::ShardId shard : shards) {
     const std::string prefix = keys::VisiblePrefix(shard, filter.namespace_());
     const std::string begin =
@@ -272,8 +275,8 @@ absl::StatusOr<std::vector<v1::ExecutionSummary>> ListVisible(
         std::optional<std::string> row,
         rows.Get(keys::Current(run.low & 0xffff, filter.namespace_(), summary.workflow_id(), run)));
     if (!row || !summary.ParseFromString(*row)) {
-      return absl::DataLossError(absl::StrCat("the index row of run ", run.Text(), " is ",
-                                              row ? "damaged" : "missing"));
+      return absl::DataLossError(
+          absl::StrCat("the index row of run ", run.Text(), " is ", row ? "damaged" : "missing"));
     }
   }
   return found;

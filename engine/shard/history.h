@@ -1,5 +1,5 @@
-// Reading what has been: pages of an execution's history, the comparison of disk and memory, and lists of executions.
-// All of it blocks on the disk and runs off the loop.
+// Reading what has been: pages of an execution's history, the comparison of disk and memory, and
+// lists of executions. All of it blocks on the disk and runs off the loop.
 #ifndef FLUX_ENGINE_SHARD_HISTORY_H_
 #define FLUX_ENGINE_SHARD_HISTORY_H_
 
@@ -20,8 +20,9 @@
 
 namespace flux::engine {
 
-// Replays histories into events. Thread-safe. Keeps the execution as it stood at the end of the last few pages, so that
-// reading on from page to page costs a page each, not the history before it.
+// Replays histories into events. Thread-safe. Keeps the execution as it stood at the end of the
+// last few pages, so that reading on from page to page costs a page each, not the history before
+// it.
 class Histories {
  public:
   Histories(store::Store* store, Definitions* definitions);
@@ -32,7 +33,8 @@ class Histories {
                                               uint64_t flushed, uint64_t last,
                                               const std::vector<std::string>& tail);
 
-  // Replays the whole history from the first record, and the rows from their snapshot, and compares both with `live`.
+  // Replays the whole history from the first record, and the rows from their snapshot, and compares
+  // both with `live`.
   absl::StatusOr<v1::VerifyExecutionResponse> Compare(store::ShardId shard, const RunId& run,
                                                       uint64_t flushed, uint64_t last,
                                                       const std::vector<std::string>& tail,
@@ -64,7 +66,8 @@ struct VisibleCursor {
   std::string Text() const;
 };
 
-// Up to `count` executions behind `cursor` that the filter lets through; `fresh` are laid over the rows.
+// Up to `count` executions behind `cursor` that the filter lets through; `fresh` are laid over the
+// rows.
 absl::StatusOr<std::vector<v1::ExecutionSummary>> ListVisible(
     store::Rows& rows, const std::vector<store::ShardId>& shards, const v1::ExecutionFilter& filter,
     const VisibleCursor& cursor, size_t count, std::vector<v1::ExecutionSummary> fresh);

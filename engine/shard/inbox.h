@@ -14,7 +14,8 @@
 
 namespace flux::engine {
 
-// Thread-safe. Unbounded by itself: its producers watch size() (worker streams stop reading, handlers refuse).
+// Thread-safe. Unbounded by itself: its producers watch size() (worker streams stop reading,
+// handlers refuse).
 class Inbox {
  public:
   using Job = absl::AnyInvocable<void()>;

@@ -80,9 +80,7 @@ std::string Current(store::ShardId shard, std::string_view ns, std::string_view 
   return out;
 }
 
-std::string Definition(std::string_view hash) {
-  return Head(0, Table::kDefinition).append(hash);
-}
+std::string Definition(std::string_view hash) { return Head(0, Table::kDefinition).append(hash); }
 
 std::string NamePrefix(std::string_view name) {
   std::string out = Head(0, Table::kName);
@@ -122,7 +120,8 @@ std::string ReadyPrefix(store::ShardId shard, std::string_view queue) {
   return out;
 }
 
-std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms, const RunId& run) {
+std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms,
+                  const RunId& run) {
   std::string out = ReadyPrefix(shard, queue);
   AppendU64(out, static_cast<uint64_t>(since_ms));
   AppendRun(out, run);

@@ -1,7 +1,8 @@
 // Where everything lies among the rows: the key layout of docs/STORAGE_FORMAT.md.
 //
-// Every key begins with the shard (2 bytes, big-endian) and a table letter. Numbers are big-endian, so that bytewise
-// order is numeric order; ids are terminated by a zero byte, which validated ids cannot contain.
+// Every key begins with the shard (2 bytes, big-endian) and a table letter. Numbers are big-endian,
+// so that bytewise order is numeric order; ids are terminated by a zero byte, which validated ids
+// cannot contain.
 #ifndef FLUX_ENGINE_SHARD_KEYS_H_
 #define FLUX_ENGINE_SHARD_KEYS_H_
 
@@ -68,7 +69,8 @@ struct VisibleKey {
 };
 std::optional<VisibleKey> ParseVisible(std::string_view key);
 
-// The shard an execution lives in. XXH3-64 of "namespace 0 workflow_id", masked; `shards` is a power of two.
+// The shard an execution lives in. XXH3-64 of "namespace 0 workflow_id", masked; `shards` is a
+// power of two.
 store::ShardId ShardOf(std::string_view ns, std::string_view workflow_id, uint32_t shards);
 
 }  // namespace flux::engine::keys

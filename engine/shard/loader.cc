@@ -18,18 +18,18 @@ absl::StatusOr<std::string> ReadSnapshot(store::Rows& rows, store::ShardId shard
   std::string bytes;
   bytes.reserve(root.snapshot_bytes());
   for (uint32_t page = 0; page < root.snapshot_pages(); ++page) {
-    FLUX_ASSIGN_OR_RETURN(
-        std::optional<std::string> row,
-        rows.Get(keys::Snapshot(shard, run, root.snapshot_ordinal(), page)));
+    FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row,
+                          rows.Get(keys::Snapshot(shard, run, root.snapshot_ordinal(), page)));
     if (!row) {
-      return Damaged(run, std::string(absl::StrCat("snapshot page ", page, " of ", root.snapshot_pages(),
-                                       " at record ", root.snapshot_ordinal(), " is missing")));
+      return Damaged(
+          run, std::string(absl::StrCat("snapshot page ", page, " of ", root.snapshot_pages(),
+                                        " at record ", root.snapshot_ordinal(), " is missing")));
     }
     bytes += *row;
   }
   if (bytes.size() != root.snapshot_bytes()) {
     return Damaged(run, std::string(absl::StrCat("snapshot has ", bytes.size(), " bytes, not ",
-                                     root.snapshot_bytes())));
+                                                 root.snapshot_bytes())));
   }
   return bytes;
 }
@@ -42,7 +42,8 @@ BlobReader BlobsOf(store::Rows& rows, store::ShardId shard, const RunId& run) {
                           rows.Get(keys::Payload(shard, run, ordinal)));
     v1::Payload payload;
     if (!row || !payload.ParseFromString(*row)) {
-      return Damaged(run, std::string(absl::StrCat("payload ", ordinal, row ? " is damaged" : " is missing")));
+      return Damaged(
+          run, std::string(absl::StrCat("payload ", ordinal, row ? " is damaged" : " is missing")));
     }
     return payload;
   };
@@ -56,7 +57,8 @@ absl::Status VisitHistory(
   // Chunks never cross a cut, so the one that holds `from` begins at or behind the cut before it.
   const uint64_t cut = (from - 1) / kHistoryCut * kHistoryCut + 1;
   FLUX_RETURN_IF_ERROR(rows.Scan(
-      keys::History(shard, run, cut), keys::PrefixEnd(keys::HistoryPrefix(shard, run)), [&](std::string_view, std::string_view value) {
+      keys::History(shard, run, cut), keys::PrefixEnd(keys::HistoryPrefix(shard, run)),
+      [&](std::string_view, std::string_view value) {
         v1::HistoryChunk chunk;
         if (!chunk.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
           bad = Damaged(run, "a history chunk cannot be parsed");
@@ -65,8 +67,8 @@ absl::Status VisitHistory(
         uint64_t ordinal = chunk.first_ordinal();
         if (ordinal > next) {
           if (ordinal <= through) {
-            bad = Damaged(run, std::string(absl::StrCat("history records from ", next, " to ", ordinal - 1,
-                                            " are missing")));
+            bad = Damaged(run, std::string(absl::StrCat("history records from ", next, " to ",
+                                                        ordinal - 1, " are missing")));
           }
           return false;
         }
@@ -89,8 +91,9 @@ absl::Status Replay(Definitions& definitions, const BlobReader& blobs, const Run
   for (std::string_view bytes : records) {
     absl::StatusOr<v1::Record> record = ParseRecord(bytes, blobs);
     if (!record.ok()) {
-      return Damaged(run, std::string(absl::StrCat("record ", execution ? execution->ordinal() + 1 : 1, ": ",
-                                       record.status().message())));
+      return Damaged(
+          run, std::string(absl::StrCat("record ", execution ? execution->ordinal() + 1 : 1, ": ",
+                                        record.status().message())));
     }
     if (!execution) {
       if (!record->has_started()) return Damaged(run, "its history does not begin with a start");
@@ -122,16 +125,16 @@ absl::StatusOr<std::optional<LoadedRun>> LoadRun(store::Rows& rows, Definitions&
   }
   absl::Status replayed;
   FLUX_RETURN_IF_ERROR(VisitHistory(rows, shard, run, root.snapshot_ordinal() + 1,
-                                    root.flushed_ordinal(),
-                                    [&](uint64_t, std::string_view record) {
-                                      replayed = Replay(definitions, blobs, run, {record}, execution);
+                                    root.flushed_ordinal(), [&](uint64_t, std::string_view record) {
+                                      replayed =
+                                          Replay(definitions, blobs, run, {record}, execution);
                                       return replayed.ok();
                                     }));
   FLUX_RETURN_IF_ERROR(replayed);
   if (!execution || execution->ordinal() != root.flushed_ordinal()) {
     return Damaged(run, std::string(absl::StrCat("its rows end at record ",
-                                     execution ? execution->ordinal() : 0, ", its root row says ",
-                                     root.flushed_ordinal())));
+                                                 execution ? execution->ordinal() : 0,
+                                                 ", its root row says ", root.flushed_ordinal())));
   }
   std::optional<LoadedRun> loaded;
   loaded.emplace(LoadedRun{std::move(root), *std::move(execution)});
@@ -146,13 +149,12 @@ absl::StatusOr<std::vector<v1::ExecutionSummary>> LoadSummaries(store::Rows& row
   std::vector<v1::ExecutionSummary> out;
   bool damaged = false;
   const std::string prefix = keys::CurrentPrefix(shard, ns, workflow_id);
-  FLUX_RETURN_IF_ERROR(rows.Scan(prefix, keys::PrefixEnd(prefix),
-                                 [&](std::string_view, std::string_view value) {
-                                   v1::ExecutionSummary& summary = out.emplace_back();
-                                   damaged = !summary.ParseFromArray(value.data(),
-                                                                     static_cast<int>(value.size()));
-                                   return !damaged && out.size() < count;
-                                 }));
+  FLUX_RETURN_IF_ERROR(
+      rows.Scan(prefix, keys::PrefixEnd(prefix), [&](std::string_view, std::string_view value) {
+        v1::ExecutionSummary& summary = out.emplace_back();
+        damaged = !summary.ParseFromArray(value.data(), static_cast<int>(value.size()));
+        return !damaged && out.size() < count;
+      }));
   if (damaged) {
     return absl::DataLossError(
         absl::StrCat("an index row of workflow id \"", ToAbsl(workflow_id), "\" cannot be parsed"));

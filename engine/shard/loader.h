@@ -1,4 +1,5 @@
-// Reads executions back from their rows. Blocks on the disk: called off the loop, or during recovery.
+// Reads executions back from their rows. Blocks on the disk: called off the loop, or during
+// recovery.
 #ifndef FLUX_ENGINE_SHARD_LOADER_H_
 #define FLUX_ENGINE_SHARD_LOADER_H_
 
@@ -15,7 +16,8 @@
 
 namespace flux::engine {
 
-// History chunks are cut at multiples of this many records (rule 9), besides wherever a flush ended.
+// History chunks are cut at multiples of this many records (rule 9), besides wherever a flush
+// ended.
 inline constexpr uint64_t kHistoryCut = 256;
 
 // An execution as its rows have it: snapshot at S and the history chunks (S, F].
@@ -24,8 +26,8 @@ struct LoadedRun {
   Execution execution;
 };
 
-// nullopt: the run has no rows (never flushed, or unknown). DataLoss: damaged or missing rows; the message names the
-// run and the row.
+// nullopt: the run has no rows (never flushed, or unknown). DataLoss: damaged or missing rows; the
+// message names the run and the row.
 absl::StatusOr<std::optional<LoadedRun>> LoadRun(store::Rows& rows, Definitions& definitions,
                                                  store::ShardId shard, const RunId& run);
 
@@ -39,14 +41,14 @@ absl::StatusOr<std::vector<v1::ExecutionSummary>> LoadSummaries(store::Rows& row
 // Reads payloads over the inline limit.
 BlobReader BlobsOf(store::Rows& rows, store::ShardId shard, const RunId& run);
 
-// Visits the serialised records of the history chunks with ordinals in [from, through], in order. `visit` returns false
-// to stop. DataLoss: a gap.
-absl::Status VisitHistory(store::Rows& rows, store::ShardId shard, const RunId& run, uint64_t from,
-                          uint64_t through,
-                          const std::function<bool(uint64_t ordinal, std::string_view record)>& visit);
+// Visits the serialised records of the history chunks with ordinals in [from, through], in order.
+// `visit` returns false to stop. DataLoss: a gap.
+absl::Status VisitHistory(
+    store::Rows& rows, store::ShardId shard, const RunId& run, uint64_t from, uint64_t through,
+    const std::function<bool(uint64_t ordinal, std::string_view record)>& visit);
 
-// Applies serialised records to `execution`, which may be empty if the first one starts it. Their ordinals follow on
-// from the execution's. DataLoss names run and ordinal.
+// Applies serialised records to `execution`, which may be empty if the first one starts it. Their
+// ordinals follow on from the execution's. DataLoss names run and ordinal.
 absl::Status Replay(Definitions& definitions, const BlobReader& blobs, const RunId& run,
                     const std::vector<std::string_view>& records,
                     std::optional<Execution>& execution);

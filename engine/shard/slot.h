@@ -1,4 +1,5 @@
-// One execution's place in memory: loading, resident, or on its way out. At most one exists per run.
+// One execution's place in memory: loading, resident, or on its way out. At most one exists per
+// run.
 #ifndef FLUX_ENGINE_SHARD_SLOT_H_
 #define FLUX_ENGINE_SHARD_SLOT_H_
 
@@ -26,13 +27,14 @@ using SlotCallback = absl::AnyInvocable<void(Slot* slot, const absl::Status& sta
 
 // State                 entered by                 left by
 // loading (no execution) the first command for it   its rows being read
-// resident               a start, or loaded         eviction, once all of it is in acknowledged rows
+// resident               a start, or loaded         eviction, once all of it is in acknowledged
+// rows
 struct Slot {
   RunId run;
   store::ShardId shard = 0;
-  std::string id_key;                  // namespace 0 workflow_id
+  std::string id_key;  // namespace 0 workflow_id
   std::optional<Execution> execution;
-  std::vector<SlotCallback> waiting;   // for the load, in order
+  std::vector<SlotCallback> waiting;  // for the load, in order
 
   // ---- what the rows lack ----
   v1::RunRoot root;                    // as acknowledged
@@ -40,19 +42,22 @@ struct Slot {
   std::deque<std::string> tail;        // serialised records behind root.flushed_ordinal
   store::Lsn first_unflushed_lsn = 0;  // oldest commit with a record the rows lack; 0: none
   store::Lsn last_lsn = 0;             // newest commit that touched it
-  std::list<Slot*>::iterator pin;      // in its shard's list by first_unflushed_lsn; valid if that is not 0
-  store::Lsn next_unflushed_lsn = 0;   // while flushing: first commit behind the image
+  std::list<Slot*>::iterator
+      pin;  // in its shard's list by first_unflushed_lsn; valid if that is not 0
+  store::Lsn next_unflushed_lsn = 0;  // while flushing: first commit behind the image
   bool flush_queued = false;
   bool flushing = false;
-  bool evict = false;                  // drop it after the flush, if nothing came meanwhile
+  bool evict = false;  // drop it after the flush, if nothing came meanwhile
 
   // ---- what waits in it ----
-  int64_t timer_ms = 0;                // as entered in the loop's timer set; 0: not in it
-  std::map<StepKey, std::string> spilled;  // scheduled steps the dispatcher had no room for, and their queues
-  bool recovered = false;              // loaded from the log tail after a restart: its tasks may be in a worker's hands
+  int64_t timer_ms = 0;  // as entered in the loop's timer set; 0: not in it
+  std::map<StepKey, std::string>
+      spilled;  // scheduled steps the dispatcher had no room for, and their queues
+  bool recovered =
+      false;  // loaded from the log tail after a restart: its tasks may be in a worker's hands
   std::list<Slot*>::iterator lru;
-  int64_t touched_ms = 0;              // monotonic
-  size_t memory_bytes = 0;             // as counted in the cache
+  int64_t touched_ms = 0;   // monotonic
+  size_t memory_bytes = 0;  // as counted in the cache
 
   uint64_t flushed() const { return root.flushed_ordinal(); }
 };

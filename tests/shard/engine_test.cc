@@ -142,8 +142,8 @@ TEST(Engine, MapsInOrderWhateverOrderItemsEnd) {
   for (int i = 0; i < 10; ++i) EXPECT_EQ(list.items(i).data(), absl::StrCat(i));
 }
 
-// Crashes after every number of store writes: whatever was acknowledged is there afterwards, everything ends, and no
-// step's outcome is recorded twice.
+// Crashes after every number of store writes: whatever was acknowledged is there afterwards,
+// everything ends, and no step's outcome is recorded twice.
 TEST(Engine, SurvivesACrashAtEveryWrite) {
   for (size_t kept = 0; kept < 2; ++kept) {
     for (int crash_at = 0; crash_at < 60; ++crash_at) {
@@ -154,7 +154,8 @@ TEST(Engine, SurvivesACrashAtEveryWrite) {
       StreamId worker = world.Connect("s1", {"t"}, 4);
       world.Settle();
       std::set<std::string> acknowledged;
-      std::map<std::string, std::shared_ptr<std::optional<absl::StatusOr<v1::StartWorkflowResponse>>>>
+      std::map<std::string,
+               std::shared_ptr<std::optional<absl::StatusOr<v1::StartWorkflowResponse>>>>
           starts;
       for (int i = 0; i < 3; ++i) {
         v1::StartWorkflowRequest request = StartRequest("chain", absl::StrCat("id", i));
@@ -187,7 +188,8 @@ TEST(Engine, SurvivesACrashAtEveryWrite) {
       }
       std::set<std::string> recorded;
       for (const auto& ack : world.stream(worker).acks) {
-        if (ack.status() == v1::ACK_STATUS_RECORDED) recorded.insert(ack.token().SerializeAsString());
+        if (ack.status() == v1::ACK_STATUS_RECORDED)
+          recorded.insert(ack.token().SerializeAsString());
       }
       world.Crash({.queued_written = kept, .torn_tail = kept == 0});
       ASSERT_TRUE(world.Open().ok());
@@ -284,7 +286,8 @@ TEST(Engine, KeepsALongBacklogOnDiskAndRunsAllOfIt) {
   World world(options);
   ASSERT_TRUE(world.Open().ok());
   world.Define(Chain("chain", 2));
-  for (int i = 0; i < 100; ++i) ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
+  for (int i = 0; i < 100; ++i)
+    ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
   world.Advance(5'000);
   EXPECT_GE(world.Counter("evictions"), 80u) << "the backlog stays in memory";
   const StreamId worker = world.Connect("s1", {"t"}, 4);
@@ -516,8 +519,10 @@ TEST(Engine, RefusesBadRequestsAndSaysWhy) {
     auto answer = world.Start(std::move(request));
     return answer.ok() ? std::string("OK") : answer.status().ToString();
   };
-  EXPECT_THAT(refused(StartRequest("no-such", "a")), HasSubstr("NOT_FOUND: unknown workflow \"no-such\""));
-  EXPECT_THAT(refused(StartRequest("chain", "a\nb")), HasSubstr("control character (0x0a) at byte 1"));
+  EXPECT_THAT(refused(StartRequest("no-such", "a")),
+              HasSubstr("NOT_FOUND: unknown workflow \"no-such\""));
+  EXPECT_THAT(refused(StartRequest("chain", "a\nb")),
+              HasSubstr("control character (0x0a) at byte 1"));
   EXPECT_THAT(refused(StartRequest("chain", std::string(257, 'x'))), HasSubstr("at most 256"));
   v1::StartWorkflowRequest large = StartRequest("chain", "a");
   *large.mutable_inputs(0) = Json(std::string(101, '1'));

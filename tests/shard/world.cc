@@ -204,8 +204,8 @@ void World::RunWorker(StreamId id) {
     while (!stream(id).tasks.empty()) {
       const v1::Task task = std::move(stream(id).tasks.front());
       stream(id).tasks.pop_front();
-      const bool echo = task.inputs_size() > 0 &&
-                        task.inputs(0).payload().encoding() == v1::ENCODING_JSON;
+      const bool echo =
+          task.inputs_size() > 0 && task.inputs(0).payload().encoding() == v1::ENCODING_JSON;
       Answer(id, task, echo ? task.inputs(0).payload().data() : "1");
     }
     Settle();

@@ -1,6 +1,6 @@
-// A coordinator without threads, sockets or a disk: the real engine over a MemoryStore, driven by hand. Time moves only
-// when a test says so, background reads and store completions happen only when stepped, and a crash costs exactly what
-// a disk would lose.
+// A coordinator without threads, sockets or a disk: the real engine over a MemoryStore, driven by
+// hand. Time moves only when a test says so, background reads and store completions happen only
+// when stepped, and a crash costs exactly what a disk would lose.
 #ifndef FLUX_TESTS_SHARD_WORLD_H_
 #define FLUX_TESTS_SHARD_WORLD_H_
 
@@ -55,7 +55,8 @@ class World final : public Clock, public Background, public WorkerOutput {
   // Posts a start and returns where the answer will be; `Settle` brings it.
   std::shared_ptr<std::optional<absl::StatusOr<v1::StartWorkflowResponse>>> PostStart(
       v1::StartWorkflowRequest request);
-  absl::StatusOr<v1::StartWorkflowResponse> Start(const std::string& workflow, const std::string& id,
+  absl::StatusOr<v1::StartWorkflowResponse> Start(const std::string& workflow,
+                                                  const std::string& id,
                                                   std::vector<std::string> json_inputs = {});
   absl::StatusOr<v1::StartWorkflowResponse> Start(v1::StartWorkflowRequest request);
   v1::GetResultResponse Result(const std::string& id);
@@ -88,7 +89,8 @@ class World final : public Clock, public Background, public WorkerOutput {
   Stream& stream(StreamId id) { return streams_[id]; }
   void Disconnect(StreamId id);
   void Answer(StreamId id, const v1::Task& task, const std::string& json);
-  void AnswerFailure(StreamId id, const v1::Task& task, const std::string& type, bool final = false);
+  void AnswerFailure(StreamId id, const v1::Task& task, const std::string& type,
+                     bool final = false);
   void Message(StreamId id, v1::ConnectRequest message);
   // Answers every task that comes with its first input (or 1), until nothing moves any more.
   void RunWorker(StreamId id);
