@@ -1,18 +1,20 @@
 // What a command comes to: looks at the execution, changes nothing, answers with records.
 //
-//   command       | the step, or execution                   | verdict, records
-//   --------------+------------------------------------------+------------------------------------------------
-//   ReportResult  | scheduled, this delivery; a value, skip  | StepCompleted
-//   ReportResult  | scheduled, this delivery; a failure      | AttemptFailed, or StepFailed when
-//   there is no next ReportResult  | completed or skipped by this delivery    | kDuplicate
-//   ReportResult  | anything else                            | kStale
-//   EndAttempt    | scheduled, this delivery                 | AttemptFailed or StepFailed
-//   Redeliver     | scheduled, this delivery                 | StepRedelivered
-//   EndAttempt, Redeliver | anything else                    | kStale
-//   FireTimers    | open                                     | a TimerFired for each that is due;
-//   none is fine FireTimers    | closed                                   | accepted, none Cancel,
-//   Terminate | open                                 | CancelRequested, ExecutionTerminated Cancel,
-//   Terminate | closed                               | FailedPrecondition
+//   command           | the step, or execution                  | verdict, records
+//   ------------------+-----------------------------------------+----------------------------------
+//   ReportResult      | scheduled, this delivery; value or skip | StepCompleted
+//   ReportResult      | scheduled, this delivery; a failure     | AttemptFailed; StepFailed if last
+//   ReportResult      | completed or skipped by this delivery   | kDuplicate
+//   ReportResult      | anything else                           | kStale
+//   EndAttempt        | scheduled, this delivery                | AttemptFailed; StepFailed if last
+//   EndAttempt        | anything else                           | kStale
+//   Redeliver         | scheduled, this delivery                | StepRedelivered
+//   Redeliver         | anything else                           | kStale
+//   FireTimers        | open                                    | TimerFired for each that is due
+//   FireTimers        | closed                                  | none
+//   Cancel, Terminate | open                                    | CancelRequested or
+//                     |                                         | ExecutionTerminated
+//   Cancel, Terminate | closed                                  | FailedPrecondition
 #include <algorithm>
 #include <utility>
 

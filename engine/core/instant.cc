@@ -1,11 +1,12 @@
 // Steps that take no time: join, fail, skip.
 //
 //   state          | input                             | then
-//   ---------------+-----------------------------------+-------------------------------------------------------
-//   pending (join) | inputs settled                    | completed: their list; skipped optional
-//   ones are left out pending (join) | a required input, or all, skipped | skipped pending (fail) |
-//   inputs settled                    | the failure it names pending (skip) | inputs settled |
-//   skipped pending (all)  | a required input skipped          | skipped
+//   ---------------+-----------------------------------+--------------------------------------
+//   pending (join) | inputs settled                    | completed: the list of those not skipped
+//   pending (join) | a required input, or all, skipped | skipped
+//   pending (fail) | inputs settled                    | the failure it names
+//   pending (fail) | a required input, or all, skipped | skipped
+//   pending (skip) | inputs settled                    | skipped
 #include <utility>
 
 #include "absl/strings/str_cat.h"

@@ -88,6 +88,12 @@ bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery
   return step != nullptr && step->phase == Phase::kScheduled && step->delivery == delivery;
 }
 
+bool IsCurrent(const Execution& execution, const v1::TaskToken& token) {
+  const StepKey key{token.frame(), token.step()};
+  return IsCurrent(execution, key, token.delivery()) &&
+         execution.state().FindStep(key)->generation == token.generation();
+}
+
 absl::Status FillTask(const Execution& execution, const StepKey& key, size_t bytes_max,
                       v1::Task* task) {
   const ExecutionState& s = execution.state();

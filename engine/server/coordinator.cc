@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "engine/server/malformed.h"
 #include "engine/server/runtime.h"
 #include "engine/server/services.h"
 #include "engine/server/worker_service.h"
@@ -137,6 +138,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddListeningPort(config.listen, grpc::InsecureServerCredentials(), &port_);
+  builder.experimental().SetInterceptorCreators(MalformedRequestInterceptors());
   builder.RegisterService(workers_.get());
   builder.RegisterService(workflows_.get());
   builder.RegisterService(admin_.get());

@@ -256,6 +256,8 @@ absl::Status Fluxd::Launch(const Flags& more,
       Process::Start({FLUX_E2E_FLUXD, std::move(arguments), environment, "", log_});
   if (!process.ok()) return process.status();
   process_ = *std::move(process);
+  // A connection to the one before would fail its first call.
+  api_ = std::make_unique<Api>(target());
   return absl::OkStatus();
 }
 

@@ -136,6 +136,7 @@ class Fluxd {
   std::string target() const { return port_.target(); }
   const std::string& data() const { return data_; }
   std::string log() const { return ReadFile(log_); }
+  // To this start of it: a new connection each.
   Api& api() { return *api_; }
 
  private:

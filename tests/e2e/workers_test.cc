@@ -617,7 +617,7 @@ TEST_F(RawWorkers, InventedTokensAreRefusedAndChangeNothing) {
     EXPECT_EQ(ack.status(), v1::ACK_STATUS_STALE) << ack.DebugString();
     EXPECT_EQ(ack.token().SerializeAsString(), token.SerializeAsString());
     EXPECT_EQ(api().Counter("results_stale"), ++stale);
-    EXPECT_EQ(Picture(run), before);
+    EXPECT_TRUE(Picture(run) == before) << Picture(run);
     // Nor do its other messages change anything.
     v1::ConnectRequest noise;
     v1::Heartbeat* heartbeat = noise.add_heartbeats();
@@ -625,7 +625,7 @@ TEST_F(RawWorkers, InventedTokensAreRefusedAndChangeNothing) {
     *heartbeat->mutable_progress() = JsonNumber(666);
     *noise.add_released() = token;
     liar.Send(noise);
-    EXPECT_EQ(Picture(run), before);
+    EXPECT_TRUE(Picture(run) == before) << Picture(run);
   }
   honest.Answer(good, JsonNumber(10));
   EXPECT_EQ(honest.AwaitAck().status(), v1::ACK_STATUS_RECORDED);
@@ -655,7 +655,7 @@ TEST_F(RawWorkers, AnotherWorkersTaskCannotBeHandedBackOrKeptAlive) {
   meddler.Send(message);
   meddler.Answer(unknown, JsonNumber(0));
   EXPECT_EQ(meddler.AwaitAck().status(), v1::ACK_STATUS_STALE);
-  EXPECT_EQ(Picture(run), before);
+  EXPECT_TRUE(Picture(run) == before) << Picture(run);
   EXPECT_EQ(meddler.tasks_waiting(), 0u);
   honest.Answer(token, JsonNumber(10));
   EXPECT_EQ(honest.AwaitAck().status(), v1::ACK_STATUS_RECORDED);
