@@ -92,7 +92,7 @@ inline constexpr flux::Workflow<std::string(std::string)> kChart{
       if (yes) g.Sleep(absl::Seconds(1));
 #endif
 #ifdef NOT_VALUE
-      auto no = !yes;
+      static_cast<void>(!yes);
 #endif
 #ifdef BRANCH_TYPES
       g.If(
