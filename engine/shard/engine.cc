@@ -105,7 +105,8 @@ void Engine::Turn() {
   }
   RunDeferred();
   FireTimersDue();
-  dispatcher_->Tick(Now());
+  // While shutting down nobody is given up: sessions and what they run go on with the next process.
+  if (!shutting_down_) dispatcher_->Tick(Now());
   RunDeferred();
   if (!waiter_deadlines_.empty()) ExpireWaiters();
   PumpLoads();
@@ -260,7 +261,7 @@ bool Engine::OnWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest
 void Engine::OnWorkerClosed(StreamId stream) {
   Post([this, stream] {
     peers_.erase(stream);
-    dispatcher_->StreamClosed(stream, Now());
+    if (!shutting_down_) dispatcher_->StreamClosed(stream, Now());
   });
 }
 

@@ -281,7 +281,7 @@ TEST_F(BadInput, Starts) {
          return api().Start(request).status();
        },
        Code::kInvalidArgument,
-       {"all", "list"}},
+       {"all", "array"}},
       {"a workflow id that is in use",
        Starting([](auto* r) { r->set_workflow_id("open"); }),
        Code::kAlreadyExists,
