@@ -426,7 +426,8 @@ void Engine::CheckClaim(const DeliveryKey& key) {
     }
     WithRun(key.run, [this, key](Slot* slot, const absl::Status&) {
       const bool current = slot != nullptr && IsCurrent(*slot->execution, key.step, key.delivery);
-      if (current) ForgetSpilled(*slot, key.step);
+      // Offered first, so that the claim learns its timeouts, queue and limit key.
+      if (current && slot->spilled.contains(key.step)) OfferStep(*slot, key.step, true);
       dispatcher_->ClaimChecked(key, current);
     });
   });
