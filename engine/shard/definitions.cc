@@ -121,7 +121,13 @@ absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition&
   batch.epoch = epoch_;
   batch.puts.push_back({keys::Definition(hash), stored.SerializeAsString()});
   batch.puts.push_back({keys::Name(definition.name(), sequence), hash});
-  FLUX_RETURN_IF_ERROR(store_->rows().WriteSync(std::move(batch)));
+  if (absl::Status status = store_->rows().WriteSync(std::move(batch)); !status.ok()) {
+    // The store stops after a failed write (rule 3), and with it the coordinator: its next process
+    // can be asked.
+    return absl::UnavailableError(absl::StrCat("definition \"", definition.name(),
+                                               "\" could not be written (", status.message(),
+                                               "); try again"));
+  }
 
   absl::MutexLock lock(&mutex_);
   by_hash_[hash] = {Summarise(definition, hash, now_ms), sequence, std::move(graph)};
