@@ -105,7 +105,14 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   options.rows_buffer_bytes = kRowsBufferBytes;
   options.block_cache_bytes = kBlockCacheBytes;
   options.on_warning = [](const std::string& line) { spdlog::warn("store: {}", line); };
-  FLUX_ASSIGN_OR_RETURN(store_, store::RocksStore::Open(options));
+  // Unavailable is for the network here: what the store calls so is a directory that cannot be
+  // used.
+  const auto of_the_store = [](absl::Status status) {
+    return absl::IsUnavailable(status) ? absl::FailedPreconditionError(status.message()) : status;
+  };
+  auto store = store::RocksStore::Open(options);
+  if (!store.ok()) return of_the_store(store.status());
+  store_ = *std::move(store);
   for (const std::string& note : store_->OpenNotes()) spdlog::warn("{}", note);
 
   pool_ = std::make_unique<ThreadPool>(kReadThreads);
@@ -122,7 +129,9 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   engine::EngineOptions engine_options = config.engine;
   engine_options.data_directory = config.data;
   engine_options.version = FLUX_VERSION;
-  FLUX_ASSIGN_OR_RETURN(engine_, engine::Engine::Open(std::move(engine_options), environment));
+  auto engine = engine::Engine::Open(std::move(engine_options), environment);
+  if (!engine.ok()) return of_the_store(engine.status());
+  engine_ = *std::move(engine);
 
   workers_ = std::make_unique<WorkerService>(&exchange_);
   exchange_.Connect(engine_.get(), workers_.get());
