@@ -305,7 +305,11 @@ void OneSeed(uint64_t seed, std::map<v1::ExecutionStatus, int>* ends) {
 
 TEST(CoreProperty, ReplayAndSnapshotsEqualTheLiveExecution) {
   uint64_t first = 1;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  uint64_t count = 300;
+#else
   uint64_t count = 1'500;
+#endif
   if (const char* seeds = std::getenv("FLUX_CORE_SEEDS")) count = std::strtoull(seeds, nullptr, 10);
   if (const char* seed = std::getenv("FLUX_CORE_SEED")) {
     first = std::strtoull(seed, nullptr, 10);
