@@ -8,14 +8,16 @@ Payload TakePayload(v1::Payload* from) {
   Payload to;
   to.data = std::move(*from->mutable_data());
   to.encoding = static_cast<Encoding>(from->encoding());
-  to.content_type = std::move(*from->mutable_content_type());
-  for (auto& [key, value] : *from->mutable_metadata()) to.metadata.emplace(key, std::move(value));
-  from->Clear();
+  if (!from->content_type().empty()) to.content_type = std::move(*from->mutable_content_type());
+  if (from->metadata_size() > 0) {
+    for (auto& [key, value] : *from->mutable_metadata()) to.metadata.emplace(key, std::move(value));
+    from->clear_metadata();
+  }
   return to;
 }
 
 void MovePayload(Payload&& from, v1::Payload* to) {
-  to->set_data(std::move(from.data));
+  *to->mutable_data() = std::move(from.data);
   to->set_encoding(static_cast<v1::Encoding>(from.encoding));
   if (!from.content_type.empty()) to->set_content_type(std::move(from.content_type));
   for (auto& [key, value] : from.metadata) (*to->mutable_metadata())[key] = std::move(value);

@@ -8,7 +8,7 @@
 
 namespace flux::internal {
 
-// `from` is left empty.
+// `from` is left without its bytes, in any state otherwise.
 Payload TakePayload(v1::Payload* from);
 void MovePayload(Payload&& from, v1::Payload* to);
 Failure TakeFailure(v1::Failure* from);

@@ -458,7 +458,7 @@ TEST(Client, StartsThousandsAtOnce) {
   int done = 0;
   int failed = 0;
   for (int i = 0; i < kStarts; ++i) {
-    client.StartAsync<std::string>(
+    client.StartAsync(
         kSpelled, {.id = "run-" + std::to_string(i)},
         [&](absl::StatusOr<flux::Run<std::string>> run) {
           std::lock_guard lock(mutex);

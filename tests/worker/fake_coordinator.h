@@ -20,7 +20,7 @@
 
 namespace flux::testing {
 
-inline constexpr std::chrono::seconds kPatience{30};
+inline constexpr std::chrono::seconds kPatience{100};
 
 struct CoordinatorScript {
   bool welcome = true;  // answer a hello

@@ -6,6 +6,7 @@
 // tasks that block still get all the slots within a millisecond or two.
 #include <algorithm>
 #include <exception>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -114,7 +115,7 @@ RawOutcome RunTask(const TaskHandlers& handlers, v1::Task* task, TaskContext& co
 
 std::unique_ptr<v1::TaskResult> Session::Execute(HeldTask* held) {
   DeliveryContext context(this, held);
-  RawOutcome outcome = RunTask(handlers_, held->task.get(), context);
+  RawOutcome outcome = RunTask(handlers_, held->task, context);
   const uint64_t bytes_max = payload_bytes_max_.load(std::memory_order_relaxed);
   if (outcome.kind == RawOutcome::Kind::kValue && outcome.value.data.size() > bytes_max) {
     outcome = FailFor(
@@ -168,8 +169,6 @@ void Session::ExecutorMain(Executor* self) {
     lock.unlock();
     garbage.clear();
     std::unique_ptr<v1::TaskResult> result = Execute(held);
-    // Its inputs are needed no more, and are freed outside the lock.
-    held->task.reset();
     const Nanos now = MonotonicNow();
     lock.lock();
     Finished(held, std::move(result), now);
@@ -214,7 +213,7 @@ void Session::Finished(HeldTask* held, std::unique_ptr<v1::TaskResult> result, N
     ++stats_.failed;
   else
     ++stats_.completed;
-  result->set_allocated_token(held->own_token.release());
+  result->unsafe_arena_set_allocated_token(held->token);
   held->result_bytes = kResultOverheadBytes + result->value().data().size() +
                        result->failure().message().size() + result->progress().data().size();
   held->result = std::move(result);
@@ -243,9 +242,17 @@ bool Session::WakeOne() {
 
 bool Session::AddExecutor() {
   if (executors_.size() >= options_.slots) return false;
-  executors_.push_back(std::make_unique<Executor>());
-  Executor* executor = executors_.back().get();
-  executor->thread = std::thread([this, executor] { ExecutorMain(executor); });
+  auto made = std::make_unique<Executor>();
+  Executor* executor = made.get();
+  try {
+    executor->thread = std::thread([this, executor] { ExecutorMain(executor); });
+  } catch (const std::system_error& error) {
+    // The system's limit on threads is lower than the slots: the worker goes on with those it has.
+    Log(LogLevel::kError, absl::StrCat("thread ", executors_.size() + 1, " of ", options_.slots,
+                                       " could not be started: ", error.what()));
+    return false;
+  }
+  executors_.push_back(std::move(made));
   return true;
 }
 

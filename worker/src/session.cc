@@ -36,8 +36,7 @@ Nanos MonotonicNow() {
       .count();
 }
 
-// ---- life
-// --------------------------------------------------------------------------------------------------------
+// ---- life ----
 
 Session::Session(WorkerOptions options, TaskHandlers handlers)
     : options_(std::move(options)),
@@ -64,7 +63,11 @@ Session::~Session() {
 void Session::Start() {
   Lock lock(mutex_);
   const size_t first = std::min<size_t>(options_.slots, eager_);
-  while (executors_.size() < first) AddExecutor();
+  while (executors_.size() < first && AddExecutor()) {
+  }
+  if (executors_.empty()) {
+    End(absl::ResourceExhaustedError("the worker could not start a single thread for its tasks"));
+  }
   keeper_ = std::thread([this] { KeeperMain(); });
 }
 
@@ -116,8 +119,7 @@ WorkerStats Session::stats() const {
 
 void Session::Log(LogLevel level, const std::string& text) const { options_.log(level, text); }
 
-// ---- keeper
-// ------------------------------------------------------------------------------------------------------
+// ---- keeper ----
 
 void Session::WakeKeeper() {
   if (keeper_woken_) return;

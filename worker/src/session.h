@@ -22,6 +22,7 @@
 #ifndef FLUX_WORKER_SRC_SESSION_H_
 #define FLUX_WORKER_SRC_SESSION_H_
 
+#include <google/protobuf/arena.h>
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
@@ -66,6 +67,21 @@ using TaskHandlers = absl::flat_hash_map<std::string, TaskHandler>;
 using Nanos = int64_t;
 Nanos MonotonicNow();
 
+// One message of the coordinator. Its deliveries stay in its arena: parsing a task then costs
+// hardly an allocation.
+struct Inbound {
+  static google::protobuf::ArenaOptions Blocks() {
+    google::protobuf::ArenaOptions options;
+    options.start_block_size = 4 * 1024;
+    options.max_block_size = 64 * 1024;
+    return options;
+  }
+
+  google::protobuf::Arena arena{Blocks()};
+  v1::ConnectResponse* const message =
+      google::protobuf::Arena::CreateMessage<v1::ConnectResponse>(&arena);
+};
+
 struct HeldTask;
 
 // What identifies a delivery; a view of the token that the HeldTask keeps.
@@ -98,9 +114,16 @@ enum class HeldState : uint8_t { kQueued, kRunning, kFinished };
 // One delivery. Guarded by Session::mutex_, but for `task`, which belongs to the executor while it
 // runs, and `cancelled`.
 struct HeldTask {
-  std::unique_ptr<v1::Task> task;            // until it finished
-  std::unique_ptr<v1::TaskToken> own_token;  // until the result takes it
-  v1::TaskToken* token = nullptr;          // own_token's or the result's: the same object for life
+  HeldTask() = default;
+  HeldTask(const HeldTask&) = delete;
+  HeldTask& operator=(const HeldTask&) = delete;
+  ~HeldTask() {
+    if (result != nullptr) static_cast<void>(result->unsafe_arena_release_token());
+  }
+
+  std::shared_ptr<Inbound> inbound;        // shared with the other deliveries of its message
+  v1::Task* task = nullptr;                // in inbound's arena
+  v1::TaskToken* token = nullptr;          // the task's; lent to the result
   std::unique_ptr<v1::TaskResult> result;  // once finished
   size_t result_bytes = 0;
   HeldState state = HeldState::kQueued;
@@ -153,9 +176,10 @@ class Session : public std::enable_shared_from_this<Session> {
     std::thread thread;
   };
   using Lock = std::unique_lock<std::mutex>;
+  using HeldMap = absl::flat_hash_map<TokenKey, HeldTask*>;
 
   // ---- stream: called by Stream on gRPC's threads ----
-  void OnMessage(Stream* stream, v1::ConnectResponse* message);
+  void OnMessage(Stream* stream, const std::shared_ptr<Inbound>& inbound);
   void OnWriteDone(Stream* stream);
   void OnReadEnded(Stream* stream);
   void OnStreamDone(Stream* stream, const grpc::Status& status);
@@ -176,7 +200,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // ---- deliveries ----
   void Accept(std::vector<std::unique_ptr<HeldTask>>* tasks);
-  void Forget(HeldTask* held);
+  void Forget(HeldMap::iterator entry);
   void Withdraw(const v1::CancelTask& cancel);
   void Discard(HeldTask* held);  // deletes it once the lock is free
   void UnlistHeartbeat(HeldTask* held);
@@ -235,7 +259,7 @@ class Session : public std::enable_shared_from_this<Session> {
   uint32_t credit_outstanding_ = 0;  // granted on this stream and not yet used
 
   // Deliveries.
-  absl::flat_hash_map<TokenKey, HeldTask*> held_;
+  HeldMap held_;
   std::deque<HeldTask*> queue_;
   size_t queued_ = 0;  // of queue_, without the forgotten
   size_t running_ = 0;

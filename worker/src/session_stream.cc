@@ -18,6 +18,7 @@ constexpr Nanos kHeartbeatEveryMin = 5 * kNanosPerMs;
 constexpr Nanos kHeartbeatEveryMax = 5'000 * kNanosPerMs;
 constexpr Nanos kHeartbeatUnasked =
     1'000 * kNanosPerMs;  // progress of a task without a heartbeat timeout
+constexpr Nanos kStreamLasted = 5'000 * kNanosPerMs;
 constexpr char kSdkVersion[] = "flux-cpp/0.1.0";
 
 // Often enough that one lost or late heartbeat does not end the attempt.
@@ -33,13 +34,12 @@ bool IsFinalRefusal(grpc::StatusCode code) {
 
 }  // namespace
 
-// ---- opening and ending
-// -----------------------------------------------------------------------------------
+// ---- opening and ending ----
 
 void Session::OpenStream(Lock& lock) {
   const Nanos now = MonotonicNow();
   auto stream = std::make_shared<Stream>(shared_from_this(), stub_.get());
-  stream->opened = stream->last_read = now;
+  stream->began = stream->opened = stream->last_read = now;
   FillHello(stream->out.mutable_hello(), now);
   credit_outstanding_ = 0;
   if (!draining_) {
@@ -85,7 +85,6 @@ void Session::FillHello(v1::WorkerHello* hello, Nanos now) const {
 void Session::Welcomed(const v1::Welcome& welcome, Nanos now) {
   stream_->welcomed = true;
   ever_welcomed_ = true;
-  backoff_.Reset();
   ++stats_.connects;
   ping_interval_ = welcome.ping_interval_ms() * kNanosPerMs;
   if (welcome.payload_bytes_max() != 0) payload_bytes_max_ = welcome.payload_bytes_max();
@@ -161,6 +160,9 @@ void Session::OnStreamDone(Stream* stream, const grpc::Status& status) {
     stream_ = nullptr;
     credit_outstanding_ = 0;
     const Nanos now = MonotonicNow();
+    // One that breaks soon after its welcome may do so again: only a stream that lasted is followed
+    // at once.
+    if (stream->welcomed && now - stream->began >= kStreamLasted) backoff_.Reset();
     // The outbox is filled anew by the next Welcome.
     for (HeldTask* held : outbox_) {
       held->in_outbox = false;
@@ -191,25 +193,23 @@ void Session::OnStreamDone(Stream* stream, const grpc::Status& status) {
   garbage.swap(garbage_);
 }
 
-// ---- in
-// ----------------------------------------------------------------------------------------------------------
+// ---- in ----
 
-void Session::OnMessage(Stream* stream, v1::ConnectResponse* message) {
+void Session::OnMessage(Stream* stream, const std::shared_ptr<Inbound>& inbound) {
   // Taken apart before the lock is taken.
   const Nanos now = MonotonicNow();
+  v1::ConnectResponse* message = inbound->message;
   std::vector<std::unique_ptr<HeldTask>> tasks;
   tasks.reserve(static_cast<size_t>(message->tasks_size()));
-  while (message->tasks_size() > 0) {
-    auto held = std::make_unique<HeldTask>();
-    held->task.reset(message->mutable_tasks()->ReleaseLast());
-    held->own_token.reset(held->task->release_token());
-    if (held->own_token == nullptr) held->own_token = std::make_unique<v1::TaskToken>();
-    held->token = held->own_token.get();
+  for (v1::Task& task : *message->mutable_tasks()) {
+    tasks.push_back(std::make_unique<HeldTask>());
+    HeldTask* held = tasks.back().get();
+    held->inbound = inbound;
+    held->task = &task;
+    held->token = task.mutable_token();
     held->received = now;
-    held->heartbeat_every = HeartbeatEvery(held->task->heartbeat_ms());
-    tasks.push_back(std::move(held));
+    held->heartbeat_every = HeartbeatEvery(task.heartbeat_ms());
   }
-  std::reverse(tasks.begin(), tasks.end());
 
   std::vector<std::unique_ptr<HeldTask>> garbage;
   Lock lock(mutex_);
@@ -239,7 +239,7 @@ void Session::OnMessage(Stream* stream, v1::ConnectResponse* message) {
         Log(LogLevel::kError, absl::StrCat("the coordinator refused a result: ", ack.detail()));
       }
     }
-    Forget(found->second);
+    Forget(found);
   }
   for (const v1::CancelTask& cancel : message->cancels()) Withdraw(cancel);
   if (!tasks.empty()) Accept(&tasks);
@@ -272,8 +272,9 @@ void Session::Accept(std::vector<std::unique_ptr<HeldTask>>* tasks) {
   if (accepted > 0) WakeExecutors(accepted);
 }
 
-void Session::Forget(HeldTask* held) {
-  held_.erase(TokenKey::Of(*held->token));
+void Session::Forget(HeldMap::iterator entry) {
+  HeldTask* held = entry->second;
+  held_.erase(entry);
   held->forgotten = true;
   UnlistHeartbeat(held);
   if (held->state == HeldState::kFinished) {
@@ -294,7 +295,7 @@ void Session::Withdraw(const v1::CancelTask& cancel) {
   const std::string& why = cancel.reason();
   if (why == "cancelled" || why == "timeout" || why == "superseded") {
     ++stats_.withdrawn;
-    Forget(held);
+    Forget(found);
   }
 }
 
@@ -324,8 +325,7 @@ void Session::HandBackQueue() {
   queue_.clear();
 }
 
-// ---- out
-// ---------------------------------------------------------------------------------------------------------
+// ---- out ----
 
 uint32_t Session::Prefetch() const {
   if (options_.prefetch.has_value()) return *options_.prefetch;

@@ -25,7 +25,7 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
     stub_->async()->Connect(&context_, this);
     AddHold();
     StartWrite(&out);
-    StartRead(&in_);
+    StartRead(in_->message);
     StartCall();
   }
   void Write() { StartWrite(&out); }
@@ -41,15 +41,17 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
   bool welcomed = false;
   bool half_closed = false;
   const char* abandoned = nullptr;  // why the session gave it up
-  Nanos opened = 0;
+  Nanos began = 0;
+  Nanos opened =
+      0;  // as began, less the time this process stood still; anew when it is half-closed
   Nanos last_read = 0;
 
  private:
   void OnReadDone(bool ok) override {
     if (!ok) return session_->OnReadEnded(this);
-    session_->OnMessage(this, &in_);
-    in_.Clear();
-    StartRead(&in_);
+    session_->OnMessage(this, in_);
+    in_ = std::make_shared<Inbound>();
+    StartRead(in_->message);
   }
   void OnWriteDone(bool) override { session_->OnWriteDone(this); }
   void OnWritesDoneDone(bool) override { session_->OnWriteDone(this); }
@@ -61,7 +63,7 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
   std::shared_ptr<Session> session_;
   v1::WorkerService::Stub* stub_;
   grpc::ClientContext context_;
-  v1::ConnectResponse in_;
+  std::shared_ptr<Inbound> in_ = std::make_shared<Inbound>();  // shared with its deliveries
   std::shared_ptr<Stream> self_;
 };
 

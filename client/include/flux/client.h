@@ -32,6 +32,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -226,7 +227,7 @@ class Client {
   // this returns, on any thread, and must not block.
   template <typename R, typename... P, typename... A>
   void StartAsync(const Workflow<R(P...)>& workflow, StartOptions options,
-                  std::function<void(absl::StatusOr<Run<R>>)> callback,
+                  std::type_identity_t<std::function<void(absl::StatusOr<Run<R>>)>> callback,
                   const A&... arguments) const {
     absl::StatusOr<internal::StartCall> call = MakeCall(workflow, std::move(options), arguments...);
     if (!call.ok()) return callback(std::move(call).status());

@@ -61,7 +61,8 @@ struct WorkerOptions {
   // How long a drain waits for functions that run and results that are not acknowledged.
   absl::Duration drain_timeout = absl::Seconds(30);
   bool handle_signals = true;  // Run() drains on SIGTERM and SIGINT; a second one kills as usual
-  // Connections lost and found, results refused. Unset: warnings and errors go to stderr.
+  // Connections lost and found, results refused. Must not call the worker. Unset: warnings and
+  // errors go to stderr.
   std::function<void(LogLevel, std::string_view)> log = {};
 };
 
