@@ -52,7 +52,8 @@ class Crash : public EndToEnd {
   }
 
   void StartWorkers(int count) {
-    for (int i = 0; i < count; ++i) StartWorker({.id = absl::StrCat("w", ++worker_number_)});
+    for (int i = 0; i < count; ++i)
+      StartWorker({.id = absl::StrCat("w", ++worker_number_), .dawdle_ms = 25});
   }
 
   // Everything ends and is as promised, before and after one more restart.
@@ -155,7 +156,7 @@ TEST_F(Crash, NothingAcknowledgedIsLostWhenEverythingIsKilledAtRandom) {
   int under_load = 0;
   for (int kill = 0; kill < kills; ++kill) {
     ASSERT_TRUE(fluxd_.Launch().ok());
-    load.Allow(20);
+    load.Allow(12);
     // One in six dies while it is still recovering.
     if (random() % 6 == 0) {
       absl::SleepFor(absl::Milliseconds(random() % 60));

@@ -574,5 +574,51 @@ TEST_F(FluxdProcess, BelowTheReserveStartsAreRefusedAndRunningWorkGoesOn) {
   EXPECT_EQ(*api().Count(), 1u);
 }
 
+// On a small file system of its own, in a mount namespace of its own; where mounting is not permitted,
+// on what the real one has left above a reserve that is nearly reached.
+TEST_F(FluxdProcess, OnADiskThatFillsUpStartsAreRefusedAndWhatWasAcknowledgedIsFinished) {
+  constexpr uint64_t kMiB = 1 << 20;
+  constexpr uint64_t kFileSystemBytes = 256 * kMiB;
+  uint64_t reserve = 96 * kMiB;
+  fs::create_directory(fluxd_.data());
+  const std::string mount =
+      absl::StrCat("mount -t tmpfs -o size=", kFileSystemBytes, " flux ", fluxd_.data());
+  if (RunToEnd("/usr/bin/unshare", {"--mount", "/bin/sh", "-c", mount}).exit_code == 0) {
+    fluxd_.set_wrapper(
+        {"/usr/bin/unshare", "--mount", "/bin/sh", "-c", mount + " && exec \"$@\"", "sh"});
+  } else {
+    reserve = fs::space(fluxd_.data()).available - (kFileSystemBytes - reserve);
+  }
+  StartFluxd({{"reserve-bytes", absl::StrCat(reserve)}, {"ballast-bytes", "8MiB"}});
+  StartWorker({.id = "w", .slots = 16});
+  ASSERT_TRUE(api().Put(DefinitionOf(kGated)).ok());
+  // Nearly as large as an input may be that travels with the log.
+  const std::string gate(200, 'g');
+  v1::StartWorkflowRequest request = StartOf(kGated, "", gate);
+  *request.mutable_inputs(0) = Json("\"" + gate + "\"" + std::string(60'000, ' '));
+  constexpr int kStartsMax = 20'000;  // over a gigabyte
+  std::vector<std::string> acknowledged;
+  absl::Status refused;
+  while (refused.ok() && acknowledged.size() < kStartsMax) {
+    request.set_workflow_id(absl::StrCat("filling", acknowledged.size()));
+    request.set_request_id(request.workflow_id());
+    auto started = api().Start(request);
+    if (started.ok()) acknowledged.push_back(request.workflow_id());
+    refused = started.status();
+  }
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
+  EXPECT_THAT(std::string(refused.message()), AllOf(HasSubstr("nearly full"), HasSubstr("freed")));
+  EXPECT_GT(acknowledged.size(), 100u);
+  EXPECT_TRUE(api().Info()->degraded());
+  ledger_.OpenGate(gate);
+  for (const std::string& id : acknowledged) {
+    auto result = api().AwaitClosed(Ref(id));
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_EQ(result->status(), v1::EXECUTION_STATUS_COMPLETED) << id;
+  }
+  EXPECT_EQ(*api().Count(), acknowledged.size());
+  EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
+}
+
 }  // namespace
 }  // namespace flux::e2e

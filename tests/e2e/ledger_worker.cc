@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <iostream>
 #include <optional>
 #include <stdexcept>
@@ -30,13 +31,15 @@ struct Settings {
   std::string target, ledger, gates, id, queue = "default";
   uint32_t slots = 4;
   uint32_t prefetch = 0;
+  uint32_t dawdle_ms = 0;
 };
 
 class Book {
  public:
-  Book(std::string worker, const std::string& path, std::string gates)
+  Book(std::string worker, const std::string& path, std::string gates, uint32_t dawdle_ms)
       : worker_(std::move(worker)),
         gates_(std::move(gates)),
+        dawdle_ms_(dawdle_ms),
         file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {}
   bool ok() const { return file_ >= 0; }
   const std::string& worker() const { return worker_; }
@@ -50,6 +53,13 @@ class Book {
       std::cerr << "the ledger cannot be written\n";
       ::abort();
     }
+  }
+
+  // Takes up to so long, as the token has it: a worker that is killed should often die at work.
+  void Dawdle(const TaskContext& context) const {
+    if (dawdle_ms_ == 0) return;
+    const size_t hash = std::hash<std::string>()(context.fencing_token());
+    absl::SleepFor(absl::Milliseconds(hash % dawdle_ms_));
   }
 
   // False: the result is wanted no more.
@@ -66,6 +76,7 @@ class Book {
  private:
   const std::string worker_;
   const std::string gates_;
+  const uint32_t dawdle_ms_;
   const int file_;
 };
 
@@ -82,6 +93,7 @@ void Add(Worker& worker, const Book& book, const Task<R(A)>& task, F function) {
       task,
       [&book, name = task.name(), function](TaskContext& context, A argument) -> absl::StatusOr<R> {
         book.Write("begin", context, name, "");
+        book.Dawdle(context);
         absl::StatusOr<R> result = function(context, std::move(argument));
         book.Write("end", context, name, result.ok() ? Text(*result) : Text(result.status()));
         return result;
@@ -89,7 +101,7 @@ void Add(Worker& worker, const Book& book, const Task<R(A)>& task, F function) {
 }
 
 int Run(const Settings& settings) {
-  const Book book(settings.id, settings.ledger, settings.gates);
+  const Book book(settings.id, settings.ledger, settings.gates, settings.dawdle_ms);
   if (!book.ok()) return std::cerr << "cannot open " << settings.ledger << "\n", 2;
   Worker worker({.target = settings.target,
                  .queue = settings.queue,
@@ -155,6 +167,7 @@ int main(int argc, char** argv) {
   app.add_option("--queue", settings.queue, "Task queue");
   app.add_option("--slots", settings.slots, "Tasks at one time");
   app.add_option("--prefetch", settings.prefetch, "Tasks fetched beyond the slots");
+  app.add_option("--dawdle-ms", settings.dawdle_ms, "Each function takes up to so long");
   CLI11_PARSE(app, argc, argv);
   return flux::e2e::Run(settings);
 }

@@ -250,10 +250,13 @@ absl::Status Fluxd::Launch(const Flags& more,
                 {"reserve-bytes", "0"},
                 {"ballast-bytes", "0"},
                 {"drain-timeout", "30s"}});
-  std::vector<std::string> arguments;
+  std::vector<std::string> arguments = wrapper_;
+  arguments.emplace_back(FLUX_E2E_FLUXD);
   for (const auto& [name, value] : flags) arguments.push_back(absl::StrCat("--", name, "=", value));
+  const std::string program = arguments.front();
+  arguments.erase(arguments.begin());
   absl::StatusOr<Process> process =
-      Process::Start({FLUX_E2E_FLUXD, std::move(arguments), environment, "", log_});
+      Process::Start({program, std::move(arguments), environment, "", log_});
   if (!process.ok()) return process.status();
   process_ = *std::move(process);
   // A connection to the one before would fail its first call.
@@ -353,14 +356,14 @@ absl::StatusOr<WorkerProcess> WorkerProcess::Start(const TempDir& directory, con
                                                    const WorkerFlags& flags) {
   WorkerProcess worker;
   worker.id_ = flags.id;
-  absl::StatusOr<Process> process =
-      Process::Start({FLUX_E2E_WORKER,
-                      {"--target", target, "--ledger", ledger.path(), "--gates", ledger.gates(),
-                       "--id", flags.id, "--queue", flags.queue, "--slots",
-                       absl::StrCat(flags.slots), "--prefetch", absl::StrCat(flags.prefetch)},
-                      {},
-                      "",
-                      directory / "workers.log"});
+  absl::StatusOr<Process> process = Process::Start(
+      {FLUX_E2E_WORKER,
+       {"--target", target, "--ledger", ledger.path(), "--gates", ledger.gates(), "--id", flags.id,
+        "--queue", flags.queue, "--slots", absl::StrCat(flags.slots), "--prefetch",
+        absl::StrCat(flags.prefetch), "--dawdle-ms", absl::StrCat(flags.dawdle_ms)},
+       {},
+       "",
+       directory / "workers.log"});
   if (!process.ok()) return process.status();
   worker.process_ = *std::move(process);
   return worker;

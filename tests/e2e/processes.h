@@ -122,6 +122,8 @@ class Fluxd {
 
   // Settings that every start gets; those of one start win.
   void set_flags(Flags flags) { flags_ = std::move(flags); }
+  // A program and arguments that fluxd's own follow, and that ends by executing it.
+  void set_wrapper(std::vector<std::string> wrapper) { wrapper_ = std::move(wrapper); }
   // Begins a start; does not wait.
   absl::Status Launch(const Flags& more = {},
                       const std::map<std::string, std::string>& environment = {});
@@ -145,6 +147,7 @@ class Fluxd {
   const std::string log_;
   const std::string port_file_;
   Flags flags_;
+  std::vector<std::string> wrapper_;
   Process process_;
   std::unique_ptr<Api> api_;
 };
@@ -196,6 +199,7 @@ struct WorkerFlags {
   std::string queue = "default";
   int slots = 4;
   int prefetch = 0;
+  int dawdle_ms = 0;  // each function takes up to so long
 };
 
 class WorkerProcess {
