@@ -574,8 +574,8 @@ TEST_F(FluxdProcess, BelowTheReserveStartsAreRefusedAndRunningWorkGoesOn) {
   EXPECT_EQ(*api().Count(), 1u);
 }
 
-// On a small file system of its own, in a mount namespace of its own; where mounting is not permitted,
-// on what the real one has left above a reserve that is nearly reached.
+// On a small file system of its own, in a mount namespace of its own; where mounting is not
+// permitted, on what the real one has left above a reserve that is nearly reached.
 TEST_F(FluxdProcess, OnADiskThatFillsUpStartsAreRefusedAndWhatWasAcknowledgedIsFinished) {
   constexpr uint64_t kMiB = 1 << 20;
   constexpr uint64_t kFileSystemBytes = 256 * kMiB;
