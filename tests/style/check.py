@@ -33,6 +33,7 @@ MODULES = [
     ('proto', 'proto'),
     ('store', 'store'),
     ('engine/core', 'core'),
+    ('engine/visibility', 'visibility'),
     ('engine/shard', 'shard'),
     ('engine/dispatch', 'dispatch'),
     ('engine/server', 'server'),
@@ -45,14 +46,16 @@ ALLOWED = {
     'store': {'proto'},
     'core': {'proto'},
     'dispatch': {'proto', 'core'},
-    'shard': {'proto', 'core', 'store', 'dispatch'},
-    'server': {'proto', 'core', 'store', 'dispatch', 'shard'},
+    'visibility': {'proto', 'core'},
+    'shard': {'proto', 'core', 'visibility', 'store', 'dispatch'},
+    'server': {'proto', 'core', 'visibility', 'store', 'dispatch', 'shard'},
     'client': {'proto'},
     'fluxctl': {'proto', 'client'},
     'worker': {'proto', 'client'},
     # Examples see what a user sees: the installed headers.
     'examples': {'client', 'worker'},
-    'bench': {'proto', 'store', 'client', 'worker', 'core', 'dispatch', 'shard', 'server'},
+    'bench': {'proto', 'store', 'client', 'worker', 'core', 'visibility', 'dispatch', 'shard',
+              'server'},
     'tests': {name for _, name in MODULES},
 }
 # Installed headers show no gRPC and no generated code.
