@@ -288,4 +288,10 @@ absl::Status FaultyStore::Scan(std::string_view begin, std::string_view end,
   return base_->rows().Scan(begin, end, visit);
 }
 
+absl::Status FaultyStore::ScanRanges(const std::vector<std::pair<std::string, std::string>>& ranges,
+                                     const RangesVisitor& visit) {
+  FLUX_RETURN_IF_ERROR(Fail(FaultOp::kScan));
+  return base_->rows().ScanRanges(ranges, visit);
+}
+
 }  // namespace flux::store

@@ -443,6 +443,20 @@ absl::Status MemoryStore::Scan(std::string_view begin, std::string_view end,
   return absl::OkStatus();
 }
 
+absl::Status MemoryStore::ScanRanges(const std::vector<std::pair<std::string, std::string>>& ranges,
+                                     const RangesVisitor& visit) {
+  Lock lock(disk_->mutex_);
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    Next next = Next::kRow;
+    for (auto row = disk_->rows_.lower_bound(ranges[i].first);
+         next == Next::kRow && row != disk_->rows_.end() && row->first < ranges[i].second; ++row) {
+      next = visit(i, row->first, row->second);
+    }
+    if (next == Next::kStop) break;
+  }
+  return absl::OkStatus();
+}
+
 // ---- Store
 // ---------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,8 @@ class MemoryStore : public Store, public Log, public Rows {
   absl::Status WriteSync(RowBatch batch) override;
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key) override;
   absl::Status Scan(std::string_view begin, std::string_view end, const RowVisitor& visit) override;
+  absl::Status ScanRanges(const std::vector<std::pair<std::string, std::string>>& ranges,
+                          const RangesVisitor& visit) override;
 
  private:
   // A queued call: an Append if `append_done` is set, else a Write.

@@ -67,6 +67,8 @@ class RocksStore::Impl : public Log, public Rows {
   absl::Status WriteSync(RowBatch batch) override { return writer_->WriteSync(std::move(batch)); }
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key) override;
   absl::Status Scan(std::string_view begin, std::string_view end, const RowVisitor& visit) override;
+  absl::Status ScanRanges(const std::vector<std::pair<std::string, std::string>>& ranges,
+                          const RangesVisitor& visit) override;
 
   uint32_t shards() const { return directory_.format().shards; }
   uint32_t incarnation() const { return directory_.format().incarnation; }
@@ -77,6 +79,9 @@ class RocksStore::Impl : public Log, public Rows {
  private:
   explicit Impl(DataDir directory) : directory_(std::move(directory)) {}
 
+  // Scan, as of `snapshot`.
+  absl::Status ScanAt(const rocksdb::Snapshot* snapshot, std::string_view begin,
+                      std::string_view end, const RowVisitor& visit);
   // The bytes of a chunked row, read as of `snapshot`.
   absl::StatusOr<std::string> Assemble(std::string_view key, std::string_view head,
                                        const rocksdb::Snapshot* snapshot);
@@ -233,10 +238,31 @@ absl::Status RocksStore::Impl::Scan(std::string_view begin, std::string_view end
                                     const RowVisitor& visit) {
   if (begin >= end) return absl::OkStatus();
   Snapshot snapshot(database_->db());
+  return ScanAt(snapshot.get(), begin, end, visit);
+}
+
+absl::Status RocksStore::Impl::ScanRanges(
+    const std::vector<std::pair<std::string, std::string>>& ranges, const RangesVisitor& visit) {
+  Snapshot snapshot(database_->db());
+  Next next = Next::kRow;
+  for (size_t i = 0; i < ranges.size() && next != Next::kStop; ++i) {
+    const auto& [begin, end] = ranges[i];
+    if (begin >= end) continue;
+    FLUX_RETURN_IF_ERROR(
+        ScanAt(snapshot.get(), begin, end, [&, i](std::string_view key, std::string_view value) {
+          next = visit(i, key, value);
+          return next == Next::kRow;
+        }));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RocksStore::Impl::ScanAt(const rocksdb::Snapshot* snapshot, std::string_view begin,
+                                      std::string_view end, const RowVisitor& visit) {
   const rocksdb::Slice lower = ToSlice(begin);
   const rocksdb::Slice upper = ToSlice(end);
   rocksdb::ReadOptions options;
-  options.snapshot = snapshot.get();
+  options.snapshot = snapshot;
   options.iterate_lower_bound = &lower;
   options.iterate_upper_bound = &upper;
   auto rows =
@@ -245,7 +271,7 @@ absl::Status RocksStore::Impl::Scan(std::string_view begin, std::string_view end
     const std::string_view key = FromSlice(rows->key());
     const std::string_view value = FromSlice(rows->value());
     if (!value.empty() && value[0] == kRowChunked) {
-      FLUX_ASSIGN_OR_RETURN(std::string whole, Assemble(key, value, snapshot.get()));
+      FLUX_ASSIGN_OR_RETURN(std::string whole, Assemble(key, value, snapshot));
       if (!visit(key, whole)) return absl::OkStatus();
       continue;
     }

@@ -119,6 +119,10 @@ class Rows {
   using WriteCallback = std::function<void(absl::Status)>;
   // Returns false to stop the scan.
   using RowVisitor = std::function<bool(std::string_view key, std::string_view value)>;
+  enum class Next { kRow, kRange, kStop };
+  // Says where the scan goes on.
+  using RangesVisitor =
+      std::function<Next(size_t range, std::string_view key, std::string_view value)>;
 
   virtual ~Rows() = default;
 
@@ -136,6 +140,10 @@ class Rows {
   // Visits keys in [begin, end) ascending, from one consistent view.
   virtual absl::Status Scan(std::string_view begin, std::string_view end,
                             const RowVisitor& visit) = 0;
+  // Visits the keys of each [begin, end) in turn, ascending within it, all from one consistent
+  // view: a row that moves between the ranges meanwhile is seen once.
+  virtual absl::Status ScanRanges(const std::vector<std::pair<std::string, std::string>>& ranges,
+                                  const RangesVisitor& visit) = 0;
 };
 
 struct StoreStats {

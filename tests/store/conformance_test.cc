@@ -356,6 +356,25 @@ TEST_P(StoreConformance, AScanStopsWhenTheVisitorSaysSo) {
   EXPECT_EQ(visited, 2);
 }
 
+TEST_P(StoreConformance, RangesAreScannedInTurnFromOneView) {
+  const ShardClaim claim = Claim(0);
+  ASSERT_TRUE(
+      WriteRows(rows(), {Puts(0, claim.epoch,
+                              {{"a1", "x"}, {"a2", "y"}, {"b1", ""}, {"b2", ""}, {"c1", ""}})})
+          .ok());
+  std::vector<std::string> seen;
+  ASSERT_TRUE(rows()
+                  .ScanRanges({{"c", "d"}, {"a", "b"}, {"z", "a"}, {"b", "c"}, {"c", "d"}},
+                              [&](size_t range, std::string_view key, std::string_view value) {
+                                seen.push_back(std::to_string(range) + std::string(key) +
+                                               std::string(value));
+                                if (key == "a1") return Rows::Next::kRange;
+                                return key == "b2" ? Rows::Next::kStop : Rows::Next::kRow;
+                              })
+                  .ok());
+  EXPECT_THAT(seen, ElementsAre("0c1", "1a1x", "3b1", "3b2"));
+}
+
 TEST_P(StoreConformance, WithinABatchRangesGoFirstThenKeysThenPuts) {
   const ShardClaim claim = Claim(0);
   ASSERT_TRUE(WriteRows(rows(), {Puts(0, claim.epoch, {{"a", "1"}, {"b", "1"}, {"c", "1"}})}).ok());
