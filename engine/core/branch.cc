@@ -112,7 +112,7 @@ void Machine::BindPending(Frame* frame, const std::vector<uint32_t>& lazy_depend
         state.extra->first_child != nullptr) {
       BindBody(state.extra->first_child);
     }
-    if (frame->dropped || s_.closed()) return;
+    if (Gone(*frame)) return;
   }
 }
 

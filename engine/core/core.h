@@ -78,7 +78,114 @@ struct Terminate {
   std::string identity;
 };
 
-using Command = std::variant<ReportResult, EndAttempt, Redeliver, FireTimers, Cancel, Terminate>;
+// ---- events and other executions ----
+
+// An event from outside. FailedPrecondition: closed. InvalidArgument: no step of the execution
+// waits for that name (the message names those it knows). ResourceExhausted: too many are kept
+// unread. kDuplicate: its id was accepted before.
+struct SendEvent {
+  std::string event;
+  std::string event_id;  // empty: not idempotent
+  v1::Payload payload;
+  uint64_t blob = 0;  // as ReportResult's
+  int64_t deliver_at_ms = 0;
+  std::string identity;
+};
+
+// NotFound: no delayed event has that id.
+struct CancelEvent {
+  std::string event_id;
+  std::string identity;
+  std::string reason;
+};
+
+// Another payload for an event, before its readers ran or after they could not use it.
+// FailedPrecondition: it did not come yet, or its readers ran: the message says which.
+struct EditEvent {
+  std::string event;
+  uint64_t number = 0;  // 0: the newest of that name
+  v1::Payload payload;
+  uint64_t blob = 0;
+  std::string identity;
+  std::string reason;
+};
+
+// Runs the steps that waited for the event, and all downstream, again with new data; on a closed
+// execution too. FailedPrecondition: none of them took it yet.
+struct ReplayEvent {
+  std::string event;
+  v1::Payload payload;
+  uint64_t blob = 0;
+  std::string identity;
+  std::string reason;
+};
+
+// What became of a message (PendingOutbox). kStale: it is settled.
+struct SettleOutbox {
+  uint64_t number = 0;
+  std::optional<v1::Failure> failure;  // none: it was accepted
+  std::string workflow_id;             // of a child that was started
+  std::string run_id;                  // 16 bytes
+};
+
+// An awaited child closed. kStale: nobody waits for it any more.
+struct ReportChild {
+  StepKey ref;
+  uint32_t generation = 0;
+  std::string run_id;  // the child's, 16 bytes
+  v1::ExecutionStatus status = v1::EXECUTION_STATUS_UNSPECIFIED;
+  v1::Payload result;
+  uint64_t blob = 0;
+  v1::Failure failure;
+};
+
+// ---- operators: FailedPrecondition says why the state does not allow it ----
+
+struct Pause {
+  std::string identity;
+  std::string reason;
+};
+
+struct Resume {
+  std::string identity;
+  std::string reason;
+};
+
+// Every failed and parked step, or one that is scheduled, backing off, waiting or parked. A failed
+// execution is reopened.
+struct Retry {
+  std::optional<StepKey> step;
+  std::string identity;
+  std::string reason;
+};
+
+// A scheduled or backing-off task.
+struct Park {
+  StepKey step;
+  std::string identity;
+  std::string reason;
+};
+
+// Settles a step that has not: with a value, or (none) as skipped. The step an execution failed at
+// counts: the execution is reopened.
+struct Resolve {
+  StepKey step;
+  std::optional<v1::Payload> result;
+  uint64_t blob = 0;
+  std::string identity;
+  std::string reason;
+};
+
+// Takes a step that has begun back to pending, with all that is downstream of it.
+struct Rewind {
+  StepKey step;
+  std::string identity;
+  std::string reason;
+};
+
+using Command = std::variant<ReportResult, EndAttempt, Redeliver, FireTimers, Cancel, Terminate,
+                             SendEvent, CancelEvent, EditEvent, ReplayEvent, SettleOutbox,
+                             ReportChild, Pause, Resume, Retry, Park, Resolve, Rewind>;
 
 // ---- decide and apply ----
 
@@ -101,13 +208,17 @@ struct Effects {
       revoked;               // (step, delivery) scheduled before, wanted no more
   bool all_revoked = false;  // the execution closed or is closing: every delivery of it
   bool closed = false;
+  bool outbox = false;    // there are new messages to send
+  bool paused = false;    // hand nothing out (ReadyTasks stay what they are)
+  bool resumed = false;   // offer the ReadyTasks again
+  bool reopened = false;  // a closed execution runs again
   // Set by callers that want the story told (GetHistory); derived events are appended in order.
   std::vector<v1::HistoryEvent>* story = nullptr;
 
   void Clear() {
     ready.clear();
     revoked.clear();
-    all_revoked = closed = false;
+    all_revoked = closed = outbox = paused = resumed = reopened = false;
   }
 };
 
@@ -140,6 +251,35 @@ void Apply(Execution& execution, v1::Record record, Effects* effects);
 
 // Every task step in `scheduled` state, in order of (frame, step): what a restart offers again.
 std::vector<StepKey> ReadyTasks(const Execution& execution);
+
+// While it is true, ready tasks are not to be handed out.
+bool IsPaused(const Execution& execution);
+
+// The step at a path as StepPath writes it ("codes[17].parse"). NotFound names the part that leads
+// nowhere; bodies that are not open, or done, have no steps.
+absl::StatusOr<StepKey> FindStep(const Execution& execution, std::string_view path);
+
+// Messages to other executions that are not settled, in order of number: to be sent once what they
+// rest on is durable, and again after a restart.
+std::vector<uint64_t> PendingOutbox(const Execution& execution);
+bool HasOutbox(const Execution& execution);
+
+// A message as it is to be sent. What it asks for is idempotent.
+struct OutboxMessage {
+  uint64_t number = 0;
+  v1::OutboxKind kind = v1::OUTBOX_KIND_UNSPECIFIED;
+  v1::ExecutionRef target;         // of all but START_CHILD; may lack a run id
+  v1::SendEventRequest event;      // EMIT
+  v1::StartWorkflowRequest start;  // START_CHILD
+  bool awaited = false;            // START_CHILD: `parent` goes into the child's start record
+  v1::ParentRef parent;            // who asks; CANCEL_CHILD and TERMINATE_CHILD: only such a child
+  ReportChild report;              // NOTIFY_PARENT
+};
+// NotFound: it is settled. FailedPrecondition: the step that sends it is gone; InvalidArgument:
+// what it sends cannot be read: settle it with that failure.
+absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uint64_t number);
+
+void FillEvents(const Execution& execution, bool payloads, v1::ListEventsResponse* response);
 
 // Due time of the earliest durable timer; none once it is closed.
 std::optional<int64_t> NextTimerMs(const Execution& execution);

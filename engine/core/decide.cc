@@ -4,7 +4,9 @@
 //   ------------------+-----------------------------------------+----------------------------------
 //   ReportResult      | scheduled, this delivery; value or skip | StepCompleted
 //   ReportResult      | scheduled, this delivery; a failure     | AttemptFailed; StepFailed if last
-//   ReportResult      | completed or skipped by this delivery   | kDuplicate
+//   ReportResult      | scheduled, this delivery; a fragment    | StepContinued; as a failure if
+//   bad ReportResult      | completed, skipped, or went on as a     | kDuplicate
+//                     |   fragment, by this delivery            |
 //   ReportResult      | anything else                           | kStale
 //   EndAttempt        | scheduled, this delivery                | AttemptFailed; StepFailed if last
 //   EndAttempt        | anything else                           | kStale
@@ -12,13 +14,20 @@
 //   Redeliver         | anything else                           | kStale
 //   FireTimers        | open                                    | TimerFired for each that is due
 //   FireTimers        | closed                                  | none
-//   Cancel, Terminate | open                                    | CancelRequested or
-//                     |                                         | ExecutionTerminated
-//   Cancel, Terminate | closed                                  | FailedPrecondition
+//   Cancel            | RUNNING or PAUSED                       | CancelRequested
+//   Terminate         | open                                    | ExecutionTerminated
+//   Cancel, Terminate | any other                               | FailedPrecondition
+//   SettleOutbox      | the message is in the outbox            | OutboxSettled
+//   SettleOutbox      | it is not                               | kStale
+//   ReportChild       | waiting for that child, this generation | ChildClosed
+//   ReportChild       | anything else                           | kStale
+//
+// Events and operators' commands: decide_operator.cc.
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/decider.h"
 #include "engine/core/graph_check.h"
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
@@ -26,219 +35,277 @@
 #include "proto/bridge.h"
 
 namespace flux::engine {
+namespace internal {
 namespace {
-
-using internal::ExecutionState;
-using internal::FormatSpan;
-using internal::Frame;
-using internal::Phase;
-using internal::StepState;
 
 inline constexpr char kUnknownFailure[] = "flux.unknown";
 inline constexpr char kBadResult[] = "flux.bad_result";
 
-void SetRef(const StepKey& key, v1::StepRef* ref) {
-  ref->set_frame(key.frame);
-  ref->set_step(key.step);
+}  // namespace
+
+absl::StatusOr<Decision> Decider::operator()(ReportResult command) {
+  const v1::TaskToken& token = command.result.token();
+  const StepKey key{token.frame(), token.step()};
+  const StepState* step = s_.FindStep(key);
+  if (step == nullptr || step->delivery != token.delivery() || token.delivery() == 0 ||
+      step->generation != token.generation()) {
+    return Refused(Verdict::kStale);
+  }
+  // A step that an operator settled has no result of this delivery.
+  if (step->resolved || s_.Plan(*s_.FindFrame(key.frame), key.step).kind != v1::Step::kTask) {
+    return Refused(Verdict::kStale);
+  }
+  const bool continued = step->phase == Phase::kWaiting && step->extra != nullptr &&
+                         step->extra->first_child != nullptr &&
+                         s_.Scope(*step->extra->first_child).role == Graph::Role::kFragment;
+  if (step->phase == Phase::kCompleted || step->phase == Phase::kSkipped || continued) {
+    return Refused(Verdict::kDuplicate);
+  }
+  if (step->phase != Phase::kScheduled || s_.Dead(*s_.FindFrame(key.frame))) {
+    return Refused(Verdict::kStale);
+  }
+
+  switch (command.result.outcome_case()) {
+    case v1::TaskResult::kValue:
+      return Completed(key, std::move(command));
+    case v1::TaskResult::kSkip:
+      if (command.result.skip()) return Completed(key, std::move(command));
+      break;
+    case v1::TaskResult::kContinuation:
+      return Continued(key, *step, std::move(command));
+    case v1::TaskResult::kFailure: {
+      v1::Failure& failure = *command.result.mutable_failure();
+      if (failure.type().empty()) failure.set_type(kUnknownFailure);
+      if (failure.source().empty()) failure.set_source(command.worker_id);
+      return Failed(key, *step, std::move(failure), std::move(*command.result.mutable_progress()));
+    }
+    case v1::TaskResult::OUTCOME_NOT_SET:
+      break;
+  }
+  v1::Failure failure;
+  failure.set_type(kBadResult);
+  failure.set_message(
+      absl::StrCat("worker ", command.worker_id, " answered with no value and no failure"));
+  failure.set_source(command.worker_id);
+  return Failed(key, *step, std::move(failure), std::move(*command.result.mutable_progress()));
 }
 
-class Decider {
- public:
-  Decider(const ExecutionState& state, NowMs now)
-      : s_(state), now_(std::max(now, state.last_time_ms)) {}
+absl::StatusOr<Decision> Decider::operator()(EndAttempt command) {
+  const StepState* step = Current(command.key, command.delivery);
+  if (step == nullptr) return Refused(Verdict::kStale);
+  const v1::TaskStep& task = Task(command.key);
+  v1::Failure failure;
+  std::string worker =
+      command.worker_id.empty() ? "" : absl::StrCat(" (worker ", command.worker_id, ")");
+  switch (command.reason) {
+    case AttemptEnd::kScheduleToStart:
+      failure.set_type("flux.timeout.schedule_to_start");
+      failure.set_message(absl::StrCat("no worker took task ", task.task(), " from queue ",
+                                       task.queue(), " within its schedule_to_start timeout of ",
+                                       FormatSpan(task.timeouts().schedule_to_start_ms())));
+      break;
+    case AttemptEnd::kStartToClose:
+      failure.set_type("flux.timeout.start_to_close");
+      failure.set_message(absl::StrCat("task ", task.task(),
+                                       " ran longer than its start_to_close timeout of ",
+                                       FormatSpan(task.timeouts().start_to_close_ms()), worker));
+      break;
+    case AttemptEnd::kHeartbeat:
+      failure.set_type("flux.timeout.heartbeat");
+      failure.set_message(absl::StrCat("task ", task.task(),
+                                       " sent no heartbeat within its heartbeat timeout of ",
+                                       FormatSpan(task.timeouts().heartbeat_ms()), worker));
+      break;
+    case AttemptEnd::kWorkerLost:
+      failure.set_type("flux.worker_lost");
+      failure.set_message(absl::StrCat("the worker that ran task ", task.task(),
+                                       " went away and did not come back in time", worker));
+      break;
+  }
+  failure.set_source(kCoreSource);
+  return Failed(command.key, *step, std::move(failure), std::move(command.progress));
+}
 
-  absl::StatusOr<Decision> operator()(ReportResult command) {
-    const v1::TaskToken& token = command.result.token();
-    const StepKey key{token.frame(), token.step()};
-    const StepState* step = s_.FindStep(key);
-    if (step == nullptr || step->delivery != token.delivery() || token.delivery() == 0 ||
-        step->generation != token.generation()) {
-      return Refused(Verdict::kStale);
+absl::StatusOr<Decision> Decider::operator()(Redeliver command) {
+  if (Current(command.key, command.delivery) == nullptr) return Refused(Verdict::kStale);
+  Decision decision;
+  v1::StepRedelivered* redelivered = Add(&decision)->mutable_step_redelivered();
+  SetRef(command.key, redelivered->mutable_ref());
+  redelivered->set_reason(std::move(command.reason));
+  return decision;
+}
+
+absl::StatusOr<Decision> Decider::operator()(SettleOutbox command) {
+  if (!s_.outbox.contains(command.number)) return Refused(Verdict::kStale);
+  Decision decision;
+  v1::OutboxSettled* settled = Add(&decision)->mutable_outbox_settled();
+  settled->set_number(command.number);
+  if (command.failure.has_value()) *settled->mutable_failure() = *std::move(command.failure);
+  settled->set_workflow_id(std::move(command.workflow_id));
+  settled->set_run_id(std::move(command.run_id));
+  return decision;
+}
+
+absl::StatusOr<Decision> Decider::operator()(ReportChild command) {
+  const StepState* step = s_.FindStep(command.ref);
+  if (step == nullptr || step->phase != Phase::kWaiting || step->generation != command.generation ||
+      step->extra == nullptr || step->extra->child == nullptr ||
+      s_.Dead(*s_.FindFrame(command.ref.frame)) ||
+      (!step->extra->child->run_id.empty() && step->extra->child->run_id != command.run_id)) {
+    return Refused(Verdict::kStale);
+  }
+  Decision decision;
+  v1::ChildClosed* closed = Add(&decision)->mutable_child_closed();
+  SetRef(command.ref, closed->mutable_ref());
+  closed->set_generation(command.generation);
+  closed->set_run_id(std::move(command.run_id));
+  closed->set_status(command.status);
+  if (command.status == v1::EXECUTION_STATUS_COMPLETED) {
+    if (command.blob != 0) {
+      closed->set_output_blob(command.blob);
+      closed->set_output_blob_bytes(command.result.data().size());
     }
-    if (internal::IsSettled(step->phase)) return Refused(Verdict::kDuplicate);
-    if (step->phase != Phase::kScheduled || s_.closed()) return Refused(Verdict::kStale);
-
-    switch (command.result.outcome_case()) {
-      case v1::TaskResult::kValue:
-        return Completed(key, std::move(command));
-      case v1::TaskResult::kSkip:
-        if (command.result.skip()) return Completed(key, std::move(command));
-        break;
-      case v1::TaskResult::kFailure: {
-        v1::Failure& failure = *command.result.mutable_failure();
-        if (failure.type().empty()) failure.set_type(kUnknownFailure);
-        if (failure.source().empty()) failure.set_source(command.worker_id);
-        return Failed(key, *step, std::move(failure),
-                      std::move(*command.result.mutable_progress()));
-      }
-      case v1::TaskResult::OUTCOME_NOT_SET:
-        break;
-    }
-    v1::Failure failure;
-    failure.set_type(kBadResult);
-    failure.set_message(
-        absl::StrCat("worker ", command.worker_id, " answered with no value and no failure"));
-    failure.set_source(command.worker_id);
-    return Failed(key, *step, std::move(failure), std::move(*command.result.mutable_progress()));
+    *closed->mutable_output() = std::move(command.result);
+  } else if (command.status != v1::EXECUTION_STATUS_SKIPPED) {
+    *closed->mutable_failure() = std::move(command.failure);
   }
+  return decision;
+}
 
-  absl::StatusOr<Decision> operator()(EndAttempt command) {
-    const StepState* step = Current(command.key, command.delivery);
-    if (step == nullptr) return Refused(Verdict::kStale);
-    const v1::TaskStep& task = Task(command.key);
-    v1::Failure failure;
-    std::string worker =
-        command.worker_id.empty() ? "" : absl::StrCat(" (worker ", command.worker_id, ")");
-    switch (command.reason) {
-      case AttemptEnd::kScheduleToStart:
-        failure.set_type("flux.timeout.schedule_to_start");
-        failure.set_message(absl::StrCat("no worker took task ", task.task(), " from queue ",
-                                         task.queue(), " within its schedule_to_start timeout of ",
-                                         FormatSpan(task.timeouts().schedule_to_start_ms())));
-        break;
-      case AttemptEnd::kStartToClose:
-        failure.set_type("flux.timeout.start_to_close");
-        failure.set_message(absl::StrCat("task ", task.task(),
-                                         " ran longer than its start_to_close timeout of ",
-                                         FormatSpan(task.timeouts().start_to_close_ms()), worker));
-        break;
-      case AttemptEnd::kHeartbeat:
-        failure.set_type("flux.timeout.heartbeat");
-        failure.set_message(absl::StrCat("task ", task.task(),
-                                         " sent no heartbeat within its heartbeat timeout of ",
-                                         FormatSpan(task.timeouts().heartbeat_ms()), worker));
-        break;
-      case AttemptEnd::kWorkerLost:
-        failure.set_type("flux.worker_lost");
-        failure.set_message(absl::StrCat("the worker that ran task ", task.task(),
-                                         " went away and did not come back in time", worker));
-        break;
-    }
-    failure.set_source(internal::kCoreSource);
-    return Failed(command.key, *step, std::move(failure), std::move(command.progress));
+absl::StatusOr<Decision> Decider::operator()(FireTimers) {
+  Decision decision;
+  if (s_.closed()) return decision;
+  for (const Timer& timer : s_.timers) {
+    if (timer.due_ms > now_ || decision.records.size() >= kTimersPerDecisionMax) break;
+    v1::TimerFired* fired = Add(&decision)->mutable_timer_fired();
+    SetRef({timer.frame, timer.step}, fired->mutable_ref());
+    fired->set_timer(timer.kind);
   }
+  return decision;
+}
 
-  absl::StatusOr<Decision> operator()(Redeliver command) {
-    if (Current(command.key, command.delivery) == nullptr) return Refused(Verdict::kStale);
-    Decision decision;
-    v1::StepRedelivered* redelivered = Add(&decision)->mutable_step_redelivered();
-    SetRef(command.key, redelivered->mutable_ref());
-    redelivered->set_reason(std::move(command.reason));
-    return decision;
-  }
-
-  absl::StatusOr<Decision> operator()(FireTimers) {
-    Decision decision;
-    if (s_.closed()) return decision;
-    for (const internal::Timer& timer : s_.timers) {
-      if (timer.due_ms > now_ || decision.records.size() >= internal::kTimersPerDecisionMax) break;
-      v1::TimerFired* fired = Add(&decision)->mutable_timer_fired();
-      SetRef({timer.frame, timer.step}, fired->mutable_ref());
-      fired->set_timer(timer.kind);
-    }
-    return decision;
-  }
-
-  absl::StatusOr<Decision> operator()(Cancel command) {
-    FLUX_RETURN_IF_ERROR(CheckOpen("cancelled"));
-    Decision decision;
-    v1::CancelRequested* cancel = Add(&decision)->mutable_cancel_requested();
-    cancel->set_reason(std::move(command.reason));
-    cancel->set_identity(std::move(command.identity));
-    return decision;
-  }
-
-  absl::StatusOr<Decision> operator()(Terminate command) {
-    FLUX_RETURN_IF_ERROR(CheckOpen("terminated"));
-    Decision decision;
-    v1::ExecutionTerminated* terminated = Add(&decision)->mutable_terminated();
-    terminated->set_reason(std::move(command.reason));
-    terminated->set_identity(std::move(command.identity));
-    return decision;
-  }
-
- private:
-  static Decision Refused(Verdict verdict) {
-    Decision decision;
-    decision.verdict = verdict;
-    return decision;
-  }
-
-  v1::Record* Add(Decision* decision) const {
-    v1::Record* record = &decision->records.emplace_back();
-    record->set_time_ms(now_);
-    return record;
-  }
-
-  // Null: the delivery is not the step's current one, or it is not scheduled.
-  const StepState* Current(const StepKey& key, uint64_t delivery) const {
-    const StepState* step = s_.FindStep(key);
-    return step != nullptr && !s_.closed() && step->phase == Phase::kScheduled &&
-                   step->delivery == delivery
-               ? step
-               : nullptr;
-  }
-
-  const v1::TaskStep& Task(const StepKey& key) const {
-    return s_.Plan(*s_.FindFrame(key.frame), key.step).task;
-  }
-
-  absl::Status CheckOpen(const char* what) const {
-    if (!s_.closed()) return absl::OkStatus();
+absl::StatusOr<Decision> Decider::operator()(Cancel command) {
+  FLUX_RETURN_IF_ERROR(CheckOpen("cancelled"));
+  if (s_.compensating()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("execution ", s_.started->workflow_id(), " (run ", s_.run.Text(), ") is ",
-                     internal::StatusName(s_.status), ": only an open execution can be ", what));
+        absl::StrCat(Name(), " is ", StatusName(s_.status),
+                     " already: what it did is being undone; terminate it to leave the rest"));
   }
+  Decision decision;
+  v1::CancelRequested* cancel = Add(&decision)->mutable_cancel_requested();
+  cancel->set_reason(std::move(command.reason));
+  cancel->set_identity(std::move(command.identity));
+  return decision;
+}
 
-  Decision Completed(const StepKey& key, ReportResult command) const {
-    Decision decision;
-    v1::StepCompleted* completed = Add(&decision)->mutable_step_completed();
-    SetRef(key, completed->mutable_ref());
-    completed->set_worker(std::move(command.worker_id));
-    if (command.result.has_value()) {
-      if (command.blob != 0) {
-        completed->set_output_blob(command.blob);
-        completed->set_output_blob_bytes(command.result.value().data().size());
-      }
-      *completed->mutable_output() = std::move(*command.result.mutable_value());
-    } else {
-      completed->set_skipped(true);
+absl::StatusOr<Decision> Decider::operator()(Terminate command) {
+  FLUX_RETURN_IF_ERROR(CheckOpen("terminated"));
+  Decision decision;
+  v1::ExecutionTerminated* terminated = Add(&decision)->mutable_terminated();
+  terminated->set_reason(std::move(command.reason));
+  terminated->set_identity(std::move(command.identity));
+  return decision;
+}
+
+const StepState* Decider::Current(const StepKey& key, uint64_t delivery) const {
+  const StepState* step = s_.FindStep(key);
+  return step != nullptr && step->phase == Phase::kScheduled && step->delivery == delivery &&
+                 !s_.Dead(*s_.FindFrame(key.frame))
+             ? step
+             : nullptr;
+}
+
+std::string Decider::Name() const {
+  return absl::StrCat("execution ", s_.started->workflow_id(), " (run ", s_.run.Text(), ")");
+}
+
+std::string Decider::PathOf(const StepKey& key) const {
+  return absl::StrCat("step \"", StepPath(s_, *s_.FindFrame(key.frame), key.step), "\"");
+}
+
+absl::Status Decider::CheckOpen(const char* what) const {
+  if (!s_.closed()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(Name(), " is ", StatusName(s_.status),
+                                                    ": only an open execution can be ", what));
+}
+
+Decision Decider::Completed(const StepKey& key, ReportResult command) const {
+  Decision decision;
+  v1::StepCompleted* completed = Add(&decision)->mutable_step_completed();
+  SetRef(key, completed->mutable_ref());
+  completed->set_worker(std::move(command.worker_id));
+  if (command.result.has_value()) {
+    if (command.blob != 0) {
+      completed->set_output_blob(command.blob);
+      completed->set_output_blob_bytes(command.result.value().data().size());
     }
-    return decision;
+    *completed->mutable_output() = std::move(*command.result.mutable_value());
+  } else {
+    completed->set_skipped(true);
   }
+  *completed->mutable_labels() = std::move(*command.result.mutable_labels());
+  return decision;
+}
 
-  Decision Failed(const StepKey& key, const StepState& step, v1::Failure failure,
-                  v1::Payload progress) const {
-    const Frame& frame = *s_.FindFrame(key.frame);
-    const Graph::StepPlan& plan = s_.Plan(frame, key.step);
-    const int64_t retry_at_ms =
-        now_ + JitteredBackoffMs(plan.task.retry(), step.attempt,
-                                 JitterBits(s_.started->seed(), key, step.attempt));
-    const int64_t limit_ms = plan.task.timeouts().schedule_to_close_ms();
-    const bool in_time = limit_ms == 0 || retry_at_ms < step.first_scheduled_ms + limit_ms;
-    Decision decision;
-    if (IsRetriable(plan.task, failure) && step.attempt < plan.task.retry().max_attempts() &&
-        in_time) {
-      v1::AttemptFailed* failed = Add(&decision)->mutable_attempt_failed();
-      SetRef(key, failed->mutable_ref());
-      *failed->mutable_failure() = std::move(failure);
-      failed->set_retry_at_ms(retry_at_ms);
-      if (progress.encoding() != v1::ENCODING_UNSPECIFIED || !progress.data().empty()) {
-        *failed->mutable_progress() = std::move(progress);
-      }
-      return decision;
-    }
-    v1::StepFailed* failed = Add(&decision)->mutable_step_failed();
+Decision Decider::Continued(const StepKey& key, const StepState& step, ReportResult command) const {
+  v1::Continuation& continuation = *command.result.mutable_continuation();
+  const absl::StatusOr<std::shared_ptr<const Graph>> fragment =
+      Graph::CompileFragment(continuation.fragment());
+  std::string error;
+  if (!fragment.ok()) {
+    error = std::string(Message(fragment.status()));
+  } else if ((*fragment)->scopes()[0].scope->parameters() !=
+             static_cast<uint32_t>(continuation.inputs_size())) {
+    error = absl::StrCat("it takes ", (*fragment)->scopes()[0].scope->parameters(),
+                         " inputs, but was given ", continuation.inputs_size());
+  }
+  if (!error.empty()) {
+    v1::Failure failure = MakeFailure(
+        kBadFragment, absl::StrCat("the task went on as a graph that is refused: ", error));
+    return Failed(key, step, std::move(failure), v1::Payload());
+  }
+  Decision decision;
+  v1::StepContinued* continued = Add(&decision)->mutable_step_continued();
+  SetRef(key, continued->mutable_ref());
+  continued->set_fragment(SerializeDeterministic(continuation.fragment()));
+  *continued->mutable_inputs() = std::move(*continuation.mutable_inputs());
+  continued->set_worker(std::move(command.worker_id));
+  *continued->mutable_labels() = std::move(*command.result.mutable_labels());
+  return decision;
+}
+
+Decision Decider::Failed(const StepKey& key, const StepState& step, v1::Failure failure,
+                         v1::Payload progress) const {
+  const Frame& frame = *s_.FindFrame(key.frame);
+  const Graph::StepPlan& plan = s_.Plan(frame, key.step);
+  const int64_t retry_at_ms =
+      now_ + JitteredBackoffMs(plan.task.retry(), step.attempt,
+                               JitterBits(s_.started->seed(), key, step.attempt));
+  const int64_t limit_ms = plan.task.timeouts().schedule_to_close_ms();
+  const bool in_time = limit_ms == 0 || retry_at_ms < step.first_scheduled_ms + limit_ms;
+  Decision decision;
+  if (IsRetriable(plan.task, failure) && step.attempt < plan.task.retry().max_attempts() &&
+      in_time) {
+    v1::AttemptFailed* failed = Add(&decision)->mutable_attempt_failed();
     SetRef(key, failed->mutable_ref());
-    failed->set_parked(plan.step->on_exhausted() == v1::ON_EXHAUSTED_PARK &&
-                       internal::MatchingClause(*plan.step, failure.type()) < 0);
     *failed->mutable_failure() = std::move(failure);
+    failed->set_retry_at_ms(retry_at_ms);
+    if (progress.encoding() != v1::ENCODING_UNSPECIFIED || !progress.data().empty()) {
+      *failed->mutable_progress() = std::move(progress);
+    }
     return decision;
   }
+  v1::StepFailed* failed = Add(&decision)->mutable_step_failed();
+  SetRef(key, failed->mutable_ref());
+  failed->set_parked(plan.step->on_exhausted() == v1::ON_EXHAUSTED_PARK &&
+                     MatchingClause(*plan.step, failure.type()) < 0);
+  *failed->mutable_failure() = std::move(failure);
+  return decision;
+}
 
-  const ExecutionState& s_;
-  const NowMs now_;
-};
+}  // namespace internal
+
+namespace {
 
 // A map of the root scope over an input must find a list there.
 absl::Status CheckMapInputs(const Graph& graph, const v1::ExecutionStarted& started) {
@@ -305,8 +372,9 @@ void AssignInputBlobs(v1::ExecutionStarted* started) {
 }
 
 absl::StatusOr<Decision> Decide(const Execution& execution, Command command, NowMs now) {
-  return std::visit([&](auto&& one) { return Decider(execution.state(), now)(std::move(one)); },
-                    std::move(command));
+  return std::visit(
+      [&](auto&& one) { return internal::Decider(execution.state(), now)(std::move(one)); },
+      std::move(command));
 }
 
 }  // namespace flux::engine

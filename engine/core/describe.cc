@@ -55,16 +55,28 @@ class Describer {
     info->set_workflow(s_.started->workflow());
     info->set_version(s_.started->version());
     info->set_definition_hash(s_.started->definition_hash());
-    info->set_status(s_.status);
+    info->set_status(s_.ShownStatus());
     info->set_start_time_ms(s_.start_time_ms);
     info->set_close_time_ms(s_.close_time_ms);
-    *info->mutable_labels() = s_.started->labels();
+    for (const auto& [key, value] : s_.labels) (*info->mutable_labels())[key] = value;
     info->set_history_records(s_.ordinal);
     info->set_steps_completed(s_.steps_completed);
     if (s_.failure != nullptr) info->set_failure_type(s_.failure->type());
   }
 
-  // Recursion goes as deep as bodies nest in the definition.
+  // What is being undone, behind the steps of the root scope.
+  template <typename Steps>
+  void AddUndo(Steps* out) const {
+    for (const auto& [number, frame] : s_.frames) {
+      if (s_.Scope(*frame).role != Graph::Role::kUndo) continue;
+      v1::StepInfo* info = out->Add();
+      Step(*frame, 0, /*frames=*/false, info);
+      info->set_name(internal::StepPath(s_, *frame, 0));
+      info->set_kind("undo");
+    }
+  }
+
+  // Recursion goes as deep as frames nest.
   template <typename Steps>
   void AddSteps(const Frame& frame, bool frames, Steps* out) const {
     for (uint32_t i = 0; i < frame.steps.size(); ++i) Step(frame, i, frames, out->Add());
@@ -81,7 +93,8 @@ class Describer {
     info->set_generation(step.generation);
     info->set_scheduled_time_ms(step.first_scheduled_ms);
     info->set_end_time_ms(step.ended_ms);
-    info->set_state(State(step));
+    const bool dead = s_.Dead(frame);
+    info->set_state(State(step, dead));
     if (plan.kind == v1::Step::kTask) {
       info->set_task(plan.task.task());
       info->set_queue(plan.task.queue());
@@ -98,7 +111,7 @@ class Describer {
       if (!step.extra->yielding) info->set_next_time_ms(step.extra->wake_ms);
     }
     Items(step, plan, info);
-    if (s_.closed()) {
+    if (dead) {
       if (info->state() == v1::STEP_STATE_CANCELLED) info->set_reason(ClosedReason());
     } else {
       Reason(frame, index, info);
@@ -106,7 +119,7 @@ class Describer {
     if (frames) Frames(frame, index, info);
   }
 
-  v1::StepState State(const StepState& step) const {
+  v1::StepState State(const StepState& step, bool dead) const {
     switch (step.phase) {
       case Phase::kCompleted:
         return v1::STEP_STATE_COMPLETED;
@@ -114,10 +127,12 @@ class Describer {
         return v1::STEP_STATE_FAILED;
       case Phase::kSkipped:
         return v1::STEP_STATE_SKIPPED;
+      case Phase::kCancelled:
+        return v1::STEP_STATE_CANCELLED;
       default:
         break;
     }
-    if (s_.closed()) return v1::STEP_STATE_CANCELLED;
+    if (dead) return v1::STEP_STATE_CANCELLED;
     switch (step.phase) {
       case Phase::kScheduled:
         return v1::STEP_STATE_SCHEDULED;
@@ -154,7 +169,9 @@ class Describer {
         return;
       case Phase::kScheduled: {
         LiveTask task = live_ ? live_({frame.number, index}, step.delivery) : LiveTask{};
-        if (task.running) {
+        if (s_.paused && !task.running) {
+          info->set_reason("the execution is paused");
+        } else if (task.running) {
           info->set_state(v1::STEP_STATE_RUNNING);
           info->set_reason(absl::StrCat("runs on worker ", task.worker));
           info->set_worker(task.worker);
@@ -186,6 +203,9 @@ class Describer {
       case Phase::kFailed:
       case Phase::kSkipped:
         return;
+      case Phase::kCancelled:
+        info->set_reason("nothing needs its result any more");
+        return;
     }
   }
 
@@ -195,6 +215,9 @@ class Describer {
     const Frame* body = step.extra != nullptr ? step.extra->first_child : nullptr;
     if (body != nullptr) {
       const Graph::ScopePlan& scope = s_.Scope(*body);
+      if (scope.role == Graph::Role::kFragment) {
+        return absl::StrCat("goes on as ", body->graph->name());
+      }
       if (scope.role == Graph::Role::kCatch && step.extra->failure != nullptr) {
         return absl::StrCat("its catch clause handles ", Brief(*step.extra->failure));
       }
@@ -205,9 +228,27 @@ class Describer {
         return absl::StrCat("sleeps until ", FormatTime(step.extra->wake_ms));
       case v1::Step::kMap: {
         const MapState& map = *step.extra->map;
-        return absl::StrCat(map.done, " of ", map.items, " items done, ", map.in_flight,
-                            " in flight");
+        return absl::StrCat(map.done, " of ", map.items, map.last_page ? "" : " or more",
+                            " items done, ", map.in_flight, " in flight",
+                            map.failed == 0 ? "" : absl::StrCat(", ", map.failed, " failed"));
       }
+      case v1::Step::kWaitEvent:
+        return absl::StrCat("waits for event ", plan.step->wait_event().event(),
+                            step.extra != nullptr && step.extra->wake_ms != 0
+                                ? absl::StrCat(" until ", FormatTime(step.extra->wake_ms))
+                                : "");
+      case v1::Step::kEmit:
+        return absl::StrCat("sends event ", plan.step->emit().event());
+      case v1::Step::kChild:
+        if (step.extra == nullptr || step.extra->child == nullptr) {
+          return absl::StrCat("starts workflow ", plan.step->child().workflow());
+        }
+        if (step.extra->child->run_id.empty()) {
+          return absl::StrCat("starts child ", step.extra->child->workflow_id);
+        }
+        return absl::StrCat("waits for child ", step.extra->child->workflow_id, " (run ",
+                            RunId::FromBytes(step.extra->child->run_id).value_or(RunId()).Text(),
+                            ")");
       case v1::Step::kLoop:
         return absl::StrCat("turn ", step.extra->loop->turn, " runs");
       default:
@@ -266,7 +307,7 @@ class Describer {
     if (step.extra != nullptr && step.extra->map != nullptr) {
       info->set_items(step.extra->map->items);
       info->set_items_done(step.extra->map->done);
-      info->set_items_failed(step.phase == Phase::kFailed ? 1 : 0);
+      info->set_items_failed(step.extra->map->failed + (step.phase == Phase::kFailed ? 1 : 0));
     } else if (step.phase == Phase::kCompleted && step.output.is_list()) {
       info->set_items(step.output.items());
       info->set_items_done(step.output.items());
@@ -289,6 +330,12 @@ class Describer {
             "case ",
             Excerpt(spec.cases(static_cast<int>(scope.clause)).match().data(), kCaseShownMax));
       }
+      case Graph::Role::kPage:
+        return "next page";
+      case Graph::Role::kFragment:
+        return frame.graph->name();
+      case Graph::Role::kUndo:
+        return absl::StrCat("undo ", internal::FramePath(s_, frame));
       case Graph::Role::kRoot:
       case Graph::Role::kBlock:
         break;
@@ -327,11 +374,16 @@ class Describer {
     if (map == nullptr) return;
     for (uint64_t item = map->opened; item > 0 && shown < items_max_; --item) {
       const ItemStatus status = map->statuses[item - 1];
-      if (status != ItemStatus::kCompleted && status != ItemStatus::kSkipped) continue;
+      if (status != ItemStatus::kCompleted && status != ItemStatus::kSkipped &&
+          status != ItemStatus::kFailed) {
+        continue;
+      }
       v1::FrameInfo* to = info->add_frames();
       to->set_item(item - 1);
-      to->set_label(
-          absl::StrCat("item ", item - 1, status == ItemStatus::kCompleted ? " done" : " skipped"));
+      to->set_label(absl::StrCat("item ", item - 1,
+                                 status == ItemStatus::kCompleted ? " done"
+                                 : status == ItemStatus::kFailed  ? " failed"
+                                                                  : " skipped"));
       ++shown;
     }
   }
@@ -351,6 +403,7 @@ void DescribeExecution(const Execution& execution, uint32_t items_max, bool payl
   const Describer describer(s, live, items_max, payloads);
   describer.Info(response->mutable_info());
   describer.AddSteps(*s.root, /*frames=*/true, response->mutable_steps());
+  describer.AddUndo(response->mutable_steps());
   if (payloads) {
     *response->mutable_inputs() = s.started->inputs();
     if (s.status == v1::EXECUTION_STATUS_COMPLETED) s.result.AppendTo(response->mutable_result());
@@ -364,6 +417,7 @@ void DescribeProgress(const Execution& execution, const LiveLookup& live,
   const Describer describer(s, live, 0, /*payloads=*/false);
   describer.Info(response->mutable_info());
   describer.AddSteps(*s.root, /*frames=*/false, response->mutable_steps());
+  describer.AddUndo(response->mutable_steps());
   response->set_closed(s.closed());
   if (s.failure != nullptr) *response->mutable_failure() = *s.failure;
 }

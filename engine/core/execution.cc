@@ -5,12 +5,17 @@
 //   (none)  | ExecutionStarted                | RUNNING: the root frame opens
 //   RUNNING | root frame done, result set     | COMPLETED
 //   RUNNING | root frame done, result skipped | SKIPPED
-//   RUNNING | a failure nobody catches        | FAILED
-//   RUNNING | CancelRequested                 | CANCELLED
-//   RUNNING | ExecutionTerminated             | TERMINATED
-//   RUNNING | execution timer fired           | FAILED, flux.timeout.execution
+//   RUNNING | a failure nobody catches        | FAILING: undoing; nothing to undo: FAILED
+//   RUNNING | CancelRequested                 | CANCELLING; nothing to undo: CANCELLED
+//   RUNNING | execution timer fired           | as a failure, flux.timeout.execution
 //   RUNNING | a record of a step              | that step's machine
-//   closed  | any record                      | counted, nothing else
+//   open    | ExecutionTerminated             | TERMINATED
+//   FAILING | all is undone                   | FAILED; CANCELLING likewise CANCELLED
+//   FAILING | a record of an undo task        | that step's machine; CANCELLING likewise
+//   FAILING | any other record                | counted, nothing else; CANCELLING likewise
+//   closed  | OutboxSettled                   | the message is forgotten
+//   closed  | Reopened, Rewound               | RUNNING (repair.cc)
+//   closed  | any other record                | counted, nothing else
 //
 // Closing is O(1): frames and timers stay as they were (a closed execution shows where it stopped),
 // everything delivered is revoked at once.
@@ -20,6 +25,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
+#include "engine/core/record.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -54,6 +60,7 @@ void Machine::Start(v1::Record record) {
   s_.started = started;
   s_.run = RunId::FromBytes(started->run_id()).value_or(RunId());
   s_.request_hash = RequestHash(*started);
+  for (const auto& [key, value] : started->labels()) s_.labels[key] = value;
   s_.ordinal = 1;
   s_.start_time_ms = s_.last_time_ms = record.time_ms();
   s_.bytes += started->ByteSizeLong();
@@ -86,10 +93,30 @@ Value InputValue(const std::shared_ptr<const v1::ExecutionStarted>& started, siz
 void Machine::Apply(v1::Record record) {
   ++s_.ordinal;
   s_.last_time_ms = std::max(s_.last_time_ms, record.time_ms());
-  if (record.has_step_completed()) {
-    s_.next_blob = std::max(s_.next_blob, record.step_completed().output_blob() + 1);
+  s_.next_blob = std::max(s_.next_blob, BlobOf(record) + 1);
+  switch (record.kind_case()) {
+    case v1::Record::kOutboxSettled:
+      Settled(record.outbox_settled());
+      break;
+    case v1::Record::kReopened:
+      Reopened(record.reopened());
+      break;
+    case v1::Record::kRewound:
+      Rewound(record.rewound());
+      break;
+    case v1::Record::kEventReplayed:
+      Replayed(std::move(*record.mutable_event_replayed()));
+      break;
+    default:
+      if (s_.closed()) return;
+      ApplyOpen(std::move(record));
+      break;
   }
-  if (s_.closed()) return;
+  Drain();
+  SweepReady();
+}
+
+void Machine::ApplyOpen(v1::Record record) {
   switch (record.kind_case()) {
     case v1::Record::kStepCompleted:
       TaskCompleted(std::move(*record.mutable_step_completed()));
@@ -117,23 +144,65 @@ void Machine::Apply(v1::Record record) {
           cancelled ? kCancelled : kTerminated,
           s_.close_reason.empty() ? std::string("no reason was given") : s_.close_reason));
       s_.failure->set_source(s_.close_identity);
-      Close(cancelled ? v1::EXECUTION_STATUS_CANCELLED : v1::EXECUTION_STATUS_TERMINATED);
+      if (cancelled) {
+        End(v1::EXECUTION_STATUS_CANCELLED);
+      } else {
+        Close(v1::EXECUTION_STATUS_TERMINATED);
+      }
       break;
     }
-    case v1::Record::kStarted:
-    case v1::Record::KIND_NOT_SET:
+    case v1::Record::kEventReceived:
+      Received(std::move(*record.mutable_event_received()));
+      break;
+    case v1::Record::kEventCancelled:
+      Cancelled(record.event_cancelled());
+      break;
+    case v1::Record::kEventEdited:
+      Edited(std::move(*record.mutable_event_edited()));
+      break;
+    case v1::Record::kChildClosed:
+      ChildEnded(std::move(*record.mutable_child_closed()));
+      break;
+    case v1::Record::kStepContinued:
+      Continued(std::move(*record.mutable_step_continued()));
+      break;
+    case v1::Record::kPaused:
+      Pause(true, record.paused().identity(), record.paused().reason());
+      break;
+    case v1::Record::kResumed:
+      Pause(false, record.resumed().identity(), record.resumed().reason());
+      break;
+    case v1::Record::kStepResolved:
+      Resolved(std::move(*record.mutable_step_resolved()));
+      break;
+    case v1::Record::kStepRetried:
+      Retried(record.step_retried());
+      break;
+    case v1::Record::kStepParked:
+      Parked(record.step_parked());
+      break;
+    default:
       break;
   }
-  Drain();
-  SweepReady();
+}
+
+void Machine::MergeLabels(const google::protobuf::Map<std::string, std::string>& labels) {
+  for (const auto& [key, value] : labels) {
+    if (value.empty()) {
+      s_.labels.erase(key);
+    } else {
+      s_.labels[key] = value;
+    }
+  }
 }
 
 void Machine::SweepReady() {
-  if (effects_ == nullptr || (!revoked_any_ && !s_.closed())) return;
+  if (effects_ == nullptr || (!revoked_any_ && s_.status == v1::EXECUTION_STATUS_RUNNING)) return;
   std::vector<StepKey> swept;
   std::erase_if(effects_->ready, [&](const StepKey& key) {
     const StepState* step = s_.FindStep(key);
-    const bool gone = s_.closed() || step == nullptr || step->phase != Phase::kScheduled;
+    const bool gone =
+        step == nullptr || step->phase != Phase::kScheduled || s_.Dead(*s_.FindFrame(key.frame));
     if (gone) swept.push_back(key);
     return gone;
   });
@@ -144,10 +213,36 @@ void Machine::SweepReady() {
   });
 }
 
+void Machine::End(v1::ExecutionStatus status) {
+  if (s_.undo.empty()) {
+    Close(status);
+    return;
+  }
+  s_.closing_as = status;
+  s_.status = status == v1::EXECUTION_STATUS_FAILED ? v1::EXECUTION_STATUS_FAILING
+                                                    : v1::EXECUTION_STATUS_CANCELLING;
+  s_.timers.clear();
+  DropWork();
+  if (effects_ != nullptr) effects_->all_revoked = true;
+  for (const StepKey& key : std::exchange(s_.children, {})) {
+    GiveUpChild(s_.FindFrame(key.frame), key.step);
+  }
+  if (v1::HistoryEvent* event = Tell("execution.undoing", /*derived=*/true)) {
+    event->set_detail(absl::StrCat(s_.undo.size(), s_.undo.size() == 1 ? " step" : " steps"));
+    if (s_.failure != nullptr) *event->mutable_failure() = *s_.failure;
+  }
+  UndoNext();
+}
+
 void Machine::Close(v1::ExecutionStatus status) {
   s_.status = status;
+  s_.closing_as = v1::EXECUTION_STATUS_UNSPECIFIED;
   s_.close_time_ms = now();
   DropWork();
+  for (const StepKey& key : std::exchange(s_.children, {})) {
+    GiveUpChild(s_.FindFrame(key.frame), key.step);
+  }
+  NotifyParent();
   if (effects_ != nullptr) effects_->all_revoked = effects_->closed = true;
   if (!telling()) return;
   const char* type = status == v1::EXECUTION_STATUS_COMPLETED    ? "execution.completed"
@@ -181,7 +276,7 @@ void Machine::CloseFailed(Frame* frame, uint32_t step, v1::Failure failure) {
     owner.ended_ms = now();
   }
   s_.failure = std::make_unique<v1::Failure>(std::move(failure));
-  Close(v1::EXECUTION_STATUS_FAILED);
+  End(v1::EXECUTION_STATUS_FAILED);
 }
 
 // ---- work list ----
@@ -212,7 +307,7 @@ void Machine::Drain() {
       s_.work.erase(s_.work.begin(), s_.work.begin() + static_cast<ptrdiff_t>(s_.work_next));
       s_.work_next = 0;
     }
-    if (!work.frame->dropped && !s_.closed()) RunWork(work);
+    if (!Gone(*work.frame)) RunWork(work);
     ReleaseQueued(work.frame);
   }
 }
@@ -239,29 +334,38 @@ void Machine::RunWork(const Work& work) {
 
 void Machine::Settled(Frame* frame, uint32_t step) {
   const StepPlan& plan = Plan(*frame, step);
-  Wake(frame, plan.dependants);
-  if (frame->dropped || s_.closed()) return;
+  // A rewind may have taken it back since it settled.
+  if (!IsSettled(frame->steps[step].phase)) return;
+  Wake(frame, plan.dependants, frame->steps[step].phase == Phase::kCompleted);
+  if (Gone(*frame)) return;
   BindPending(frame, plan.lazy_dependants);
-  if (frame->dropped || s_.closed()) return;
+  if (Gone(*frame)) return;
   CountDown(frame);
 }
 
 void Machine::ParameterSettled(Frame* frame, uint32_t parameter) {
   const Graph::ScopePlan& scope = s_.Scope(*frame);
-  Wake(frame, scope.parameter_dependants[parameter]);
-  if (frame->dropped || s_.closed()) return;
+  Wake(frame, scope.parameter_dependants[parameter],
+       frame->parameters[parameter].state == Parameter::State::kSet);
+  if (Gone(*frame)) return;
   BindPending(frame, scope.parameter_lazy[parameter]);
-  if (frame->dropped || s_.closed()) return;
+  if (Gone(*frame)) return;
   if (scope.result.has_value() && scope.result->source == InputPlan::Source::kParameter &&
       scope.result->index == parameter) {
     CountDown(frame);
   }
 }
 
-void Machine::Wake(Frame* frame, const std::vector<uint32_t>& dependants) {
+void Machine::Wake(Frame* frame, const std::vector<uint32_t>& dependants, bool completed) {
   for (const uint32_t dependant : dependants) {
-    if (--frame->steps[dependant].waiting_for == 0) Activate(frame, dependant);
-    if (frame->dropped || s_.closed()) return;
+    StepState& state = frame->steps[dependant];
+    const bool last = --state.waiting_for == 0;
+    // Settled already: by an operator, or as an early join.
+    if (state.phase != Phase::kPending) continue;
+    if (last || (Plan(*frame, dependant).early && JoinIsDone(frame, dependant, completed))) {
+      Activate(frame, dependant);
+    }
+    if (Gone(*frame)) return;
   }
 }
 
@@ -284,8 +388,9 @@ bool Machine::SkippedByInputs(const Frame& frame, const StepPlan& plan) const {
 void Machine::Activate(Frame* frame, uint32_t step) {
   const StepPlan& plan = Plan(*frame, step);
   StepState& state = frame->steps[step];
+  if (state.phase != Phase::kPending) return;
   state.first_scheduled_ms = now();
-  if (SkippedByInputs(*frame, plan)) {
+  if (!plan.early && SkippedByInputs(*frame, plan)) {
     SkipStep(frame, step);
     return;
   }
@@ -306,8 +411,13 @@ void Machine::Activate(Frame* frame, uint32_t step) {
       return RunJoin(frame, step);
     case v1::Step::kFail:
       return RunFail(frame, step);
+    case v1::Step::kWaitEvent:
+      return StartWait(frame, step);
+    case v1::Step::kEmit:
+    case v1::Step::kChild:
+      return StartMessage(frame, step);
     case v1::Step::kSkip:
-    default:  // other kinds never pass Graph::Compile
+    default:  // Graph::Compile lets no step without a kind pass
       return SkipStep(frame, step);
   }
 }
@@ -330,6 +440,7 @@ void Machine::SettleStep(Frame* frame, uint32_t step) {
 
 void Machine::CompleteStep(Frame* frame, uint32_t step, Value output) {
   StepState& state = frame->steps[step];
+  if (Plan(*frame, step).undo_scope.has_value()) KeepUndo(frame, step, output);
   SettleStep(frame, step);
   state.phase = Phase::kCompleted;
   if (telling()) {
@@ -345,6 +456,43 @@ void Machine::SkipStep(Frame* frame, uint32_t step) {
   SettleStep(frame, step);
   frame->steps[step].phase = Phase::kSkipped;
   TellStep("step.skipped", *frame, step, /*derived=*/true);
+}
+
+void Machine::AbandonStep(Frame* frame, uint32_t step) {
+  RevokeIfScheduled(*frame, step);
+  if (s_.children.erase({frame->number, step}) != 0) GiveUpChild(frame, step);
+  if (frame->steps[step].phase == Phase::kWaiting &&
+      Plan(*frame, step).kind == v1::Step::kWaitEvent) {
+    s_.readers.erase({Plan(*frame, step).step->wait_event().event(), {frame->number, step}});
+  }
+  DropChildren(frame, step);
+  Disarm(frame, step);
+  ReleaseExtra(s_, frame->steps[step]);
+}
+
+void Machine::CancelStep(Frame* frame, uint32_t step) {
+  AbandonStep(frame, step);
+  SettleStep(frame, step);
+  frame->steps[step].phase = Phase::kCancelled;
+  TellStep("step.cancelled", *frame, step, /*derived=*/true);
+}
+
+void Machine::CancelUnneeded(Frame* frame, const std::vector<uint32_t>& sources) {
+  std::vector<uint32_t> todo = sources;
+  const Graph::ScopePlan& scope = s_.Scope(*frame);
+  while (!todo.empty()) {
+    const uint32_t step = todo.back();
+    todo.pop_back();
+    const StepPlan& plan = scope.steps[step];
+    const auto settled = [&](uint32_t reader) { return IsSettled(frame->steps[reader].phase); };
+    if (settled(step) || plan.in_result ||
+        !std::all_of(plan.dependants.begin(), plan.dependants.end(), settled) ||
+        !std::all_of(plan.lazy_dependants.begin(), plan.lazy_dependants.end(), settled)) {
+      continue;
+    }
+    CancelStep(frame, step);
+    todo.insert(todo.end(), plan.sources.begin(), plan.sources.end());
+  }
 }
 
 void Machine::FailStep(Frame* frame, uint32_t step, v1::Failure failure, bool park,
@@ -367,9 +515,13 @@ void Machine::FailStep(Frame* frame, uint32_t step, v1::Failure failure, bool pa
         TellStep("step.parked", *frame, step, /*derived=*/true);
         return;
       }
+      if (TolerateInput(at, failing, failure)) return;
     }
+    const Graph::Role role = s_.Scope(*at).role;
+    if (role == Graph::Role::kUndo) return UndoFailed(at, failure);
     if (at->parent == nullptr) break;
-    past_catches = s_.Scope(*at).role == Graph::Role::kCatch;
+    if (role == Graph::Role::kMapItem && TolerateItem(at, failure)) return;
+    past_catches = role == Graph::Role::kCatch;
     failing = at->parent_step;
     at = at->parent;
   }

@@ -46,8 +46,7 @@ Machine::Read Machine::ReadSource(const Frame& frame, const InputPlan& input) co
   return Read::kPending;
 }
 
-const Value& SourceValue(const ExecutionState& state, const Frame& frame,
-                         const Graph::InputPlan& input) {
+const Value& SourceValue(const Frame& frame, const Graph::InputPlan& input) {
   switch (input.source) {
     case Graph::InputPlan::Source::kStep:
       return frame.steps[input.index].output;
@@ -56,7 +55,7 @@ const Value& SourceValue(const ExecutionState& state, const Frame& frame,
     case Graph::InputPlan::Source::kLiteral:
       break;
   }
-  return state.graph->literals()[input.index];
+  return frame.graph->literals()[input.index];
 }
 
 Machine::Read Machine::ReadInput(const Frame& frame, const InputPlan& input, Value* value,
@@ -67,7 +66,7 @@ Machine::Read Machine::ReadInput(const Frame& frame, const InputPlan& input, Val
     return Read::kSet;
   }
   if (read != Read::kSet) return read;
-  const Value& source = SourceValue(s_, frame, input);
+  const Value& source = SourceValue(frame, input);
   if (input.input->pointer().empty()) {
     *value = source;
     return Read::kSet;
@@ -113,9 +112,9 @@ bool Machine::ReadParameters(const Frame& frame, const std::vector<InputPlan>& i
 // ---- frames ----
 
 void Machine::OpenFrame(Frame* parent, uint32_t step, uint32_t scope, uint64_t item,
-                        std::vector<Parameter> parameters) {
+                        std::vector<Parameter> parameters, std::shared_ptr<const Graph> fragment) {
   ++frames_opened_;
-  Frame* frame = AddFrame(s_, s_.next_frame++, scope, parent, step, item);
+  Frame* frame = AddFrame(s_, s_.next_frame++, scope, parent, step, item, std::move(fragment));
   frame->parameters = std::move(parameters);
   BeginFrame(frame);
 }
@@ -156,6 +155,10 @@ void Machine::FrameDone(Frame* frame) {
     RootDone(read, std::move(result), std::move(error));
     return;
   }
+  if (scope.role == Graph::Role::kUndo) {
+    UndoDone(frame);
+    return;
+  }
   if (read == Read::kError) {
     FailStep(frame->parent, frame->parent_step,
              MakeFailure(kBadProjection, absl::StrCat("the result of ", FramePath(s_, *frame),
@@ -168,6 +171,8 @@ void Machine::FrameDone(Frame* frame) {
       return ItemDone(frame, read, std::move(result));
     case Graph::Role::kLoopTurn:
       return TurnDone(frame, read, std::move(result));
+    case Graph::Role::kPage:
+      return PageDone(frame, read, std::move(result));
     default:
       return BranchDone(frame, read, std::move(result));
   }
@@ -177,27 +182,22 @@ void Machine::RootDone(Read read, Value result, std::string error) {
   if (read == Read::kError) {
     s_.failure = std::make_unique<v1::Failure>(MakeFailure(
         kBadProjection, absl::StrCat("the result of the workflow cannot be read: ", error)));
-    Close(v1::EXECUTION_STATUS_FAILED);
+    End(v1::EXECUTION_STATUS_FAILED);
   } else if (read == Read::kSkipped) {
     Close(v1::EXECUTION_STATUS_SKIPPED);
   } else {
+    s_.bytes -= s_.result.memory_bytes();
     s_.result = std::move(result);
     s_.bytes += s_.result.memory_bytes();
     Close(v1::EXECUTION_STATUS_COMPLETED);
   }
 }
 
-// Recursion goes as deep as bodies nest in the definition (GraphLimits::depth_max), whatever the
-// data.
+// Recursion goes as deep as frames nest (kFrameDepthMax), whatever the data.
 void Machine::DropFrame(Frame* frame) {
   for (uint32_t i = 0; i < frame->steps.size(); ++i) {
     StepState& step = frame->steps[i];
-    if (!IsSettled(step.phase) && step.phase != Phase::kPending) {
-      RevokeIfScheduled(*frame, i);
-      Disarm(frame, i);
-      DropChildren(frame, i);
-      ReleaseExtra(s_, step);
-    }
+    if (!IsSettled(step.phase)) AbandonStep(frame, i);
     s_.bytes -= step.output.memory_bytes();
   }
   if (frame->parent != nullptr) {

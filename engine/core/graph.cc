@@ -62,11 +62,29 @@ absl::StatusOr<std::shared_ptr<const Graph>> Graph::Compile(const v1::Definition
   return std::shared_ptr<const Graph>(std::move(graph));
 }
 
+absl::StatusOr<std::shared_ptr<const Graph>> Graph::CompileFragment(
+    const v1::Definition& definition, const GraphLimits& limits) {
+  FLUX_RETURN_IF_ERROR(CheckDefinition(definition, limits, nullptr));
+  auto graph = std::make_shared<Graph>();
+  graph->fragment_ = true;
+  graph->definition_ = definition;
+  graph->Plan(limits);
+  return std::shared_ptr<const Graph>(std::move(graph));
+}
+
+const Graph::EventPlan* Graph::FindEvent(std::string_view name) const {
+  const auto it = std::lower_bound(
+      events_.begin(), events_.end(), name,
+      [](const EventPlan& event, std::string_view wanted) { return event.name < wanted; });
+  return it != events_.end() && it->name == name ? &*it : nullptr;
+}
+
 void Graph::Plan(const GraphLimits& limits) {
   scopes_.resize(static_cast<size_t>(definition_.scopes_size()));
   for (uint32_t i = 0; i < scopes_.size(); ++i) PlanScope(i, limits);
   for (uint32_t i = 0; i < scopes_.size(); ++i) PlanDependencies(i);
   // Bodies may be numbered in any order, so depth goes from the root down.
+  if (fragment_) scopes_[0].role = Role::kFragment;
   std::vector<uint32_t> todo = {0};
   while (!todo.empty()) {
     const uint32_t scope = todo.back();
@@ -84,6 +102,8 @@ void Graph::Plan(const GraphLimits& limits) {
       });
     }
   }
+  PlanUndo(limits);
+  PlanEvents();
   for (const ScopePlan& scope : scopes_) {
     for (const StepPlan& step : scope.steps) {
       if (step.step->has_task()) tasks_.push_back(step.task.task());
@@ -91,6 +111,78 @@ void Graph::Plan(const GraphLimits& limits) {
   }
   std::sort(tasks_.begin(), tasks_.end());
   tasks_.erase(std::unique(tasks_.begin(), tasks_.end()), tasks_.end());
+}
+
+// A step with an undo task has a scope of its own with that one call, numbered behind the
+// definition's.
+void Graph::PlanUndo(const GraphLimits& limits) {
+  const size_t defined = scopes_.size();
+  for (size_t s = 0; s < defined; ++s) {
+    for (size_t i = 0; i < scopes_[s].steps.size(); ++i) {
+      const v1::Step& undone = *scopes_[s].steps[i].step;
+      if (!undone.has_undo()) continue;
+      auto scope = std::make_unique<v1::Scope>();
+      scope->set_parameters(static_cast<uint32_t>(undone.inputs_size()) + 1);
+      v1::Step* call = scope->add_steps();
+      call->set_name("undo");
+      *call->mutable_task() = undone.undo().task();
+      for (uint32_t p = 0; p < scope->parameters(); ++p) call->add_inputs()->set_parameter(p);
+      ScopePlan plan;
+      plan.scope = scope.get();
+      plan.role = Role::kUndo;
+      plan.owner_scope = static_cast<uint32_t>(s);
+      plan.owner_step = static_cast<uint32_t>(i);
+      plan.roots = {0};
+      plan.parameter_dependants.resize(scope->parameters());
+      plan.parameter_lazy.resize(scope->parameters());
+      StepPlan& step = plan.steps.emplace_back();
+      step.step = call;
+      step.kind = v1::Step::kTask;
+      step.task = call->task();
+      FillDefaults(limits, &step.task);
+      for (const v1::Input& input : call->inputs()) step.inputs.push_back(PlanInput(input));
+      for (std::vector<uint32_t>& dependants : plan.parameter_dependants) dependants.push_back(0);
+      undo_scopes_.push_back(std::move(scope));
+      scopes_[s].steps[i].undo_scope = static_cast<uint32_t>(scopes_.size());
+      scopes_.push_back(std::move(plan));
+    }
+  }
+}
+
+void Graph::PlanEvents() {
+  for (const ScopePlan& scope : scopes_) {
+    for (const StepPlan& step : scope.steps) {
+      if (step.kind != v1::Step::kWaitEvent) continue;
+      bool in_loop = false;
+      bool in_map = fragment_;  // what a fragment lies in is not known here
+      for (const ScopePlan* at = &scope; at->role != Role::kRoot && at->role != Role::kFragment;
+           at = &scopes_[at->owner_scope]) {
+        in_loop = in_loop || at->role == Role::kLoopTurn;
+        in_map = in_map || at->role == Role::kMapItem;
+      }
+      EventPlan event;
+      event.name = step.step->wait_event().event();
+      event.readers = 1;
+      event.in_loop = in_loop;
+      event.streamed = in_loop && !in_map;
+      events_.push_back(std::move(event));
+    }
+  }
+  std::sort(events_.begin(), events_.end(),
+            [](const EventPlan& a, const EventPlan& b) { return a.name < b.name; });
+  size_t kept = 0;
+  for (size_t i = 0; i < events_.size(); ++i) {
+    if (kept > 0 && events_[kept - 1].name == events_[i].name) {
+      EventPlan& event = events_[kept - 1];
+      ++event.readers;
+      event.in_loop = event.in_loop || events_[i].in_loop;
+      event.streamed = false;
+    } else {
+      if (kept != i) events_[kept] = std::move(events_[i]);
+      ++kept;
+    }
+  }
+  events_.resize(kept);
 }
 
 Graph::InputPlan Graph::PlanInput(const v1::Input& input) {
@@ -111,10 +203,10 @@ Graph::InputPlan Graph::PlanInput(const v1::Input& input) {
       plan.source = InputPlan::Source::kLiteral;
       plan.index = static_cast<uint32_t>(literals_.size());
       literals_.push_back(
-          input.literal().encoding() == v1::ENCODING_NONE
-              ? Value()
-              : Value::Referring(std::make_shared<const v1::Payload>(input.literal()),
-                                 Value::Origin::kLiteral, plan.index));
+          input.literal().encoding() == v1::ENCODING_NONE ? Value()
+          : fragment_                                     ? Value::CopyOf(input.literal())
+                      : Value::Referring(std::make_shared<const v1::Payload>(input.literal()),
+                                         Value::Origin::kLiteral, plan.index));
       break;
   }
   return plan;
@@ -143,6 +235,8 @@ void Graph::PlanScope(uint32_t index, const GraphLimits& limits) {
       std::vector<InputPlan>& captures = step.catch_captures.emplace_back();
       for (const v1::Input& capture : clause.captures()) captures.push_back(PlanInput(capture));
     }
+    step.early = step.step->has_join() &&
+                 (step.step->join().first() != 0 || step.step->join().tolerated_failures() != 0);
     if (step.step->has_loop() && step.step->loop().has_done()) {
       scopes_[step.step->loop().body()].done = PlanInput(step.step->loop().done());
     }
@@ -166,6 +260,7 @@ void Graph::PlanDependencies(uint32_t index) {
       for (const InputPlan& capture : captures) sources.Add(capture, /*lazy=*/true);
     }
     sources.Finish();
+    step.sources = sources.steps;
     step.waits_for = static_cast<uint32_t>(sources.steps.size());
     if (step.waits_for == 0) plan.roots.push_back(i);
     for (const uint32_t source : sources.steps) plan.steps[source].dependants.push_back(i);
@@ -176,6 +271,11 @@ void Graph::PlanDependencies(uint32_t index) {
       plan.steps[source].lazy_dependants.push_back(i);
     }
     for (const uint32_t source : sources.lazy_parameters) plan.parameter_lazy[source].push_back(i);
+  }
+  for (const std::optional<InputPlan>* read : {&plan.result, &plan.done}) {
+    if (read->has_value() && (*read)->source == InputPlan::Source::kStep) {
+      plan.steps[(*read)->index].in_result = true;
+    }
   }
 }
 

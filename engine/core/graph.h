@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -53,6 +54,23 @@ class Graph {
   // Distinct task names, sorted.
   const std::vector<std::string>& tasks() const { return tasks_; }
 
+  // A piece of graph that a task answered with (v1::Continuation): as Compile, but its outermost
+  // scope is a body, and nothing names its literals.
+  static absl::StatusOr<std::shared_ptr<const Graph>> CompileFragment(
+      const v1::Definition& definition, const GraphLimits& limits = {});
+
+  // An event that some step waits for.
+  struct EventPlan {
+    std::string name;
+    uint32_t readers = 0;   // steps that wait for it
+    bool in_loop = false;   // some reader lies in a loop, whose turns take one after the other
+    bool streamed = false;  // its one reader lies in loops alone: what it took, nobody needs again
+  };
+  // In order of name.
+  const std::vector<EventPlan>& events() const { return events_; }
+  // Null: no step waits for it.
+  const EventPlan* FindEvent(std::string_view name) const;
+
   // Where one value comes from, resolved.
   struct InputPlan {
     enum class Source : uint8_t { kStep, kParameter, kLiteral };
@@ -62,7 +80,17 @@ class Graph {
     const v1::Input* input = nullptr;  // for its pointer
   };
   // What a scope is the body of.
-  enum class Role : uint8_t { kRoot, kMapItem, kLoopTurn, kBlock, kCase, kCatch };
+  enum class Role : uint8_t {
+    kRoot,
+    kMapItem,
+    kLoopTurn,
+    kBlock,
+    kCase,
+    kCatch,
+    kPage,      // of a map over pages: gets the next one
+    kFragment,  // the outermost scope of a continuation
+    kUndo,      // made for a step with an undo task: that one call
+  };
 
   // Per step, what Apply needs at hand.
   //
@@ -72,14 +100,18 @@ class Graph {
   struct StepPlan {
     const v1::Step* step = nullptr;
     v1::Step::KindCase kind = v1::Step::KIND_NOT_SET;
-    v1::TaskStep task;                 // with every default filled in; task steps only
-    uint32_t max_parallel = 0;         // with the default filled in; map steps only
-    uint32_t waits_for = 0;            // distinct earlier steps it depends on
+    v1::TaskStep task;          // with every default filled in; task steps only
+    uint32_t max_parallel = 0;  // with the default filled in; map steps only
+    uint32_t waits_for = 0;     // distinct earlier steps it depends on: as many as `sources`
+    std::vector<uint32_t> sources;
     std::vector<uint32_t> dependants;  // distinct later steps that wait for it
     std::vector<uint32_t>
         lazy_dependants;  // distinct later steps whose open body may be given its output
     std::vector<InputPlan> inputs;
     std::vector<std::vector<InputPlan>> catch_captures;  // a clause each
+    std::optional<uint32_t> undo_scope;                  // given the inputs, then the output
+    bool early = false;                                  // a join that may not wait for all
+    bool in_result = false;  // the scope's result, or a loop's end, reads it
   };
   struct ScopePlan {
     const v1::Scope* scope = nullptr;
@@ -104,13 +136,18 @@ class Graph {
   void Plan(const GraphLimits& limits);
   void PlanScope(uint32_t scope, const GraphLimits& limits);
   void PlanDependencies(uint32_t scope);
+  void PlanUndo(const GraphLimits& limits);
+  void PlanEvents();
   InputPlan PlanInput(const v1::Input& input);
 
+  bool fragment_ = false;
   v1::Definition definition_;
   std::string hash_;
   std::vector<std::string> tasks_;
   std::vector<ScopePlan> scopes_;
   std::vector<Value> literals_;
+  std::vector<EventPlan> events_;
+  std::vector<std::unique_ptr<const v1::Scope>> undo_scopes_;  // not part of the definition
 };
 
 }  // namespace flux::engine

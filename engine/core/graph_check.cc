@@ -277,7 +277,10 @@ class Checker {
     }
     FLUX_RETURN_IF_ERROR(CheckCatches(scope, index));
     if (step.has_undo()) {
-      return Refuse(step, "an undo task is not supported by this server version");
+      if (!step.has_task() && !step.has_child()) {
+        return Refuse(step, "only a task or a child can be undone: take its undo task off");
+      }
+      FLUX_RETURN_IF_ERROR(CheckTask(step, step.undo().task(), "undo task's name"));
     }
     if (step.on_exhausted() == v1::ON_EXHAUSTED_PARK && !step.has_task()) {
       return Refuse(step, "only a task can be parked: take OnExhausted(park) off");
@@ -292,7 +295,7 @@ class Checker {
   absl::Status CheckKind(const v1::Step& step) {
     switch (step.kind_case()) {
       case v1::Step::kTask:
-        return CheckTask(step);
+        return CheckTask(step, step.task(), "task's name");
       case v1::Step::kSleep:
         return CheckSleep(step);
       case v1::Step::kMap:
@@ -313,22 +316,95 @@ class Checker {
         }
         return absl::OkStatus();
       case v1::Step::kJoin:
+        return CheckJoin(step);
       case v1::Step::kSkip:
         return absl::OkStatus();
       case v1::Step::kWaitEvent:
-        return NotSupported(step, "wait_event");
+        return CheckWaitEvent(step);
       case v1::Step::kChild:
-        return NotSupported(step, "child");
+        return CheckChild(step);
       case v1::Step::kEmit:
-        return NotSupported(step, "emit");
+        return CheckEmit(step);
       case v1::Step::KIND_NOT_SET:
         return Refuse(step, "it has no kind, or one this server version does not know");
     }
     return absl::OkStatus();
   }
 
-  static absl::Status NotSupported(const v1::Step& step, const char* kind) {
-    return Refuse(step, "kind ", kind, " is not supported by this server version");
+  absl::Status CheckJoin(const v1::Step& step) {
+    const v1::JoinStep& join = step.join();
+    if (join.first() == 0 && join.tolerated_failures() == 0) return absl::OkStatus();
+    if (join.first() > static_cast<uint32_t>(step.inputs_size())) {
+      return Refuse(step, "it is done with the first ", join.first(),
+                    " of its inputs, but has only ", step.inputs_size());
+    }
+    if (step.after_size() > 0) {
+      return Refuse(step, "a join that finishes early cannot come after other steps: ",
+                    "order its inputs instead");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckWaitEvent(const v1::Step& step) {
+    const v1::WaitEventStep& wait = step.wait_event();
+    if (std::string fault = NameFault("event's name", wait.event()); !fault.empty()) {
+      return Refuse(step, fault);
+    }
+    FLUX_RETURN_IF_ERROR(CheckSpan(step, "the timeout", wait.timeout_ms()));
+    if (wait.has_default_value() && wait.timeout_ms() == 0) {
+      return Refuse(step, "it has a default but no timeout, so that it would never be taken");
+    }
+    if (wait.has_default_value() && wait.default_value().encoding() == v1::ENCODING_JSON) {
+      if (absl::Status status = CheckJson(wait.default_value().data()); !status.ok()) {
+        return Refuse(step, "its default is ", std::string(Message(status)));
+      }
+    }
+    const auto [other, first] = event_types_.emplace(wait.event(), &step);
+    if (first || wait.type().empty()) return absl::OkStatus();
+    const v1::WaitEventStep& theirs = other->second->wait_event();
+    if (theirs.type().empty()) {
+      other->second = &step;
+    } else if (theirs.type() != wait.type()) {
+      return Refuse(step, "it awaits event \"", absl::CEscape(wait.event()), "\" as ", wait.type(),
+                    ", but ", StepLabel(*other->second), " awaits it as ", theirs.type(),
+                    ": readers of one event agree on its type");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckChild(const v1::Step& step) {
+    const v1::ChildStep& child = step.child();
+    if (std::string fault = NameFault("child's workflow", child.workflow()); !fault.empty()) {
+      return Refuse(step, fault);
+    }
+    if (!child.workflow_id().empty()) {
+      if (std::string fault = NameFault("child's workflow id", child.workflow_id());
+          !fault.empty()) {
+        return Refuse(step, fault);
+      }
+      if (child.id_input()) {
+        return Refuse(step, "it has a workflow id and an input that gives one: choose");
+      }
+    }
+    if (child.id_input() && step.inputs_size() == 0) {
+      return Refuse(step, "its workflow id is to come from its last input, but it has none");
+    }
+    if (!v1::ParentClosePolicy_IsValid(child.parent_close())) {
+      return Refuse(step, "parent_close ", static_cast<int>(child.parent_close()),
+                    " is not known to this server version");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckEmit(const v1::Step& step) {
+    if (std::string fault = NameFault("event's name", step.emit().event()); !fault.empty()) {
+      return Refuse(step, fault);
+    }
+    if (step.inputs_size() != 2) {
+      return Refuse(step, "an emit takes the payload and the target's workflow id, it has ",
+                    step.inputs_size(), " inputs");
+    }
+    return CheckSpan(step, "the delay", step.emit().delay_ms());
   }
 
   absl::Status CheckParameters(const v1::Step& step, uint32_t body, int given, const char* what) {
@@ -342,9 +418,8 @@ class Checker {
     return Refuse(step, what, " of ", span_ms, " ms is out of range: 0 to ", kSpanMsMax);
   }
 
-  absl::Status CheckTask(const v1::Step& step) {
-    const v1::TaskStep& task = step.task();
-    if (std::string fault = NameFault("task's name", task.task()); !fault.empty()) {
+  absl::Status CheckTask(const v1::Step& step, const v1::TaskStep& task, const char* what) {
+    if (std::string fault = NameFault(what, task.task()); !fault.empty()) {
       return Refuse(step, fault);
     }
     if (!task.queue().empty()) {
@@ -407,6 +482,17 @@ class Checker {
     if (step.map().max_parallel() > limits_.map_parallel_max) {
       Warn(StepLabel(step), ": max_parallel of ", step.map().max_parallel(), " is capped to ",
            limits_.map_parallel_max);
+    }
+    if (step.map().tolerated_failure_permille() > 1000) {
+      return Refuse(step, "a tolerated share of ", step.map().tolerated_failure_permille(),
+                    " permille is out of range: 0 to 1000");
+    }
+    if (step.map().has_page_body()) {
+      FLUX_RETURN_IF_ERROR(CheckParameters(step, step.map().page_body(), step.inputs_size(),
+                                           "the cursor and the captures"));
+      if (!definition_.scopes(static_cast<int>(step.map().page_body())).has_result()) {
+        return Refuse(step, "what gets its pages has no result");
+      }
     }
     return CheckParameters(step, step.map().body(), step.inputs_size(),
                            "the item and the captures");
@@ -488,7 +574,8 @@ class Checker {
   const GraphLimits& limits_;
   std::vector<std::string>* warnings_;
   std::vector<Owner> owners_;
-  absl::flat_hash_map<std::string, const v1::Step*> names_;  // looked up, never iterated
+  absl::flat_hash_map<std::string, const v1::Step*> names_;        // looked up, never iterated
+  absl::flat_hash_map<std::string, const v1::Step*> event_types_;  // likewise
 };
 
 }  // namespace

@@ -32,6 +32,7 @@ void ForEachBody(const v1::Step& step, Visit visit) {
   switch (step.kind_case()) {
     case v1::Step::kMap:
       visit(step.map().body(), Graph::Role::kMapItem, 0u);
+      if (step.map().has_page_body()) visit(step.map().page_body(), Graph::Role::kPage, 0u);
       break;
     case v1::Step::kLoop:
       visit(step.loop().body(), Graph::Role::kLoopTurn, 0u);

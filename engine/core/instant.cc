@@ -4,6 +4,11 @@
 //   ---------------+-----------------------------------+--------------------------------------
 //   pending (join) | inputs settled                    | completed: the list of those not skipped
 //   pending (join) | a required input, or all, skipped | skipped
+//   pending (early)| `first` of its inputs completed   | completed: the list of those; what only it
+//                  |                                   |   would have read is cancelled
+//   pending (early)| all its inputs settled            | completed: the list of those completed
+//   pending (early)| an input failed, as few as are    | that input is skipped
+//                  |   tolerated                       |
 //   pending (fail) | inputs settled                    | the failure it names
 //   pending (fail) | a required input, or all, skipped | skipped
 //   pending (skip) | inputs settled                    | skipped
@@ -20,7 +25,8 @@ void Machine::RunJoin(Frame* frame, uint32_t step) {
   std::vector<Value> items;
   items.reserve(plan.inputs.size());
   for (size_t i = 0; i < plan.inputs.size(); ++i) {
-    if (ReadSource(*frame, plan.inputs[i]) == Read::kSkipped) continue;
+    const Read read = ReadSource(*frame, plan.inputs[i]);
+    if (read == Read::kSkipped || (plan.early && read != Read::kSet)) continue;
     std::string error;
     if (ReadInput(*frame, plan.inputs[i], &items.emplace_back(), &error) == Read::kError) {
       FailStep(
@@ -35,6 +41,33 @@ void Machine::RunJoin(Frame* frame, uint32_t step) {
     return;
   }
   CompleteStep(frame, step, *std::move(list));
+  if (plan.early) CancelUnneeded(frame, plan.sources);
+}
+
+bool Machine::JoinIsDone(Frame* frame, uint32_t step, bool completed) {
+  if (!completed) return false;
+  StepExtra& extra = Extra(frame, step);
+  if (extra.join == nullptr) extra.join = std::make_unique<JoinState>();
+  ++extra.join->completed;
+  const uint32_t first = Plan(*frame, step).step->join().first();
+  return first != 0 && extra.join->completed >= first;
+}
+
+bool Machine::TolerateInput(Frame* frame, uint32_t step, const v1::Failure& failure) {
+  const StepPlan& plan = Plan(*frame, step);
+  if (plan.dependants.size() != 1 || !plan.lazy_dependants.empty() || plan.in_result) return false;
+  const uint32_t join = plan.dependants[0];
+  const StepPlan& reader = Plan(*frame, join);
+  if (!reader.early || frame->steps[join].phase != Phase::kPending) return false;
+  StepExtra& extra = Extra(frame, join);
+  if (extra.join == nullptr) extra.join = std::make_unique<JoinState>();
+  if (extra.join->failed >= reader.step->join().tolerated_failures()) return false;
+  ++extra.join->failed;
+  AbandonStep(frame, step);
+  SettleStep(frame, step);
+  frame->steps[step].phase = Phase::kSkipped;
+  TellFailure("step.tolerated", *frame, step, failure, /*derived=*/true);
+  return true;
 }
 
 void Machine::RunFail(Frame* frame, uint32_t step) {

@@ -418,6 +418,17 @@ absl::StatusOr<int64_t> WholeNumber(const Value& value) {
   return number;
 }
 
+absl::StatusOr<std::string> JsonString(const Value& value) {
+  v1::Payload scratch;
+  FLUX_ASSIGN_OR_RETURN(const std::string_view text, JsonText(value, &scratch));
+  const auto parsed = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_string()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expected a JSON string, got ", Excerpt(Trim(text), 40)));
+  }
+  return parsed.get<std::string>();
+}
+
 absl::StatusOr<bool> EqualsJson(const Value& value, std::string_view json) {
   v1::Payload scratch;
   FLUX_ASSIGN_OR_RETURN(const std::string_view text, JsonText(value, &scratch));

@@ -49,6 +49,9 @@ absl::StatusOr<bool> IsJsonTrue(const Value& value);
 // A whole number of JSON, at least 0. InvalidArgument: anything else.
 absl::StatusOr<int64_t> WholeNumber(const Value& value);
 
+// The text of a JSON string. InvalidArgument: anything else.
+absl::StatusOr<std::string> JsonString(const Value& value);
+
 // Are they the same JSON? Members in any order; 1 equals 1.0. Nothing equals null. InvalidArgument:
 // `value` is not JSON.
 absl::StatusOr<bool> EqualsJson(const Value& value, std::string_view json);

@@ -11,6 +11,7 @@
 //   waiting | turn done, done is not JSON      | flux.bad_projection
 //   waiting | a step of the turn failed        | as a failure of the step
 //   waiting | too many frames in one record    | yields: a timer due at once opens the next turn
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -85,6 +86,11 @@ void Machine::TurnDone(Frame* turn, Read read, Value next) {
   DropFrame(turn);
   LoopState& loop = *frame->steps[step].extra->loop;
   ++loop.turn;
+  for (auto& [name, number] : loop.taken) {
+    uint64_t& mark = loop.events[name];
+    mark = std::max(mark, number);
+  }
+  loop.taken.clear();
   if (read == Read::kSkipped) {
     SkipStep(frame, step);
   } else if (done || loop.turn == Plan(*frame, step).step->loop().turns()) {

@@ -24,6 +24,10 @@ inline constexpr char kExecutionTimeout[] = "flux.timeout.execution";
 inline constexpr char kListDepthLimit[] = "flux.limit.list_depth";
 inline constexpr char kCancelled[] = "flux.cancelled";
 inline constexpr char kTerminated[] = "flux.terminated";
+inline constexpr char kEventTimeout[] = "flux.timeout.event";
+inline constexpr char kBadFragment[] = "flux.bad_fragment";
+inline constexpr char kDepthLimit[] = "flux.limit.depth";
+inline constexpr char kTooManyFailures[] = "flux.too_many_failures";
 inline constexpr char kCoreSource[] = "coordinator";
 
 v1::Failure MakeFailure(std::string_view type, std::string_view message);
@@ -31,9 +35,14 @@ v1::Failure MakeFailure(std::string_view type, std::string_view message);
 // The first catch clause that takes failures of this type, or -1.
 int MatchingClause(const v1::Step& step, const std::string& type);
 
+// The newest event of that name that an earlier turn of a loop around the frame took.
+uint64_t EventMark(const ExecutionState& state, const Frame& frame, const std::string& name);
+
+// Readers of a wait step's value: the steps that depend on it.
+std::vector<uint32_t> ReadersOf(const Graph::StepPlan& plan);
+
 // What a settled input's source holds, before its pointer is followed.
-const Value& SourceValue(const ExecutionState& state, const Frame& frame,
-                         const Graph::InputPlan& input);
+const Value& SourceValue(const Frame& frame, const Graph::InputPlan& input);
 
 // Input `index` of the execution, referring to the start record.
 Value InputValue(const std::shared_ptr<const v1::ExecutionStarted>& started, size_t index);
@@ -48,6 +57,9 @@ class Machine {
   void Apply(v1::Record record);
 
  private:
+  // A record that only an open execution minds.
+  void ApplyOpen(v1::Record record);
+
   using InputPlan = Graph::InputPlan;
   using StepPlan = Graph::StepPlan;
 
@@ -65,14 +77,15 @@ class Machine {
   // A step settled, or a frame's parameter did: those that wait for it.
   void Settled(Frame* frame, uint32_t step);
   void ParameterSettled(Frame* frame, uint32_t parameter);
-  void Wake(Frame* frame, const std::vector<uint32_t>& dependants);
+  void Wake(Frame* frame, const std::vector<uint32_t>& dependants, bool completed);
   void CountDown(Frame* frame);
   void Activate(Frame* frame, uint32_t step);
   bool SkippedByInputs(const Frame& frame, const StepPlan& plan) const;
 
   // Opens a body; parameters that are pending are given later by BindPending.
   void OpenFrame(Frame* parent, uint32_t step, uint32_t scope, uint64_t item,
-                 std::vector<Parameter> parameters);
+                 std::vector<Parameter> parameters,
+                 std::shared_ptr<const Graph> fragment = nullptr);
   void BeginFrame(Frame* frame);
   void FrameDone(Frame* frame);
   void RootDone(Read read, Value result, std::string error);
@@ -88,6 +101,15 @@ class Machine {
   void FailStep(Frame* frame, uint32_t step, v1::Failure failure, bool park = false,
                 bool past_catches = false);
   void SettleStep(Frame* frame, uint32_t step);
+  // Drops what a step that is not settled holds: its body, timers, deliveries, messages.
+  void AbandonStep(Frame* frame, uint32_t step);
+  // Nobody needs its value any more; nor, perhaps, that of the steps before it.
+  void CancelStep(Frame* frame, uint32_t step);
+  void CancelUnneeded(Frame* frame, const std::vector<uint32_t>& sources);
+  // Whatever goes on in the frame is over.
+  bool Gone(const Frame& frame) const { return frame.dropped || s_.Dead(frame); }
+  // Closes, after undoing what is to be undone.
+  void End(v1::ExecutionStatus status);
   void Close(v1::ExecutionStatus status);
   void CloseFailed(Frame* frame, uint32_t step, v1::Failure failure);
 
@@ -132,7 +154,12 @@ class Machine {
   // ---- map.cc ----
   void StartMap(Frame* frame, uint32_t step);
   void OpenItems(Frame* frame, uint32_t step);
+  void FetchPage(Frame* frame, uint32_t step);
+  void PageDone(Frame* page, Read read, Value value);
   void ItemDone(Frame* item, Read read, Value output);
+  // False: the failure is not one that the map tolerates.
+  bool TolerateItem(Frame* item, const v1::Failure& failure);
+  void CompleteMap(Frame* frame, uint32_t step);
 
   // ---- loop.cc ----
   void StartLoop(Frame* frame, uint32_t step);
@@ -147,8 +174,55 @@ class Machine {
   void OpenCatch(Frame* frame, uint32_t step, uint32_t clause, const v1::Failure& failure);
   void BranchDone(Frame* body, Read read, Value output);
 
+  // ---- event.cc ----
+  void StartWait(Frame* frame, uint32_t step);
+  void ReadEvent(Frame* frame, uint32_t step, uint64_t number);
+  void WaitTimedOut(Frame* frame, uint32_t step);
+  void Received(v1::EventReceived received);
+  void Deliver(uint64_t number);
+  void Cancelled(const v1::EventCancelled& cancelled);
+  void Edited(v1::EventEdited edited);
+  void Replayed(v1::EventReplayed replayed);
+  // Gives a wait step that completed another payload, and its parked readers another try.
+  void Reread(Frame* frame, uint32_t step, const Value& payload);
+  void RememberId(const std::string& id);
+
+  // ---- outbox.cc: emit, child ----
+  void StartMessage(Frame* frame, uint32_t step);
+  uint64_t Send(OutboxState message);
+  void Settled(const v1::OutboxSettled& settled);
+  void ChildEnded(v1::ChildClosed closed);
+  void GiveUpChild(Frame* frame, uint32_t step);
+  void NotifyParent();
+
+  // ---- undo.cc ----
+  void KeepUndo(Frame* frame, uint32_t step, const Value& output);
+  void UndoNext();
+  void UndoDone(Frame* frame);
+  void UndoFailed(Frame* frame, const v1::Failure& failure);
+
+  // ---- continuation.cc ----
+  void Continued(v1::StepContinued continued);
+
+  // ---- repair.cc ----
+  void Pause(bool paused, const std::string& identity, const std::string& reason);
+  void Resolved(v1::StepResolved resolved);
+  void Retried(const v1::StepRetried& retried);
+  void Parked(const v1::StepParked& parked);
+  void Reopened(const v1::ExecutionReopened& reopened);
+  void Rewound(const v1::ExecutionRewound& rewound);
+  void Reopen();
+  void Reset(Frame* frame, const std::vector<uint32_t>& steps);
+  // A task gets a delivery again, as if it had not been tried.
+  void TryAgain(Frame* frame, uint32_t step);
+  v1::HistoryEvent* TellOperator(const char* type, const std::string& identity,
+                                 const std::string& reason);
+
   // ---- instant.cc: join, fail, skip ----
   void RunJoin(Frame* frame, uint32_t step);
+  // A source of an early join settled: is it enough?
+  bool JoinIsDone(Frame* frame, uint32_t step, bool completed);
+  bool TolerateInput(Frame* frame, uint32_t step, const v1::Failure& failure);
   void RunFail(Frame* frame, uint32_t step);
 
   // ---- story.cc ----
@@ -157,6 +231,8 @@ class Machine {
   v1::HistoryEvent* TellStep(const char* type, const Frame& frame, uint32_t step, bool derived);
   void TellFailure(const char* type, const Frame& frame, uint32_t step, const v1::Failure& failure,
                    bool derived);
+
+  void MergeLabels(const google::protobuf::Map<std::string, std::string>& labels);
 
   const StepPlan& Plan(const Frame& frame, uint32_t step) const { return s_.Plan(frame, step); }
   int64_t now() const { return s_.last_time_ms; }

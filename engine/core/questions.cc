@@ -53,6 +53,7 @@ std::vector<StepKey> ReadyTasks(const Execution& execution) {
   std::vector<StepKey> ready;
   if (s.closed()) return ready;
   for (const auto& [number, frame] : s.frames) {
+    if (s.Dead(*frame)) continue;
     for (uint32_t i = 0; i < frame->steps.size(); ++i) {
       if (frame->steps[i].phase == Phase::kScheduled) ready.push_back({number, i});
     }
@@ -85,8 +86,11 @@ bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery
   const ExecutionState& s = execution.state();
   if (s.closed()) return false;
   const StepState* step = s.FindStep(key);
-  return step != nullptr && step->phase == Phase::kScheduled && step->delivery == delivery;
+  return step != nullptr && step->phase == Phase::kScheduled && step->delivery == delivery &&
+         !s.Dead(*s.FindFrame(key.frame));
 }
+
+bool IsPaused(const Execution& execution) { return execution.state().paused; }
 
 bool IsCurrent(const Execution& execution, const v1::TaskToken& token) {
   const StepKey key{token.frame(), token.step()};
@@ -107,7 +111,7 @@ absl::Status FillTask(const Execution& execution, const StepKey& key, size_t byt
   token->set_delivery(step.delivery);
   size_t bytes = 0;
   for (const Graph::InputPlan& input : plan.inputs) {
-    bytes += SourceValue(s, frame, input).data_bytes();
+    bytes += SourceValue(frame, input).data_bytes();
   }
   if (bytes > bytes_max) {
     return absl::ResourceExhaustedError(
@@ -118,7 +122,7 @@ absl::Status FillTask(const Execution& execution, const StepKey& key, size_t byt
   for (const Graph::InputPlan& input : plan.inputs) {
     v1::TaskInput* to = task->add_inputs();
     // A skipped source holds nothing, which is what an optional input of it sees.
-    SourceValue(s, frame, input).AppendTo(to->mutable_payload());
+    SourceValue(frame, input).AppendTo(to->mutable_payload());
     if (!input.input->pointer().empty() && to->payload().encoding() != v1::ENCODING_NONE) {
       to->set_pointer(input.input->pointer());
     }
@@ -158,11 +162,11 @@ v1::ExecutionSummary Summarize(const Execution& execution) {
   summary.set_workflow(s.started->workflow());
   summary.set_version(s.started->version());
   summary.set_definition_hash(s.started->definition_hash());
-  summary.set_status(s.status);
+  summary.set_status(s.ShownStatus());
   summary.set_start_time_ms(s.start_time_ms);
   summary.set_close_time_ms(s.close_time_ms);
   summary.set_request_id(s.started->request_id());
-  *summary.mutable_labels() = s.started->labels();
+  for (const auto& [key, value] : s.labels) (*summary.mutable_labels())[key] = value;
   summary.set_history_records(s.ordinal);
   summary.set_steps_completed(s.steps_completed);
   if (s.failure != nullptr) summary.set_failure_type(s.failure->type());
@@ -172,10 +176,65 @@ v1::ExecutionSummary Summarize(const Execution& execution) {
 
 void FillResult(const Execution& execution, v1::GetResultResponse* response) {
   const ExecutionState& s = execution.state();
-  response->set_status(s.status);
+  response->set_status(s.ShownStatus());
   response->set_run_id(s.run.Text());
   if (s.status == v1::EXECUTION_STATUS_COMPLETED) s.result.AppendTo(response->mutable_result());
-  if (s.failure != nullptr) *response->mutable_failure() = *s.failure;
+  if (s.closed() && s.failure != nullptr) *response->mutable_failure() = *s.failure;
+}
+
+void FillEvents(const Execution& execution, bool payloads, v1::ListEventsResponse* response) {
+  for (const auto& [number, event] : execution.state().events) {
+    v1::EventInfo* info = response->add_events();
+    info->set_number(number);
+    info->set_event(event.name);
+    info->set_event_id(event.id);
+    info->set_time_ms(event.time_ms);
+    info->set_deliver_time_ms(event.deliver_at_ms);
+    info->set_delivered(event.deliver_at_ms == 0);
+    info->set_readers(event.readers);
+    if (payloads) event.payload.AppendTo(info->mutable_payload());
+  }
+}
+
+namespace {
+
+// "codes[17].parse" from `rest` on, in `frame`. Null: it leads nowhere.
+const Frame* FindPath(const ExecutionState& s, const Frame& frame, std::string_view rest,
+                      uint32_t* step) {
+  for (uint32_t i = 0; i < frame.steps.size(); ++i) {
+    const std::string& name = s.Plan(frame, i).step->name();
+    if (rest.substr(0, name.size()) != name) continue;
+    std::string_view tail = rest.substr(name.size());
+    if (tail.empty()) {
+      *step = i;
+      return &frame;
+    }
+    if ((tail[0] != '.' && tail[0] != '[') || frame.steps[i].extra == nullptr) continue;
+    for (const Frame* body = frame.steps[i].extra->first_child; body != nullptr;
+         body = body->next) {
+      // A body's own place, without what leads to its step.
+      const std::string whole = internal::FramePath(s, *body);
+      const std::string outer = internal::StepPath(s, frame, i);
+      const std::string_view own = std::string_view(whole).substr(outer.size());
+      if (tail.substr(0, own.size()) != own || tail.size() <= own.size() ||
+          tail[own.size()] != '.') {
+        continue;
+      }
+      if (const Frame* found = FindPath(s, *body, tail.substr(own.size() + 1), step)) return found;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<StepKey> FindStep(const Execution& execution, std::string_view path) {
+  const ExecutionState& s = execution.state();
+  uint32_t step = 0;
+  if (const Frame* frame = FindPath(s, *s.root, path, &step)) return StepKey{frame->number, step};
+  return absl::NotFoundError(absl::StrCat(
+      "execution ", s.started->workflow_id(), " has no step \"", ToAbsl(path),
+      "\" now: `workflow show` lists the steps; those of a body are there while it is open"));
 }
 
 size_t MemoryBytes(const Execution& execution) {

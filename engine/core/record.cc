@@ -11,11 +11,58 @@
 
 namespace flux::engine {
 
+namespace {
+
+// The one payload of a record that may lie in a blob; null: it has none.
+v1::Payload* LargePayload(v1::Record* record) {
+  switch (record->kind_case()) {
+    case v1::Record::kStepCompleted:
+      return record->mutable_step_completed()->mutable_output();
+    case v1::Record::kEventReceived:
+      return record->mutable_event_received()->mutable_payload();
+    case v1::Record::kEventEdited:
+      return record->mutable_event_edited()->mutable_payload();
+    case v1::Record::kEventReplayed:
+      return record->mutable_event_replayed()->mutable_payload();
+    case v1::Record::kChildClosed:
+      return record->mutable_child_closed()->mutable_output();
+    case v1::Record::kStepResolved:
+      return record->mutable_step_resolved()->mutable_output();
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace
+
+uint64_t BlobOf(const v1::Record& record) {
+  switch (record.kind_case()) {
+    case v1::Record::kStepCompleted:
+      return record.step_completed().output_blob();
+    case v1::Record::kEventReceived:
+      return record.event_received().payload_blob();
+    case v1::Record::kEventEdited:
+      return record.event_edited().payload_blob();
+    case v1::Record::kEventReplayed:
+      return record.event_replayed().payload_blob();
+    case v1::Record::kChildClosed:
+      return record.child_closed().output_blob();
+    case v1::Record::kStepResolved:
+      return record.step_resolved().output_blob();
+    default:
+      return 0;
+  }
+}
+
 std::string SerializeRecord(const v1::Record& record) {
-  const bool output_blob =
-      record.has_step_completed() && record.step_completed().output_blob() != 0;
+  const bool output_blob = BlobOf(record) != 0;
   const bool input_blobs = record.has_started() && record.started().input_blobs_size() != 0;
   if (!output_blob && !input_blobs) return SerializeDeterministic(record);
+  if (output_blob && !record.has_step_completed()) {
+    v1::Record shell = record;
+    LargePayload(&shell)->clear_data();
+    return SerializeDeterministic(shell);
+  }
   // Copied without its large data: only the shell of each payload is.
   v1::Record stripped;
   stripped.set_time_ms(record.time_ms());
@@ -28,6 +75,7 @@ std::string SerializeRecord(const v1::Record& record) {
     to->set_worker(from.worker());
     to->set_skipped(from.skipped());
     to->set_output_blob_bytes(from.output_blob_bytes());
+    *to->mutable_labels() = from.labels();
   } else {
     StripStarted(record.started(), stripped.mutable_started());
   }
@@ -44,9 +92,8 @@ absl::StatusOr<v1::Record> ParseRecord(std::string_view bytes, const BlobReader&
     return absl::DataLossError(
         "a record is of a kind this version does not know: it was written by a newer one");
   }
-  if (record.has_step_completed() && record.step_completed().output_blob() != 0) {
-    v1::StepCompleted* completed = record.mutable_step_completed();
-    FLUX_ASSIGN_OR_RETURN(*completed->mutable_output(), blobs(completed->output_blob()));
+  if (const uint64_t blob = BlobOf(record); blob != 0) {
+    FLUX_ASSIGN_OR_RETURN(*LargePayload(&record), blobs(blob));
   }
   if (record.has_started()) FLUX_RETURN_IF_ERROR(RestoreStarted(blobs, record.mutable_started()));
   return record;
@@ -79,6 +126,7 @@ void StripStarted(const v1::ExecutionStarted& from, v1::ExecutionStarted* to) {
   to->set_execution_timeout_ms(from.execution_timeout_ms());
   to->set_semantics(from.semantics());
   *to->mutable_input_blobs() = from.input_blobs();
+  if (from.has_parent()) *to->mutable_parent() = from.parent();
 }
 
 absl::Status RestoreStarted(const BlobReader& blobs, v1::ExecutionStarted* started) {

@@ -8,6 +8,9 @@
 
 namespace flux::engine {
 
+// The blob a record's payload lies in, 0: in none. Not of ExecutionStarted, which may have several.
+uint64_t BlobOf(const v1::Record& record);
+
 // Everything of a payload but its data.
 void CopyShell(const v1::Payload& from, v1::Payload* to);
 

@@ -34,6 +34,10 @@ inline constexpr uint32_t kSnapshotFormat = 1;
 template <typename Visit>
 void ForEachValue(const ExecutionState& state, Visit visit) {
   visit(state.result);
+  for (const auto& [number, event] : state.events) visit(event.payload);
+  for (const internal::UndoState& undo : state.undo) {
+    for (const Value& value : undo.parameters) visit(value);
+  }
   const auto parameters = [&](const std::vector<Parameter>& list) {
     for (const Parameter& parameter : list) visit(parameter.value);
   };
@@ -44,6 +48,8 @@ void ForEachValue(const ExecutionState& state, Visit visit) {
       if (step.extra == nullptr) continue;
       if (const MapState* map = step.extra->map.get()) {
         visit(map->source);
+        for (const internal::MapPage& page : map->pages) visit(page.source);
+        visit(map->cursor);
         for (const Value& output : map->outputs) visit(output);
         parameters(map->captures);
       }
@@ -61,7 +67,10 @@ class Writer {
 
   std::string Save() {
     ForEachValue(s_, [&](const Value& value) { Count(value); });
+    for (const auto& [number, frame] : s_.frames) WriteFragment(frame->fragment.get());
+    for (const internal::UndoState& undo : s_.undo) WriteFragment(undo.fragment.get());
     WriteExecution();
+    WriteMessages();
     for (const auto& [number, frame] : s_.frames) WriteFrame(*frame, out_.add_frames());
     for (const internal::Timer& timer : s_.timers) {
       v1::SnapshotTimer* to = out_.add_timers();
@@ -173,6 +182,55 @@ class Writer {
     }
   }
 
+  // Each once, in the order in which frames use them.
+  void WriteFragment(const Graph* fragment) {
+    if (fragment == nullptr || fragments_.contains(fragment)) return;
+    out_.add_fragments(SerializeDeterministic(fragment->definition()));
+    fragments_[fragment] = static_cast<uint32_t>(out_.fragments_size());
+  }
+
+  uint32_t FragmentIndex(const Graph* fragment) {
+    return fragment == nullptr ? 0 : fragments_[fragment];
+  }
+
+  // Events, the outbox, and what is to be undone.
+  void WriteMessages() {
+    for (const auto& [number, event] : s_.events) {
+      v1::SnapshotEvent* to = out_.add_events();
+      to->set_number(number);
+      to->set_event(event.name);
+      to->set_event_id(event.id);
+      if (!event.payload.none()) Write(event.payload, to->mutable_payload());
+      to->set_deliver_at_ms(event.deliver_at_ms);
+      to->set_time_ms(event.time_ms);
+      to->set_readers(event.readers);
+    }
+    for (const std::string& id : s_.event_ids) out_.add_event_ids(id);
+    if (s_.next_event > 1) out_.set_next_event(s_.next_event);
+    for (const auto& [number, message] : s_.outbox) {
+      v1::SnapshotOutbox* to = out_.add_outbox();
+      to->set_number(number);
+      to->set_kind(message.kind);
+      to->mutable_ref()->set_frame(message.key.frame);
+      to->mutable_ref()->set_step(message.key.step);
+      to->set_generation(message.generation);
+      to->set_workflow_id(message.workflow_id);
+      to->set_run_id(message.run_id);
+    }
+    if (s_.next_outbox > 1) out_.set_next_outbox(s_.next_outbox);
+    for (const internal::UndoState& undo : s_.undo) {
+      v1::SnapshotUndo* to = out_.add_undo();
+      to->set_number(undo.number);
+      to->set_step(undo.path);
+      to->set_fragment(FragmentIndex(undo.fragment.get()));
+      to->set_scope(undo.scope);
+      to->mutable_ref()->set_frame(undo.key.frame);
+      to->mutable_ref()->set_step(undo.key.step);
+      for (const Value& value : undo.parameters) Write(value, to->add_parameters());
+    }
+    if (s_.next_undo > 1) out_.set_next_undo(s_.next_undo);
+  }
+
   void WriteExecution() {
     out_.set_format(kSnapshotFormat);
     out_.set_ordinal(s_.ordinal);
@@ -193,6 +251,18 @@ class Writer {
     }
     out_.set_close_reason(s_.close_reason);
     out_.set_close_identity(s_.close_identity);
+    out_.set_paused(s_.paused);
+    out_.set_generation(s_.generation);
+    out_.set_compensated(s_.compensated);
+    out_.set_closing_as(s_.closing_as);
+    const auto& first = s_.started->labels();
+    const bool same = first.size() == s_.labels.size() &&
+                      std::all_of(s_.labels.begin(), s_.labels.end(), [&](const auto& label) {
+                        const auto it = first.find(label.first);
+                        return it != first.end() && it->second == label.second;
+                      });
+    out_.set_labels_changed(!same);
+    if (!same) out_.mutable_labels()->insert(s_.labels.begin(), s_.labels.end());
   }
 
   void WriteFrame(const Frame& frame, v1::SnapshotFrame* to) {
@@ -202,6 +272,7 @@ class Writer {
     to->set_parent_step(frame.parent_step);
     to->set_item(frame.item);
     to->set_remaining(frame.remaining);
+    to->set_fragment(FragmentIndex(frame.fragment.get()));
     for (const Parameter& parameter : frame.parameters) {
       WriteParameter(parameter, to->add_parameters());
     }
@@ -217,6 +288,7 @@ class Writer {
     to->set_scheduled_ms(step.scheduled_ms);
     to->set_ended_ms(step.ended_ms);
     to->set_first_scheduled_ms(step.first_scheduled_ms);
+    to->set_resolved(step.resolved);
     if (!step.output.none()) Write(step.output, to->mutable_output());
     if (step.extra == nullptr) return;
     const StepExtra& extra = *step.extra;
@@ -231,6 +303,20 @@ class Writer {
       for (const Parameter& capture : extra.loop->captures) {
         WriteParameter(capture, to->mutable_loop()->add_captures());
       }
+      for (const auto& [name, number] : extra.loop->events) {
+        (*to->mutable_loop()->mutable_events())[name] = number;
+      }
+      for (const auto& [name, number] : extra.loop->taken) {
+        (*to->mutable_loop()->mutable_taken())[name] = number;
+      }
+    }
+    if (extra.child != nullptr) {
+      to->mutable_child()->set_workflow_id(extra.child->workflow_id);
+      to->mutable_child()->set_run_id(extra.child->run_id);
+    }
+    if (extra.join != nullptr) {
+      to->mutable_join()->set_completed(extra.join->completed);
+      to->mutable_join()->set_failed(extra.join->failed);
     }
   }
 
@@ -245,12 +331,23 @@ class Writer {
       if (map.statuses[i] == ItemStatus::kCompleted) Write(map.outputs[i], to->add_outputs());
     }
     for (const Parameter& capture : map.captures) WriteParameter(capture, to->add_captures());
+    to->set_failed(map.failed);
+    to->set_completed(map.completed);
+    for (const internal::MapPage& page : map.pages) {
+      v1::SnapshotPage* at = to->add_pages();
+      at->set_first(page.first);
+      Write(page.source, at->mutable_source());
+    }
+    if (!map.cursor.none()) Write(map.cursor, to->mutable_cursor());
+    to->set_more_pages(!map.last_page);
+    to->set_fetching(map.fetching);
   }
 
   const ExecutionState& s_;
   google::protobuf::Arena arena_;
   v1::Snapshot& out_ = *google::protobuf::Arena::CreateMessage<v1::Snapshot>(&arena_);
-  absl::flat_hash_map<const void*, Shared> shared_;  // looked up, never iterated
+  absl::flat_hash_map<const void*, Shared> shared_;        // looked up, never iterated
+  absl::flat_hash_map<const Graph*, uint32_t> fragments_;  // likewise; index + 1
 };
 
 absl::Status Damaged(const std::string& what) {
@@ -265,6 +362,15 @@ class Reader {
   absl::StatusOr<Execution> Load(std::shared_ptr<const Graph> graph) {
     state_->graph = std::move(graph);
     FLUX_RETURN_IF_ERROR(ReadExecution());
+    for (const std::string& bytes : in_.fragments()) {
+      v1::Definition definition;
+      if (!definition.ParseFromString(bytes)) return Damaged("a fragment cannot be parsed");
+      absl::StatusOr<std::shared_ptr<const Graph>> fragment = Graph::CompileFragment(definition);
+      if (!fragment.ok()) {
+        return Damaged(absl::StrCat("a fragment is refused: ", fragment.status().message()));
+      }
+      fragments_.push_back(*std::move(fragment));
+    }
     for (int i = 0; i < in_.values_size(); ++i) {
       FLUX_ASSIGN_OR_RETURN(Value value, ReadValue(in_.values(i)));
       values_.push_back(std::move(value));
@@ -276,9 +382,12 @@ class Reader {
     for (const v1::SnapshotFrame& frame : in_.frames()) FLUX_RETURN_IF_ERROR(ReadFrame(frame));
     if (state_->root == nullptr) return Damaged("it has no root frame");
     FLUX_RETURN_IF_ERROR(CheckFrames());
+    FLUX_RETURN_IF_ERROR(ReadMessages());
+    Derive();
     for (const v1::SnapshotTimer& timer : in_.timers()) {
       if (state_->FindStep({timer.ref().frame(), timer.ref().step()}) == nullptr &&
-          timer.timer() != v1::TIMER_KIND_EXECUTION_TIMEOUT) {
+          timer.timer() != v1::TIMER_KIND_EXECUTION_TIMEOUT &&
+          timer.timer() != v1::TIMER_KIND_EVENT_DELIVERY) {
         return Damaged("a timer belongs to no step");
       }
       state_->timers.insert(
@@ -320,7 +429,101 @@ class Reader {
     }
     s.close_reason = in_.close_reason();
     s.close_identity = in_.close_identity();
+    s.paused = in_.paused();
+    s.generation = in_.generation();
+    s.compensated = in_.compensated();
+    s.closing_as = in_.closing_as();
+    for (const auto& [key, value] : in_.labels_changed() ? in_.labels() : s.started->labels()) {
+      s.labels[key] = value;
+    }
     return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::shared_ptr<const Graph>> Fragment(uint32_t index) const {
+    if (index == 0) return std::shared_ptr<const Graph>();
+    if (index > fragments_.size()) {
+      return Damaged(absl::StrCat("it refers to fragment ", index, ", which it has not"));
+    }
+    return fragments_[index - 1];
+  }
+
+  absl::Status ReadMessages() {
+    ExecutionState& s = *state_;
+    for (const v1::SnapshotEvent& from : in_.events()) {
+      internal::EventState& event = s.events[from.number()];
+      event.name = from.event();
+      event.id = from.event_id();
+      if (from.has_payload()) {
+        FLUX_ASSIGN_OR_RETURN(event.payload, ReadValue(from.payload()));
+      }
+      event.deliver_at_ms = from.deliver_at_ms();
+      event.time_ms = from.time_ms();
+      event.readers = from.readers();
+      s.bytes += event.payload.memory_bytes();
+    }
+    for (const std::string& id : in_.event_ids()) {
+      s.event_ids.push_back(id);
+      s.bytes += 2 * id.size();
+    }
+    s.next_event = std::max<uint64_t>(in_.next_event(), 1);
+    for (const v1::SnapshotOutbox& from : in_.outbox()) {
+      internal::OutboxState message;
+      message.kind = from.kind();
+      message.key = {from.ref().frame(), from.ref().step()};
+      message.generation = from.generation();
+      message.workflow_id = from.workflow_id();
+      message.run_id = from.run_id();
+      s.bytes += internal::kMessageBytes;
+      s.outbox.emplace(from.number(), std::move(message));
+    }
+    s.next_outbox = std::max<uint64_t>(in_.next_outbox(), 1);
+    for (const v1::SnapshotUndo& from : in_.undo()) {
+      internal::UndoState& undo = s.undo.emplace_back();
+      undo.number = from.number();
+      undo.path = from.step();
+      undo.key = {from.ref().frame(), from.ref().step()};
+      FLUX_ASSIGN_OR_RETURN(undo.fragment, Fragment(from.fragment()));
+      undo.graph = undo.fragment != nullptr ? undo.fragment.get() : s.graph.get();
+      undo.scope = from.scope();
+      if (undo.scope >= undo.graph->scopes().size() ||
+          undo.graph->scopes()[undo.scope].role != Graph::Role::kUndo ||
+          undo.graph->scopes()[undo.scope].scope->parameters() !=
+              static_cast<uint32_t>(from.parameters_size())) {
+        return Damaged(absl::StrCat("what undoes ", from.step(), " does not fit its graph"));
+      }
+      for (const v1::SnapshotValue& value : from.parameters()) {
+        FLUX_ASSIGN_OR_RETURN(undo.parameters.emplace_back(), ReadValue(value));
+      }
+      s.bytes += internal::kUndoBytes;
+    }
+    s.next_undo = std::max<uint64_t>(in_.next_undo(), 1);
+    return absl::OkStatus();
+  }
+
+  // What is kept for look-ups alone.
+  void Derive() {
+    ExecutionState& s = *state_;
+    for (const auto& [number, event] : s.events) {
+      if (event.deliver_at_ms == 0) {
+        s.delivered.insert({event.name, number});
+      } else if (!event.id.empty()) {
+        s.delayed_ids[event.id] = number;
+      }
+    }
+    s.known_ids.insert(s.event_ids.begin(), s.event_ids.end());
+    for (const auto& [number, frame] : s.frames) {
+      const Graph::ScopePlan& scope = s.Scope(*frame);
+      for (uint32_t i = 0; i < frame->steps.size(); ++i) {
+        const StepState& step = frame->steps[i];
+        if (step.phase != Phase::kWaiting) continue;
+        if (step.extra != nullptr && step.extra->first_child != nullptr) continue;
+        if (scope.steps[i].kind == v1::Step::kWaitEvent) {
+          s.readers.insert({scope.steps[i].step->wait_event().event(), {number, i}});
+        } else if (step.extra != nullptr && step.extra->child != nullptr && !s.Dead(*frame)) {
+          s.children.insert({number, i});
+        }
+      }
+    }
   }
 
   absl::StatusOr<Value> SharedValue(uint32_t number) const {
@@ -410,12 +613,13 @@ class Reader {
   }
 
   absl::Status ReadFrame(const v1::SnapshotFrame& from) {
-    const auto& scopes = state_->graph->scopes();
+    FLUX_ASSIGN_OR_RETURN(std::shared_ptr<const Graph> fragment, Fragment(from.fragment()));
+    const auto& scopes = fragment != nullptr ? fragment->scopes() : state_->graph->scopes();
     if (from.scope() >= scopes.size()) {
       return Damaged(absl::StrCat("frame ", from.number(), " is of no scope of its graph"));
     }
     const Graph::ScopePlan& scope = scopes[from.scope()];
-    if ((from.number() == 0) != (from.scope() == 0) ||
+    if ((from.number() == 0) != (scope.role == Graph::Role::kRoot) ||
         (!state_->frames.empty() && state_->frames.rbegin()->first >= from.number()) ||
         from.number() >= std::max<uint64_t>(state_->next_frame, 1)) {
       return Damaged(absl::StrCat("frame ", from.number(), " is out of place"));
@@ -425,15 +629,18 @@ class Reader {
       return Damaged(absl::StrCat("frame ", from.number(), " does not fit its scope"));
     }
     Frame* parent = nullptr;
-    if (from.number() != 0) {
+    if (from.number() != 0 && scope.role != Graph::Role::kUndo) {
       parent = state_->FindFrame(from.parent_frame());
-      if (parent == nullptr || parent->scope != scope.owner_scope ||
-          from.parent_step() != scope.owner_step) {
+      const bool owned = parent != nullptr && from.parent_step() < parent->steps.size() &&
+                         (scope.role == Graph::Role::kFragment ||
+                          (parent->fragment == fragment && parent->scope == scope.owner_scope &&
+                           from.parent_step() == scope.owner_step));
+      if (!owned) {
         return Damaged(absl::StrCat("frame ", from.number(), " hangs below no step"));
       }
     }
     Frame* frame = internal::AddFrame(*state_, from.number(), from.scope(), parent,
-                                      from.parent_step(), from.item());
+                                      from.parent_step(), from.item(), std::move(fragment));
     frame->remaining = from.remaining();
     for (int i = 0; i < from.parameters_size(); ++i) {
       FLUX_RETURN_IF_ERROR(
@@ -447,7 +654,7 @@ class Reader {
 
   absl::Status ReadStep(const v1::SnapshotStep& from, StepState* to) {
     if (from.state() < static_cast<uint32_t>(Phase::kPending) ||
-        from.state() > static_cast<uint32_t>(Phase::kSkipped)) {
+        from.state() > static_cast<uint32_t>(Phase::kCancelled)) {
       return Damaged(absl::StrCat("a step has the unknown state ", from.state()));
     }
     to->phase = static_cast<Phase>(from.state());
@@ -458,12 +665,13 @@ class Reader {
     to->scheduled_ms = from.scheduled_ms();
     to->ended_ms = from.ended_ms();
     to->first_scheduled_ms = from.first_scheduled_ms();
+    to->resolved = from.resolved();
     if (from.has_output()) {
       FLUX_ASSIGN_OR_RETURN(to->output, ReadValue(from.output()));
       state_->bytes += to->output.memory_bytes();
     }
     if (!from.has_failure() && !from.has_progress() && from.retry_at_ms() == 0 && !from.has_map() &&
-        !from.has_loop()) {
+        !from.has_loop() && !from.has_child() && !from.has_join()) {
       return absl::OkStatus();
     }
     StepExtra& extra = internal::ExtraOf(*state_, *to);
@@ -485,7 +693,21 @@ class Reader {
       for (const v1::SnapshotValue& capture : from.loop().captures()) {
         FLUX_RETURN_IF_ERROR(ReadParameter(capture, &extra.loop->captures.emplace_back()));
       }
+      for (const auto& [name, number] : from.loop().events()) extra.loop->events[name] = number;
+      for (const auto& [name, number] : from.loop().taken()) extra.loop->taken[name] = number;
       internal::Charge(*state_, extra, sizeof(LoopState));
+    }
+    if (from.has_child()) {
+      extra.child = std::make_unique<internal::ChildState>();
+      extra.child->workflow_id = from.child().workflow_id();
+      extra.child->run_id = from.child().run_id();
+      internal::Charge(*state_, extra,
+                       sizeof(internal::ChildState) + extra.child->workflow_id.size());
+    }
+    if (from.has_join()) {
+      extra.join = std::make_unique<internal::JoinState>();
+      extra.join->completed = from.join().completed();
+      extra.join->failed = from.join().failed();
     }
     return absl::OkStatus();
   }
@@ -494,9 +716,32 @@ class Reader {
     extra->map = std::make_unique<MapState>();
     MapState& map = *extra->map;
     FLUX_ASSIGN_OR_RETURN(map.source, ReadValue(from.source()));
-    if (from.items() != map.source.items() || from.statuses().size() != from.items()) {
+    if (from.statuses().size() != from.items()) {
       return Damaged("a map's items are not those of its source");
     }
+    map.last_page = !from.more_pages();
+    map.fetching = from.fetching();
+    if (from.has_cursor()) {
+      FLUX_ASSIGN_OR_RETURN(map.cursor, ReadValue(from.cursor()));
+    }
+    for (const v1::SnapshotPage& page : from.pages()) {
+      FLUX_ASSIGN_OR_RETURN(Value source, ReadValue(page.source()));
+      map.pages.push_back({page.first(), std::move(source)});
+    }
+    // The items that are not opened must be somewhere.
+    uint64_t at = from.opened();
+    for (const internal::MapPage& page : map.pages) {
+      if (page.first > at || page.first + page.source.items() <= at) {
+        return Damaged("a map's pages do not follow one another");
+      }
+      at = page.first + page.source.items();
+    }
+    if (map.pages.empty() && map.source.kind() != Value::Kind::kNone) at = map.source.items();
+    if (at != from.items() || from.opened() > from.items()) {
+      return Damaged("a map's items are not those of its source");
+    }
+    map.failed = from.failed();
+    map.completed = from.completed();
     map.items = from.items();
     map.opened = from.opened();
     map.done = from.done();
@@ -511,7 +756,7 @@ class Reader {
     int next = 0;
     for (size_t i = 0; i < map.items; ++i) {
       const auto status = static_cast<uint8_t>(from.statuses()[i]);
-      if (status > static_cast<uint8_t>(ItemStatus::kSkipped)) {
+      if (status > static_cast<uint8_t>(ItemStatus::kFailed)) {
         return Damaged("a map's item has an unknown status");
       }
       map.statuses[i] = static_cast<ItemStatus>(status);
@@ -535,6 +780,8 @@ class Reader {
         const Graph::Role role = state_->Scope(*frame).role;
         const bool fits = role == Graph::Role::kMapItem
                               ? owner.map != nullptr && frame->item < owner.map->items
+                          : role == Graph::Role::kPage
+                              ? owner.map != nullptr && owner.map->fetching
                               : (role != Graph::Role::kLoopTurn || owner.loop != nullptr) &&
                                     owner.first_child == owner.last_child;
         if (!fits) return Damaged(absl::StrCat("frame ", number, " does not fit its owner"));
@@ -552,6 +799,7 @@ class Reader {
   v1::Snapshot& in_;
   const BlobReader& blobs_;
   std::unique_ptr<ExecutionState> state_ = std::make_unique<ExecutionState>();
+  std::vector<std::shared_ptr<const Graph>> fragments_;
   std::vector<Value> values_;
   std::vector<Value> inputs_;
 };

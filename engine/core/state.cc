@@ -14,7 +14,7 @@ Execution::~Execution() = default;
 
 const v1::ExecutionStarted& Execution::started() const { return *state_->started; }
 const RunId& Execution::run() const { return state_->run; }
-v1::ExecutionStatus Execution::status() const { return state_->status; }
+v1::ExecutionStatus Execution::status() const { return state_->ShownStatus(); }
 bool Execution::closed() const { return state_->closed(); }
 uint64_t Execution::ordinal() const { return state_->ordinal; }
 int64_t Execution::start_time_ms() const { return state_->start_time_ms; }
@@ -51,9 +51,12 @@ Date CivilDate(int64_t days) {
 }  // namespace
 
 Frame* AddFrame(ExecutionState& state, uint64_t number, uint32_t scope, Frame* parent,
-                uint32_t parent_step, uint64_t item) {
-  const Graph::ScopePlan& plan = state.graph->scopes()[scope];
+                uint32_t parent_step, uint64_t item, std::shared_ptr<const Graph> fragment) {
   auto* frame = new Frame;
+  if (fragment == nullptr && parent != nullptr) fragment = parent->fragment;
+  frame->graph = fragment != nullptr ? fragment.get() : state.graph.get();
+  frame->fragment = std::move(fragment);
+  const Graph::ScopePlan& plan = frame->graph->scopes()[scope];
   frame->number = number;
   frame->scope = scope;
   frame->parent = parent;
@@ -64,8 +67,9 @@ Frame* AddFrame(ExecutionState& state, uint64_t number, uint32_t scope, Frame* p
   // Numbers only grow, so that the place is the end.
   state.frames.emplace_hint(state.frames.end(), number, frame);
   if (parent == nullptr) {
-    state.root = frame;
+    if (plan.role == Graph::Role::kRoot) state.root = frame;
   } else {
+    frame->depth = parent->depth + 1;
     StepExtra& extra = ExtraOf(state, parent->steps[parent_step]);
     frame->previous = extra.last_child;
     (extra.last_child != nullptr ? extra.last_child->next : extra.first_child) = frame;
@@ -103,7 +107,12 @@ size_t FrameBytes(const Frame& frame) {
 }
 
 std::string FramePath(const ExecutionState& state, const Frame& frame) {
-  // Collected from the inside out: bodies nest at most depth_max deep.
+  if (state.Scope(frame).role == Graph::Role::kUndo) {
+    for (const UndoState& undo : state.undo) {
+      if (undo.number == frame.item) return undo.path;
+    }
+  }
+  // Collected from the inside out: frames nest at most kFrameDepthMax deep.
   std::vector<std::string> parts;
   for (const Frame* at = &frame; at->parent != nullptr; at = at->parent) {
     const Graph::ScopePlan& scope = state.Scope(*at);
@@ -116,9 +125,14 @@ std::string FramePath(const ExecutionState& state, const Frame& frame) {
       case Graph::Role::kCatch:
         parts.push_back(absl::StrCat(name, ".catch"));
         break;
+      case Graph::Role::kPage:
+        parts.push_back(absl::StrCat(name, "[page]"));
+        break;
       case Graph::Role::kRoot:
       case Graph::Role::kBlock:
       case Graph::Role::kCase:
+      case Graph::Role::kFragment:
+      case Graph::Role::kUndo:
         parts.push_back(name);
         break;
     }
@@ -133,7 +147,7 @@ std::string FramePath(const ExecutionState& state, const Frame& frame) {
 
 std::string StepPath(const ExecutionState& state, const Frame& frame, uint32_t step) {
   const std::string& name = state.Plan(frame, step).step->name();
-  if (frame.parent == nullptr) return name;
+  if (frame.parent == nullptr && state.Scope(frame).role == Graph::Role::kRoot) return name;
   return absl::StrCat(FramePath(state, frame), ".", name);
 }
 
@@ -189,6 +203,8 @@ std::string_view PhaseName(Phase phase) {
       return "failed";
     case Phase::kSkipped:
       return "skipped";
+    case Phase::kCancelled:
+      return "cancelled";
   }
   return "unknown";
 }

@@ -9,8 +9,12 @@
 
 #include <compare>
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -30,20 +34,33 @@ inline constexpr uint64_t kFramesPerRecordMax = 10'000;
 // Timers one FireTimers decides on.
 inline constexpr size_t kTimersPerDecisionMax = 1'000;
 
+// Continuations that are not in tail position nest frames; deeper ones fail.
+inline constexpr uint32_t kFrameDepthMax = 512;
+
+// Event ids an execution remembers, and events it keeps for readers to come (delayed ones
+// included).
+inline constexpr size_t kEventIdsMax = 10'000;
+inline constexpr size_t kEventsMax = 10'000;
+
+// What one of these is counted for, besides its values.
+inline constexpr size_t kMessageBytes = 256;
+inline constexpr size_t kUndoBytes = 256;
+
 // Numbers are part of the snapshot format.
 enum class Phase : uint8_t {
   kPending = 1,
   kScheduled = 2,
   kBackingOff = 3,
-  kWaiting = 4,  // for a timer, or for its body
+  kWaiting = 4,  // for a timer, an event, another execution, or its body
   kParked = 5,
   kCompleted = 6,
   kFailed = 7,
   kSkipped = 8,
+  kCancelled = 9,  // nobody needs it any more; reads as skipped
 };
 
 inline bool IsSettled(Phase phase) {
-  return phase == Phase::kCompleted || phase == Phase::kSkipped;
+  return phase == Phase::kCompleted || phase == Phase::kSkipped || phase == Phase::kCancelled;
 }
 
 // A value that may not be there yet.
@@ -54,23 +71,58 @@ struct Parameter {
 };
 
 // Numbers are part of the snapshot format.
-enum class ItemStatus : uint8_t { kNotOpened = 0, kOpen = 1, kCompleted = 2, kSkipped = 3 };
+enum class ItemStatus : uint8_t {
+  kNotOpened = 0,
+  kOpen = 1,
+  kCompleted = 2,
+  kSkipped = 3,
+  kFailed = 4,  // and tolerated
+};
+
+// Some of the items of a map over pages: those from `first` on.
+struct MapPage {
+  uint64_t first = 0;
+  Value source;
+};
 
 struct MapState {
-  Value source;  // a list or a split payload
-  uint64_t items = 0;
+  Value source;         // a list or a split payload; nothing for a map over pages
+  uint64_t items = 0;   // known so far
   uint64_t opened = 0;  // items below this one were opened
   uint64_t done = 0;
+  uint64_t completed = 0;
+  uint64_t failed = 0;
   uint32_t in_flight = 0;
   std::vector<ItemStatus> statuses;
   std::vector<Value> outputs;  // an item each, set where completed
   std::vector<Parameter> captures;
+  // Of a map over pages.
+  std::deque<MapPage> pages;  // those with items that are not opened
+  Value cursor;               // of the next page
+  bool last_page = true;
+  bool fetching = false;
 };
+
+// By name: the newest event taken.
+using EventMarks = std::map<std::string, uint64_t, std::less<>>;
 
 struct LoopState {
   uint64_t turn = 0;  // of the open frame, or the next one while it yields
   Value state;        // that turn's
   std::vector<Parameter> captures;
+  EventMarks events;  // by earlier turns
+  EventMarks taken;   // by the open one
+};
+
+// Of a join that may finish early.
+struct JoinState {
+  uint32_t completed = 0;
+  uint32_t failed = 0;
+};
+
+struct ChildState {
+  std::string workflow_id;
+  std::string run_id;  // empty until it is known to be started
 };
 
 struct Frame;
@@ -83,6 +135,8 @@ struct StepExtra {
   bool yielding = false;
   std::unique_ptr<MapState> map;
   std::unique_ptr<LoopState> loop;
+  std::unique_ptr<ChildState> child;
+  std::unique_ptr<JoinState> join;
   Frame* first_child = nullptr;  // frames of its body, in order of number
   Frame* last_child = nullptr;
   size_t bytes = 0;  // what was counted for it in ExecutionState::bytes
@@ -93,6 +147,7 @@ struct StepState {
   uint32_t waiting_for = 0;
   uint32_t attempt = 0;  // from 1 once scheduled
   uint32_t generation = 0;
+  bool resolved = false;           // settled by an operator
   uint64_t delivery = 0;           // from 1; the last one granted
   int64_t first_scheduled_ms = 0;  // when it began
   int64_t scheduled_ms = 0;        // when its newest delivery was granted
@@ -111,7 +166,10 @@ struct Frame {
   uint64_t item = 0;       // map index, or loop turn
   uint32_t remaining = 0;  // steps, and the result's parameter, that have not settled
   uint32_t queued = 0;     // entries of the work list that name it; it lives at least as long
+  uint32_t depth = 0;      // frames above it
   bool dropped = false;
+  const Graph* graph = nullptr;           // whose scope it is: the definition's, or a fragment's
+  std::shared_ptr<const Graph> fragment;  // set: it is of a continuation, which it keeps alive
   std::vector<Parameter> parameters;
   std::vector<StepState> steps;
 };
@@ -130,6 +188,36 @@ struct Work {
   Kind kind;
   uint32_t index;  // step, or parameter
   Frame* frame;
+};
+
+// An accepted event: delayed, or kept for its readers.
+struct EventState {
+  std::string name;
+  std::string id;
+  Value payload;
+  int64_t deliver_at_ms = 0;  // != 0: not delivered yet
+  int64_t time_ms = 0;        // when it was accepted
+  uint64_t readers = 0;       // steps that took it
+};
+
+// A message to another execution that has not been settled.
+struct OutboxState {
+  v1::OutboxKind kind = v1::OUTBOX_KIND_UNSPECIFIED;
+  StepKey key;  // of the step that sends it
+  uint32_t generation = 0;
+  std::string workflow_id;  // of whom it is for, where no step says so
+  std::string run_id;
+};
+
+// What to call if the execution fails or is cancelled.
+struct UndoState {
+  uint64_t number = 0;
+  std::string path;  // of the step
+  StepKey key;
+  const Graph* graph = nullptr;
+  std::shared_ptr<const Graph> fragment;
+  uint32_t scope = 0;  // the undo scope
+  std::vector<Value> parameters;
 };
 
 struct ExecutionState {
@@ -166,7 +254,27 @@ struct ExecutionState {
   // Kept when the execution closes (nothing fires then): closing costs the same however wide it is.
   absl::btree_set<Timer> timers;
 
-  // Derived from the above, for questions in O(1).
+  bool paused = false;
+  bool compensated = false;                                           // some undo task ran
+  uint32_t generation = 0;                                            // the newest
+  v1::ExecutionStatus closing_as = v1::EXECUTION_STATUS_UNSPECIFIED;  // of FAILING and CANCELLING
+  std::vector<UndoState> undo;                                        // in order of completion
+  uint64_t next_undo = 1;
+  absl::btree_map<uint64_t, EventState> events;
+  uint64_t next_event = 1;
+  std::deque<std::string> event_ids;  // the last ones accepted, the oldest first
+  absl::btree_map<uint64_t, OutboxState> outbox;
+  uint64_t next_outbox = 1;
+  std::map<std::string, std::string> labels;
+
+  // Derived from the above.
+  absl::btree_set<std::pair<std::string, uint64_t>> delivered;  // events by name
+  absl::btree_set<std::pair<std::string, StepKey>> readers;     // steps that wait, by event's name
+  absl::btree_set<std::string> known_ids;                       // event_ids
+  absl::btree_map<std::string, uint64_t> delayed_ids;           // of delayed events
+  absl::btree_set<StepKey> children;  // steps that await another execution
+
+  // For questions in O(1).
   size_t bytes = 0;
   uint64_t live_entries = 0;
   uint64_t request_hash = 0;
@@ -175,7 +283,18 @@ struct ExecutionState {
   std::vector<Work> work;
   size_t work_next = 0;
 
-  bool closed() const { return status != v1::EXECUTION_STATUS_RUNNING; }
+  bool compensating() const {
+    return status == v1::EXECUTION_STATUS_FAILING || status == v1::EXECUTION_STATUS_CANCELLING;
+  }
+  bool closed() const { return status != v1::EXECUTION_STATUS_RUNNING && !compensating(); }
+  // Nothing more happens there: the execution is closed, or only undoes what was done.
+  bool Dead(const Frame& frame) const {
+    return status != v1::EXECUTION_STATUS_RUNNING &&
+           (!compensating() || Scope(frame).role != Graph::Role::kUndo);
+  }
+  v1::ExecutionStatus ShownStatus() const {
+    return paused && status == v1::EXECUTION_STATUS_RUNNING ? v1::EXECUTION_STATUS_PAUSED : status;
+  }
   Frame* FindFrame(uint64_t number) const {
     if (number == 0) return root;
     const auto it = frames.find(number);
@@ -186,16 +305,19 @@ struct ExecutionState {
     Frame* frame = FindFrame(key.frame);
     return frame != nullptr && key.step < frame->steps.size() ? &frame->steps[key.step] : nullptr;
   }
-  const Graph::ScopePlan& Scope(const Frame& frame) const { return graph->scopes()[frame.scope]; }
+  const Graph::ScopePlan& Scope(const Frame& frame) const {
+    return frame.graph->scopes()[frame.scope];
+  }
   const Graph::StepPlan& Plan(const Frame& frame, uint32_t step) const {
     return Scope(frame).steps[step];
   }
 };
 
-// Makes an empty frame with its arrays sized and links it below its parent's step (null: the root).
-// Counts it.
+// Makes an empty frame with its arrays sized and links it below its parent's step (null: the root,
+// or a frame that undoes). Counts it. Without a fragment it is of its parent's graph.
 Frame* AddFrame(ExecutionState& state, uint64_t number, uint32_t scope, Frame* parent,
-                uint32_t parent_step, uint64_t item);
+                uint32_t parent_step, uint64_t item,
+                std::shared_ptr<const Graph> fragment = nullptr);
 
 // The step's extra, made if need be; and its end. Frames below it must be gone by then.
 StepExtra& ExtraOf(ExecutionState& state, StepState& step);

@@ -6,6 +6,7 @@
 //   pending     | required input skipped   | skipped
 //   scheduled   | StepCompleted            | completed, or skipped if the task said so
 //   scheduled   | AttemptFailed            | backing_off until retry_at
+//   scheduled   | StepContinued            | waiting for a fragment (continuation.cc)
 //   scheduled   | StepFailed               | a catch clause runs; else parked; else it goes up
 //   scheduled   | StepRedelivered          | scheduled: delivery +1, same attempt
 //   scheduled   | schedule_to_close passed | as StepFailed, by that timeout; revoked
@@ -47,7 +48,7 @@ void Machine::Grant(Frame* frame, uint32_t step) {
 Frame* Machine::FindTask(const v1::StepRef& ref) const {
   Frame* frame = s_.FindFrame(ref.frame());
   if (frame == nullptr || ref.step() >= frame->steps.size()) return nullptr;
-  return Plan(*frame, ref.step()).kind == v1::Step::kTask ? frame : nullptr;
+  return Plan(*frame, ref.step()).kind == v1::Step::kTask && !Gone(*frame) ? frame : nullptr;
 }
 
 void Machine::TaskCompleted(v1::StepCompleted completed) {
@@ -56,6 +57,7 @@ void Machine::TaskCompleted(v1::StepCompleted completed) {
   const uint32_t step = completed.ref().step();
   const Phase phase = frame->steps[step].phase;
   if (phase != Phase::kScheduled && phase != Phase::kBackingOff && phase != Phase::kParked) return;
+  MergeLabels(completed.labels());
   if (completed.skipped()) {
     SkipStep(frame, step);
     return;

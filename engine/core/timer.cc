@@ -13,7 +13,9 @@
 //   SLEEP             | a map or loop that yielded       | goes on opening frames
 //   BACKOFF           | a task in backing_off            | its next attempt (task_step.cc)
 //   SCHEDULE_TO_CLOSE | a task scheduled or backing_off  | fails (task_step.cc)
-//   EXECUTION_TIMEOUT | the execution                    | closes FAILED
+//   EXECUTION_TIMEOUT | the execution                    | fails
+//   EVENT_TIMEOUT     | a waiting wait_event             | its default, or fails (event.cc)
+//   EVENT_DELIVERY    | a delayed event                  | delivered (event.cc)
 //   any               | what is not waiting for it       | nothing
 #include <algorithm>
 
@@ -62,8 +64,10 @@ void Machine::ArmWake(Frame* frame, uint32_t step, v1::TimerKind kind, int64_t d
 void Machine::DisarmWake(Frame* frame, uint32_t step) {
   StepState& state = frame->steps[step];
   if (state.extra == nullptr || state.extra->wake_ms == 0) return;
-  const v1::TimerKind kind =
-      state.phase == Phase::kBackingOff ? v1::TIMER_KIND_BACKOFF : v1::TIMER_KIND_SLEEP;
+  const v1::TimerKind kind = state.phase == Phase::kBackingOff ? v1::TIMER_KIND_BACKOFF
+                             : Plan(*frame, step).kind == v1::Step::kWaitEvent
+                                 ? v1::TIMER_KIND_EVENT_TIMEOUT
+                                 : v1::TIMER_KIND_SLEEP;
   s_.timers.erase({state.extra->wake_ms, frame->number, step, kind});
   state.extra->wake_ms = 0;
   state.extra->yielding = false;
@@ -90,12 +94,21 @@ void Machine::Fired(const v1::TimerFired& fired) {
     s_.failure = std::make_unique<v1::Failure>(MakeFailure(
         kExecutionTimeout, absl::StrCat("the execution was not done within its timeout of ",
                                         FormatSpan(s_.started->execution_timeout_ms()))));
-    Close(v1::EXECUTION_STATUS_FAILED);
+    s_.timers.erase({s_.start_time_ms + s_.started->execution_timeout_ms(), 0, 0,
+                     v1::TIMER_KIND_EXECUTION_TIMEOUT});
+    End(v1::EXECUTION_STATUS_FAILED);
+    return;
+  }
+  if (fired.timer() == v1::TIMER_KIND_EVENT_DELIVERY) {
+    const auto event = s_.events.find(fired.ref().frame());
+    if (event == s_.events.end() || event->second.deliver_at_ms == 0) return;
+    s_.timers.erase({event->second.deliver_at_ms, event->first, 0, fired.timer()});
+    Deliver(event->first);
     return;
   }
   Frame* frame = s_.FindFrame(fired.ref().frame());
   const uint32_t step = fired.ref().step();
-  if (frame == nullptr || step >= frame->steps.size()) return;
+  if (frame == nullptr || step >= frame->steps.size() || Gone(*frame)) return;
   StepState& state = frame->steps[step];
   const v1::Step::KindCase kind = Plan(*frame, step).kind;
   if (fired.timer() == v1::TIMER_KIND_SCHEDULE_TO_CLOSE) {
@@ -107,6 +120,10 @@ void Machine::Fired(const v1::TimerFired& fired) {
     DisarmWake(frame, step);
     TellStep("timer.fired", *frame, step, /*derived=*/false);
     BackoffEnded(frame, step);
+  } else if (fired.timer() == v1::TIMER_KIND_EVENT_TIMEOUT && state.phase == Phase::kWaiting) {
+    DisarmWake(frame, step);
+    TellStep("timer.fired", *frame, step, /*derived=*/false);
+    WaitTimedOut(frame, step);
   } else if (fired.timer() == v1::TIMER_KIND_SLEEP && state.phase == Phase::kWaiting) {
     DisarmWake(frame, step);
     if (kind == v1::Step::kSleep) {

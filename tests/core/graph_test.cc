@@ -185,13 +185,57 @@ const Refusal kRefusals[] = {
     {"ParksAJoin",
      [](auto& b) { b.step(0, b.Join(0, "j", {})).set_on_exhausted(v1::ON_EXHAUSTED_PARK); },
      "step \"j\": only a task can be parked"},
-    {"WaitEvent", [](auto& b) { b.step(0, b.Add(0, "e")).mutable_wait_event(); },
-     "step \"e\": kind wait_event is not supported by this server version"},
-    {"Child", [](auto& b) { b.step(0, b.Add(0, "c")).mutable_child(); },
-     "kind child is not supported"},
-    {"Emit", [](auto& b) { b.step(0, b.Add(0, "e")).mutable_emit(); },
-     "kind emit is not supported"},
-    {"Undo", [](auto& b) { b.step(0, 1).mutable_undo(); }, "undo task is not supported"},
+    {"EventWithoutName", [](auto& b) { b.step(0, b.Add(0, "e")).mutable_wait_event(); },
+     "step \"e\": the event's name is empty"},
+    {"EventDefaultWithoutTimeout",
+     [](auto& b) {
+       v1::WaitEventStep* wait = b.step(0, b.Add(0, "e")).mutable_wait_event();
+       wait->set_event("go");
+       *wait->mutable_default_value() = Json("1");
+     },
+     "a default but no timeout"},
+    {"EventOfTwoTypes",  // F5
+     [](auto& b) {
+       for (const char* type : {"bool", "int"}) {
+         v1::WaitEventStep* wait = b.step(0, b.Add(0, type)).mutable_wait_event();
+         wait->set_event("go");
+         wait->set_type(type);
+       }
+     },
+     "awaits event \"go\" as int, but step \"bool\" awaits it as bool"},
+    {"ChildWithoutWorkflow", [](auto& b) { b.step(0, b.Add(0, "c")).mutable_child(); },
+     "the child's workflow is empty"},
+    {"ChildWithTwoIds",
+     [](auto& b) {
+       v1::ChildStep* child = b.step(0, b.Add(0, "c", {FromStep(0)})).mutable_child();
+       child->set_workflow("w");
+       child->set_workflow_id("x");
+       child->set_id_input(true);
+     },
+     "choose"},
+    {"EmitWithoutName",
+     [](auto& b) {
+       b.step(0, b.Add(0, "e", {FromStep(0), FromStep(0)})).mutable_emit();
+     },
+     "the event's name is empty"},
+    {"EmitToNobody",
+     [](auto& b) { b.step(0, b.Add(0, "e", {FromStep(0)})).mutable_emit()->set_event("go"); },
+     "takes the payload and the target's workflow id"},
+    {"UndoWithoutTask", [](auto& b) { b.step(0, 1).mutable_undo(); },
+     "the undo task's name is empty"},
+    {"UndoOfAJoin",
+     [](auto& b) { b.step(0, b.Join(0, "j", {})).mutable_undo()->mutable_task()->set_task("u"); },
+     "only a task or a child can be undone"},
+    {"JoinOfMoreThanItHas",
+     [](auto& b) { b.step(0, b.Join(0, "j", {FromStep(0)})).mutable_join()->set_first(2); },
+     "the first 2 of its inputs, but has only 1"},
+    {"MapPagesWithoutResult",
+     [](auto& b) {
+       const uint32_t body = b.Scope(1);
+       const uint32_t pages = b.Scope(1);
+       b.step(0, b.Map(0, "m", body, {FromStep(0)})).mutable_map()->set_page_body(pages);
+     },
+     "what gets its pages has no result"},
 };
 
 TEST(Graph, RefusesWhatCannotRunAndNamesIt) {
