@@ -332,7 +332,6 @@ class Writer {
     }
     for (const Parameter& capture : map.captures) WriteParameter(capture, to->add_captures());
     to->set_failed(map.failed);
-    to->set_completed(map.completed);
     for (const internal::MapPage& page : map.pages) {
       v1::SnapshotPage* at = to->add_pages();
       at->set_first(page.first);
@@ -741,7 +740,6 @@ class Reader {
       return Damaged("a map's items are not those of its source");
     }
     map.failed = from.failed();
-    map.completed = from.completed();
     map.items = from.items();
     map.opened = from.opened();
     map.done = from.done();
@@ -761,6 +759,7 @@ class Reader {
       }
       map.statuses[i] = static_cast<ItemStatus>(status);
       if (map.statuses[i] != ItemStatus::kCompleted) continue;
+      ++map.completed;
       if (next >= from.outputs_size()) return Damaged("a map has too few outputs");
       FLUX_ASSIGN_OR_RETURN(map.outputs[i], ReadValue(from.outputs(next++)));
       internal::Charge(*state_, *extra, map.outputs[i].memory_bytes());
