@@ -261,7 +261,7 @@ absl::StatusOr<StepKey> FindStep(const Execution& execution, std::string_view pa
 
 // Messages to other executions that are not settled, in order of number: to be sent once what they
 // rest on is durable, and again after a restart.
-std::vector<uint64_t> PendingOutbox(const Execution& execution);
+std::vector<uint64_t> PendingOutbox(const Execution& execution, uint64_t after = 0);
 bool HasOutbox(const Execution& execution);
 
 // A message as it is to be sent. What it asks for is idempotent.
@@ -278,6 +278,9 @@ struct OutboxMessage {
 // NotFound: it is settled. FailedPrecondition: the step that sends it is gone; InvalidArgument:
 // what it sends cannot be read: settle it with that failure.
 absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uint64_t number);
+
+// Is an event of that id accepted, and not delivered yet?
+bool IsDelayed(const Execution& execution, const std::string& event_id);
 
 void FillEvents(const Execution& execution, bool payloads, v1::ListEventsResponse* response);
 

@@ -219,9 +219,10 @@ void Machine::NotifyParent() {
 
 // ---- questions ----
 
-std::vector<uint64_t> PendingOutbox(const Execution& execution) {
+std::vector<uint64_t> PendingOutbox(const Execution& execution, uint64_t after) {
+  const auto& outbox = execution.state().outbox;
   std::vector<uint64_t> numbers;
-  for (const auto& [number, message] : execution.state().outbox) numbers.push_back(number);
+  for (auto it = outbox.upper_bound(after); it != outbox.end(); ++it) numbers.push_back(it->first);
   return numbers;
 }
 

@@ -182,6 +182,10 @@ void FillResult(const Execution& execution, v1::GetResultResponse* response) {
   if (s.closed() && s.failure != nullptr) *response->mutable_failure() = *s.failure;
 }
 
+bool IsDelayed(const Execution& execution, const std::string& event_id) {
+  return execution.state().delayed_ids.contains(event_id);
+}
+
 void FillEvents(const Execution& execution, bool payloads, v1::ListEventsResponse* response) {
   for (const auto& [number, event] : execution.state().events) {
     v1::EventInfo* info = response->add_events();

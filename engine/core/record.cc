@@ -54,6 +54,10 @@ uint64_t BlobOf(const v1::Record& record) {
   }
 }
 
+const v1::Payload& BlobPayload(const v1::Record& record) {
+  return *LargePayload(const_cast<v1::Record*>(&record));
+}
+
 std::string SerializeRecord(const v1::Record& record) {
   const bool output_blob = BlobOf(record) != 0;
   const bool input_blobs = record.has_started() && record.started().input_blobs_size() != 0;

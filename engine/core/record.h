@@ -10,6 +10,8 @@ namespace flux::engine {
 
 // The blob a record's payload lies in, 0: in none. Not of ExecutionStarted, which may have several.
 uint64_t BlobOf(const v1::Record& record);
+// That payload. Only if BlobOf is not 0.
+const v1::Payload& BlobPayload(const v1::Record& record);
 
 // Everything of a payload but its data.
 void CopyShell(const v1::Payload& from, v1::Payload* to);

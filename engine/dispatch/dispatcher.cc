@@ -47,6 +47,17 @@ void Dispatcher::WithdrawRun(const RunId& run, std::string_view reason) {
   }
 }
 
+void Dispatcher::Withhold(const RunId& run) {
+  const auto it = state_->runs_.find(run);
+  if (it == state_->runs_.end()) return;
+  std::vector<TaskNode*> nodes;
+  for (TaskNode* node = it->second->tasks.front(); node != nullptr;
+       node = it->second->tasks.Next(node)) {
+    if (node->session == nullptr && node->place != Place::kFlight) nodes.push_back(node);
+  }
+  for (TaskNode* node : nodes) state_->Forget(node);
+}
+
 void Dispatcher::ClaimChecked(const DeliveryKey& key, bool current) {
   state_->ClaimChecked(key, current);
 }

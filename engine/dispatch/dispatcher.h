@@ -127,6 +127,8 @@ class Dispatcher {
   // Wanted no more (completed otherwise, cancelled, closed): unqueued, or its worker told to stop.
   void Withdraw(const DeliveryKey& key, std::string_view reason);
   void WithdrawRun(const RunId& run, std::string_view reason);
+  // Forgets what of the run no worker has: it will be offered again.
+  void Withhold(const RunId& run);
   void ClaimChecked(const DeliveryKey& key, bool current);
   // A result of this delivery came: frees its slot and deadlines, and unqueues it if it was not
   // handed out at all. True if it was in flight on that stream's session. The core alone decides

@@ -248,6 +248,30 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::TerminateExecution(
   return reactor;
 }
 
+grpc::ServerUnaryReactor* WorkflowServiceImpl::SendEvent(grpc::CallbackServerContext* context,
+                                                         const v1::SendEventRequest* request,
+                                                         v1::SendEventResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  engine_->SendEvent(*request, Finish(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* WorkflowServiceImpl::ListEvents(grpc::CallbackServerContext* context,
+                                                          const v1::ListEventsRequest* request,
+                                                          v1::ListEventsResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  engine_->ListEvents(*request, Finish(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* WorkflowServiceImpl::OperateExecution(
+    grpc::CallbackServerContext* context, const v1::OperateExecutionRequest* request,
+    v1::OperateExecutionResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  engine_->Operate(*request, Finish(reactor, response));
+  return reactor;
+}
+
 // ---- admin
 // ------------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,13 @@ class WorkflowServiceImpl final : public v1::WorkflowService::CallbackService {
   grpc::ServerUnaryReactor* TerminateExecution(grpc::CallbackServerContext*,
                                                const v1::TerminateExecutionRequest*,
                                                v1::TerminateExecutionResponse*) override;
+  grpc::ServerUnaryReactor* SendEvent(grpc::CallbackServerContext*, const v1::SendEventRequest*,
+                                      v1::SendEventResponse*) override;
+  grpc::ServerUnaryReactor* ListEvents(grpc::CallbackServerContext*, const v1::ListEventsRequest*,
+                                       v1::ListEventsResponse*) override;
+  grpc::ServerUnaryReactor* OperateExecution(grpc::CallbackServerContext*,
+                                             const v1::OperateExecutionRequest*,
+                                             v1::OperateExecutionResponse*) override;
 
  private:
   engine::Engine* const engine_;

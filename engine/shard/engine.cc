@@ -109,6 +109,7 @@ void Engine::Turn() {
   if (!shutting_down_) dispatcher_->Tick(Now());
   RunDeferred();
   if (!waiter_deadlines_.empty()) ExpireWaiters();
+  if (!message_retries_.empty()) RetryMessages();
   PumpLoads();
   if (began_ms - last_housekeeping_ms_ >= kHousekeepingMs) {
     last_housekeeping_ms_ = began_ms;
@@ -139,6 +140,7 @@ int64_t Engine::NextDeadlineMs() const {
         std::min(next, now + std::max<int64_t>(0, timers_.begin()->first - env_.clock->WallMs()));
   }
   if (!waiter_deadlines_.empty()) next = std::min(next, waiter_deadlines_.begin()->first);
+  if (!message_retries_.empty()) next = std::min(next, message_retries_.begin()->first);
   if (!flush_queue_.empty() || !lru_.empty()) {
     next =
         std::min(next, last_housekeeping_ms_ + kHousekeepingMs * (flush_queue_.empty() ? 10 : 1));

@@ -128,6 +128,10 @@ class Engine final : public DispatchHost {
   // ---- requests (thread-safe) ----
   Definitions& definitions() { return *definitions_; }
   int64_t WallMs() const { return env_.clock->WallMs(); }
+  // The shard's epoch since Open: what row batches of it must carry.
+  store::Epoch EpochOf(store::ShardId shard) const { return shards_[shard].epoch; }
+  // What Start would say of the request itself, whatever the state of its workflow id and the disk.
+  absl::Status ValidateStart(v1::StartWorkflowRequest request) const;
   void Start(v1::StartWorkflowRequest request, Reply<v1::StartWorkflowResponse> reply);
   void GetResult(v1::GetResultRequest request, Reply<v1::GetResultResponse> reply);
   void Describe(v1::DescribeExecutionRequest request, Reply<v1::DescribeExecutionResponse> reply);
@@ -138,6 +142,9 @@ class Engine final : public DispatchHost {
   void Cancel(v1::CancelExecutionRequest request, Reply<v1::CancelExecutionResponse> reply);
   void Terminate(v1::TerminateExecutionRequest request,
                  Reply<v1::TerminateExecutionResponse> reply);
+  void SendEvent(v1::SendEventRequest request, Reply<v1::SendEventResponse> reply);
+  void ListEvents(v1::ListEventsRequest request, Reply<v1::ListEventsResponse> reply);
+  void Operate(v1::OperateExecutionRequest request, Reply<v1::OperateExecutionResponse> reply);
   void Info(Reply<v1::GetServerInfoResponse> reply);
   void ListWorkers(v1::ListWorkersRequest request, Reply<v1::ListWorkersResponse> reply);
   void ListQueues(Reply<v1::ListTaskQueuesResponse> reply);
@@ -243,6 +250,7 @@ class Engine final : public DispatchHost {
   void Append(Slot& slot, uint64_t ordinal, const v1::Record& record);
   void Take(Slot& slot, const Effects& effects);
   void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
+  void OfferAll(Slot& slot);
   void MarkSpilled(Slot& slot, const StepKey& key, const std::string& queue, bool count);
   void ForgetSpilled(Slot& slot, const StepKey& key);
   void Touch(Slot& slot);
@@ -260,7 +268,12 @@ class Engine final : public DispatchHost {
   // engine_requests.cc
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;
   absl::Status CheckRef(v1::ExecutionRef& ref) const;
+  absl::StatusOr<std::shared_ptr<const Graph>> GraphOf(
+      const v1::StartWorkflowRequest& request) const;
   absl::Status CheckStart(v1::StartWorkflowRequest& request, const Graph& graph) const;
+  // Loop thread; the request and the disk have been checked.
+  void TakeStart(v1::StartWorkflowRequest request, std::shared_ptr<const Graph> graph,
+                 Reply<v1::StartWorkflowResponse> reply);
   void StartKnown(const std::string& id_key, v1::StartWorkflowRequest request,
                   std::shared_ptr<const Graph> graph, Reply<v1::StartWorkflowResponse> reply);
   void StartNew(const std::string& id_key, v1::StartWorkflowRequest request,
@@ -276,6 +289,22 @@ class Engine final : public DispatchHost {
   void ScanVisible(
       v1::ExecutionFilter filter, size_t count, std::string token,
       absl::AnyInvocable<void(absl::StatusOr<std::vector<v1::ExecutionSummary>>)> done);
+
+  // engine_messages.cc: events, messages between executions, operators
+  absl::Status CheckPayload(std::string_view what, const v1::Payload& payload) const;
+  uint64_t BlobFor(const Slot& slot, const v1::Payload& payload) const;
+  absl::Status FullDisk(std::string_view what) const;
+  void TakeEvent(v1::SendEventRequest request, Reply<v1::SendEventResponse> reply);
+  void SendPending(Slot& slot);
+  void RetryMessages();
+  void SendMessage(const RunId& run, uint64_t number);
+  void StartChild(const RunId& run, OutboxMessage message);
+  void StopChild(const RunId& run, OutboxMessage message);
+  void NotifyParent(const RunId& run, OutboxMessage message);
+  void MessageAnswered(const RunId& run, uint64_t number, const absl::Status& status,
+                       std::string workflow_id = "", std::string child_run = "");
+  void OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
+                 Reply<v1::OperateExecutionResponse> reply);
 
   // engine_rows.cc: loading, flushing, eviction, truncation
   void WithId(const std::string& id_key, absl::AnyInvocable<void(const absl::Status&)> callback);
@@ -322,6 +351,8 @@ class Engine final : public DispatchHost {
   absl::btree_set<std::pair<int64_t, RunId>> timers_;  // (due, run); also of evicted runs due soon
   absl::flat_hash_map<RunId, std::vector<Waiter>> waiters_;
   absl::btree_set<std::pair<int64_t, std::pair<uint64_t, RunId>>> waiter_deadlines_;
+  // Messages to other executions that could not be taken, by when they are sent again (monotonic).
+  std::multimap<int64_t, std::pair<RunId, uint64_t>> message_retries_;
   std::list<Slot*> lru_;  // least recently touched first
   std::vector<RunId> flush_queue_;
   std::deque<RunId> load_queue_;

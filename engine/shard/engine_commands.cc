@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json_value.h"
+#include "engine/core/record.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
 #include "proto/bridge.h"
@@ -53,9 +54,8 @@ absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command command) {
 
 void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
   Shard& shard = Activate(slot.shard);
-  if (record.has_step_completed() && record.step_completed().output_blob() != 0) {
-    const uint64_t blob = record.step_completed().output_blob();
-    std::string bytes = record.step_completed().output().SerializeAsString();
+  if (const uint64_t blob = BlobOf(record); blob != 0) {
+    std::string bytes = BlobPayload(record).SerializeAsString();
     shard.batch.AddBlob(slot.run, blob, bytes.size());
     shard.rows.push_back({keys::Payload(slot.shard, slot.run, blob), std::move(bytes)});
   }
@@ -99,7 +99,12 @@ void Engine::Take(Slot& slot, const Effects& effects) {
     dispatcher_->Withdraw({slot.run, key, delivery}, "cancelled");
     ForgetSpilled(slot, key);
   }
-  for (const StepKey& key : effects.ready) OfferStep(slot, key, false);
+  if (effects.paused) dispatcher_->Withhold(slot.run);
+  if (effects.resumed) OfferAll(slot);
+  if (!IsPaused(*slot.execution)) {
+    for (const StepKey& key : effects.ready) OfferStep(slot, key, false);
+  }
+  if (effects.outbox) SendPending(slot);
   if (effects.closed) {
     ++counters_.closes;
     NotifyClosed(slot);
@@ -115,6 +120,19 @@ void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
     MarkSpilled(slot, key, offer.task->queue(), true);
   } else {
     ForgetSpilled(slot, key);
+  }
+}
+
+void Engine::OfferAll(Slot& slot) {
+  const std::map<StepKey, std::string> spilled = slot.spilled;
+  for (const StepKey& key : ReadyTasks(*slot.execution)) {
+    if (const auto it = spilled.find(key); it != spilled.end()) {
+      // What lies on disk waits for its queue to come back to it.
+      ForgetSpilled(slot, key);
+      MarkSpilled(slot, key, it->second, true);
+    } else {
+      OfferStep(slot, key, slot.recovered);
+    }
   }
 }
 
@@ -138,6 +156,7 @@ void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
 }
 
 void Engine::RefillFrom(Slot& slot, const std::string& queue) {
+  if (IsPaused(*slot.execution)) return;  // OfferAll, once it is resumed
   std::vector<StepKey> keys;
   for (const auto& [key, its_queue] : slot.spilled) {
     if (its_queue == queue) keys.push_back(key);
@@ -427,7 +446,9 @@ void Engine::CheckClaim(const DeliveryKey& key) {
     WithRun(key.run, [this, key](Slot* slot, const absl::Status&) {
       const bool current = slot != nullptr && IsCurrent(*slot->execution, key.step, key.delivery);
       // Offered first, so that the claim learns its timeouts, queue and limit key.
-      if (current && slot->spilled.contains(key.step)) OfferStep(*slot, key.step, true);
+      if (current && (slot->spilled.contains(key.step) || IsPaused(*slot->execution))) {
+        OfferStep(*slot, key.step, true);
+      }
       dispatcher_->ClaimChecked(key, current);
     });
   });

@@ -117,47 +117,58 @@ absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& 
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::shared_ptr<const Graph>> Engine::GraphOf(
+    const v1::StartWorkflowRequest& request) const {
+  return request.definition_hash().empty()
+             ? definitions_->ByName(request.workflow(), request.version())
+             : definitions_->ByHash(request.definition_hash());
+}
+
+absl::Status Engine::ValidateStart(v1::StartWorkflowRequest request) const {
+  FLUX_ASSIGN_OR_RETURN(const std::shared_ptr<const Graph> graph, GraphOf(request));
+  return CheckStart(request, *graph);
+}
+
 void Engine::Start(v1::StartWorkflowRequest request, Reply<v1::StartWorkflowResponse> reply) {
-  absl::StatusOr<std::shared_ptr<const Graph>> graph =
-      request.definition_hash().empty()
-          ? definitions_->ByName(request.workflow(), request.version())
-          : definitions_->ByHash(request.definition_hash());
+  absl::StatusOr<std::shared_ptr<const Graph>> graph = GraphOf(request);
   if (!graph.ok()) return reply(graph.status());
   if (absl::Status status = CheckStart(request, **graph); !status.ok()) return reply(status);
+  request.clear_parent();
   Post([this, request = std::move(request), graph = *std::move(graph),
         reply = std::move(reply)]() mutable {
     if (shutting_down_) {
       return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), ShuttingDown());
     }
     if (env_.store->BelowReserve()) {
-      return ReplyWith<v1::StartWorkflowResponse>(
-          std::move(reply),
-          absl::ResourceExhaustedError(absl::StrCat(
-              "the disk under ", options_.data_directory,
-              " is nearly full: starts are refused until space is freed; running work goes on")));
+      return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), FullDisk("starts"));
     }
-    ++counters_.starts;
-    if (request.workflow_id().empty()) {
-      // A fresh random id cannot be in use, unless its request was here before: those carry a
-      // request id.
-      request.set_workflow_id(
-          request.request_id().empty()
-              ? RunId::Make(env_.clock->WallMs(), env_.random(), env_.random()).Text()
-              : request.request_id());
-      if (request.request_id().empty()) {
-        const std::string id_key = IdKey(request.namespace_(), request.workflow_id());
-        ids_[id_key].loaded = true;
-        return StartNew(id_key, std::move(request), std::move(graph), std::move(reply));
-      }
+    TakeStart(std::move(request), std::move(graph), std::move(reply));
+  });
+}
+
+void Engine::TakeStart(v1::StartWorkflowRequest request, std::shared_ptr<const Graph> graph,
+                       Reply<v1::StartWorkflowResponse> reply) {
+  ++counters_.starts;
+  if (request.workflow_id().empty()) {
+    // A fresh random id cannot be in use, unless its request was here before: those carry a
+    // request id.
+    request.set_workflow_id(
+        request.request_id().empty()
+            ? RunId::Make(env_.clock->WallMs(), env_.random(), env_.random()).Text()
+            : request.request_id());
+    if (request.request_id().empty()) {
+      const std::string id_key = IdKey(request.namespace_(), request.workflow_id());
+      ids_[id_key].loaded = true;
+      return StartNew(id_key, std::move(request), std::move(graph), std::move(reply));
     }
-    const std::string id_key = IdKey(request.namespace_(), request.workflow_id());
-    WithId(id_key, [this, id_key, request = std::move(request), graph = std::move(graph),
-                    reply = std::move(reply)](const absl::Status& status) mutable {
-      if (!status.ok()) {
-        return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), status);
-      }
-      StartKnown(id_key, std::move(request), std::move(graph), std::move(reply));
-    });
+  }
+  const std::string id_key = IdKey(request.namespace_(), request.workflow_id());
+  WithId(id_key, [this, id_key, request = std::move(request), graph = std::move(graph),
+                  reply = std::move(reply)](const absl::Status& status) mutable {
+    if (!status.ok()) {
+      return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), status);
+    }
+    StartKnown(id_key, std::move(request), std::move(graph), std::move(reply));
   });
 }
 
@@ -269,6 +280,7 @@ void Engine::StartNew(const std::string& id_key, v1::StartWorkflowRequest reques
   started.set_execution_timeout_ms(request.execution_timeout_ms() > 0
                                        ? request.execution_timeout_ms()
                                        : graph->definition().execution_timeout_ms());
+  if (request.has_parent()) started.mutable_parent()->Swap(request.mutable_parent());
   AssignInputBlobs(&started);
 
   absl::StatusOr<v1::Record> record = DecideStart(*graph, std::move(started), now);

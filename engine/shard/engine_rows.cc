@@ -68,8 +68,11 @@ void Engine::DropIdIfUnused(const std::string& id_key) {
 void Engine::Adopt(Slot& slot, bool recovered) {
   EnterId(slot);
   slot.recovered = recovered;
+  SendPending(slot);
   for (const StepKey& key : ReadyTasks(*slot.execution)) {
-    if (recovered) {
+    if (recovered && IsPaused(*slot.execution)) {
+      continue;
+    } else if (recovered) {
       OfferStep(slot, key, true);
     } else {
       // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for
@@ -225,7 +228,7 @@ void Engine::Unpin(Slot& slot) {
 // ---------------------------------------------------------------------------------------------------
 
 bool Engine::Evictable(const Slot& slot) const {
-  if (!slot.execution || !slot.waiting.empty()) return false;
+  if (!slot.execution || !slot.waiting.empty() || HasOutbox(*slot.execution)) return false;
   if (slot.execution->closed()) return true;
   if (dispatcher_->InFlight(slot.run)) return false;
   return ReadyTasks(*slot.execution).size() == slot.spilled.size();
@@ -234,7 +237,7 @@ bool Engine::Evictable(const Slot& slot) const {
 // Do the rows say all that must be true of the run once it is gone from memory?
 bool Engine::RowsFit(const Slot& slot) const {
   if (!slot.tail.empty() || slot.flushed() != slot.execution->ordinal()) return false;
-  if (slot.execution->closed()) return slot.root.closed();
+  if (slot.execution->closed()) return slot.root.closed() && !slot.root.active();
   std::set<std::string> queues;
   for (const auto& [key, queue] : slot.spilled) queues.insert(queue);
   return !slot.root.active() && queues.size() == static_cast<size_t>(slot.root.ready_size()) &&
@@ -360,6 +363,8 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
       active = !ReadyTasks(execution).empty();
     }
   }
+  // After a restart its messages must be sent again.
+  active = active || HasOutbox(execution);
   for (const v1::ReadyMark& mark : root.ready()) {
     const auto kept = ready.find(mark.queue());
     if (kept == ready.end() || kept->second != mark.since_ms()) {
