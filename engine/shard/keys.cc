@@ -48,6 +48,15 @@ void AppendId(std::string& out, std::string_view id) {
   out += '\0';
 }
 
+// The parts of a schedule lie side by side, the definition first.
+std::string SchedulePart(std::string_view ns, std::string_view id, char part) {
+  std::string out = Head(0, Table::kSchedule);
+  AppendId(out, ns);
+  AppendId(out, id);
+  out += part;
+  return out;
+}
+
 }  // namespace
 
 std::string PrefixEnd(std::string prefix) {
@@ -102,6 +111,14 @@ std::string History(store::ShardId shard, const RunId& run, uint64_t first_ordin
   std::string out = HistoryPrefix(shard, run);
   AppendU64(out, first_ordinal);
   return out;
+}
+
+std::string ScheduleDefinition(std::string_view ns, std::string_view id) {
+  return SchedulePart(ns, id, 'D');
+}
+
+std::string ScheduleState(std::string_view ns, std::string_view id) {
+  return SchedulePart(ns, id, 'S');
 }
 
 std::string Session(std::string_view session_id) {

@@ -22,6 +22,7 @@ enum class Table : char {
   kCurrent = 'C',     // ns 0 workflow_id 0 ~run → ExecutionSummary; the newest run first
   kDefinition = 'D',  // hash (shard 0)          → StoredDefinition
   kHistory = 'H',     // run first_ordinal       → HistoryChunk
+  kSchedule = 'K',    // ns 0 id 0 part (shard 0) → StoredSchedule (D), ScheduleState (S)
   kName = 'M',        // name 0 ~sequence (shard 0) → hash
   kSession = 'N',     // session_id (shard 0)    → SessionChange
   kPayload = 'P',     // run ordinal             → Payload
@@ -46,6 +47,8 @@ std::string NamePrefix(std::string_view name);
 std::string Name(std::string_view name, uint64_t sequence);
 std::string HistoryPrefix(store::ShardId shard, const RunId& run);
 std::string History(store::ShardId shard, const RunId& run, uint64_t first_ordinal);
+std::string ScheduleDefinition(std::string_view ns, std::string_view id);
+std::string ScheduleState(std::string_view ns, std::string_view id);
 std::string Session(std::string_view session_id);
 std::string Payload(store::ShardId shard, const RunId& run, uint64_t ordinal);
 std::string ReadyPrefix(store::ShardId shard, std::string_view queue);
