@@ -60,6 +60,11 @@ void FaultyStore::Inject(Fault fault) {
   faults_.push_back(fault);
 }
 
+void FaultyStore::SetRates(FaultRates rates) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  rates_ = rates;
+}
+
 void FaultyStore::SetBelowReserve(bool below) {
   std::lock_guard<std::mutex> lock(mutex_);
   below_reserve_ = below;

@@ -65,6 +65,8 @@ class FaultyStore : public Store, public Log, public Rows {
   ~FaultyStore() override;
 
   void Inject(Fault fault);
+  // Goes on with other chances; the sequence of random numbers is not begun anew.
+  void SetRates(FaultRates rates);
   // Makes BelowReserve answer true, or as the wrapped store does.
   void SetBelowReserve(bool below);
   // Delivers what is held back, in order, and holds no more. Returns how many were.

@@ -1,0 +1,291 @@
+// What must be true of each execution once all is quiet.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/core/run_id.h"
+#include "proto/bridge.h"
+#include "tests/sim/reference.h"
+#include "tests/sim/simulation.h"
+
+namespace flux::sim {
+namespace {
+
+constexpr int kStoryLines = 60;  // of a history printed with a problem
+
+using Events = std::vector<v1::HistoryEvent>;
+
+std::string RunBytes(const Run& run) {
+  const auto id = engine::RunId::FromText(run.run_id);
+  return id ? id->Bytes() : "";
+}
+
+std::string LineOf(const v1::HistoryEvent& event) {
+  return absl::StrCat(event.ordinal(), " ", event.type(), " ", event.step(),
+                      event.attempt() > 0 ? absl::StrCat(" attempt ", event.attempt()) : "",
+                      event.has_failure() ? absl::StrCat(" ", TextOf(event.failure())) : "",
+                      event.has_payload() ? absl::StrCat(" ", TextOf(event.payload())) : "");
+}
+
+std::string Story(const Events& events) {
+  std::string text;
+  const size_t from = events.size() > kStoryLines ? events.size() - kStoryLines : 0;
+  for (size_t i = from; i < events.size(); ++i) {
+    absl::StrAppend(&text, "\n    ", LineOf(events[i]).substr(0, 200));
+  }
+  return text;
+}
+
+std::string OutcomeText(const v1::GetResultResponse& result) {
+  return absl::StrCat(v1::ExecutionStatus_Name(result.status()), " ",
+                      result.has_failure() ? TextOf(result.failure()) : TextOf(result.result()));
+}
+
+// Says what the graph does not from the scripts of the tasks, and where faults or chance had their
+// part from the history, which must be able to explain it.
+class Witness final : public Oracle {
+ public:
+  Witness(const Run& run, const Events& events, uint64_t script_seed, const Ledger& ledger)
+      : run_(run), script_seed_(script_seed), ledger_(ledger), bytes_(RunBytes(run)) {
+    for (const v1::HistoryEvent& event : events) {
+      if (event.type() == "step.failed") failed_[event.step()] = &event;
+      if (event.type() == "step.caught") caught_[event.step()] = &event;
+    }
+  }
+
+  Ending Task(const std::string& path, const v1::Step& step,
+              const std::vector<Datum>& inputs) override {
+    std::vector<std::string> texts;
+    for (int i = 0; i < step.inputs_size(); ++i) {
+      const Datum& input = inputs[static_cast<size_t>(i)];
+      const bool none = input.kind == Datum::Kind::kNone;
+      texts.push_back(
+          absl::StrCat(TextOf(input.ToPayload()), none ? std::string() : step.inputs(i).pointer()));
+    }
+    const auto given = ledger_.delivered().find({bytes_, path});
+    if (given != ledger_.delivered().end() && given->second.inputs != texts) {
+      Complain(path, "was given other inputs than the interpreter says");
+    }
+    const Answer answer =
+        AnswerOf(run_.program->scripts.find(step.name())->second, script_seed_, path, texts);
+    if (const auto it = failed_.find(path); it != failed_.end()) {
+      if (!Explains(path, step, answer, *it->second)) {
+        Complain(path, absl::StrCat("failed without a reason: ", LineOf(*it->second)));
+      }
+      return Ending::Failed({{it->second->failure(), false}});
+    }
+    if (answer.failing_attempts > 0 && IsFinal(step, answer.transient)) {
+      return Ending::Failed({{answer.transient, false}});
+    }
+    switch (answer.end) {
+      case Answer::End::kValue:
+        return Ending::Value(Datum::Of(answer.value));
+      case Answer::End::kSkip:
+        return Ending::Skipped();
+      case Answer::End::kFailure:
+        break;
+    }
+    return Ending::Failed({{answer.failure, false}});
+  }
+
+  std::optional<v1::Failure> Caught(const std::string& path) override {
+    const auto it = caught_.find(path);
+    if (it == caught_.end()) return std::nullopt;
+    return it->second->failure();
+  }
+
+  const std::string& complaint() const { return complaint_; }
+
+ private:
+  static bool IsFinal(const v1::Step& step, const v1::Failure& failure) {
+    const auto& final = step.task().non_retriable();
+    return failure.non_retriable() ||
+           std::find(final.begin(), final.end(), failure.type()) != final.end();
+  }
+
+  // Can the task have failed for good like that?
+  bool Explains(const std::string& path, const v1::Step& step, const Answer& answer,
+                const v1::HistoryEvent& event) const {
+    const v1::Failure& failure = event.failure();
+    const bool hurried = step.task().timeouts().schedule_to_close_ms() > 0;
+    const bool last = event.attempt() >= step.task().retry().max_attempts() || hurried;
+    const std::string text = TextOf(failure);
+    if (answer.failing_attempts > 0 && text == TextOf(answer.transient)) {
+      return event.attempt() <= answer.failing_attempts && (last || IsFinal(step, failure));
+    }
+    if (answer.end == Answer::End::kFailure && text == TextOf(answer.failure)) return true;
+    const std::string& type = failure.type();
+    if (type == "flux.timeout.schedule_to_close") return hurried;
+    if (absl::StartsWith(type, "flux.timeout.") || type == "flux.worker_lost") return last;
+    return (type == "flux.invalid_result" || type == "flux.payload_too_large") &&
+           ledger_.WasGarbled(bytes_, path);
+  }
+
+  void Complain(const std::string& path, const std::string& text) {
+    if (complaint_.empty()) complaint_ = absl::StrCat("step ", path, " ", text);
+  }
+
+  const Run& run_;
+  const uint64_t script_seed_;
+  const Ledger& ledger_;
+  const std::string bytes_;
+  std::map<std::string, const v1::HistoryEvent*> failed_, caught_;
+  std::string complaint_;
+};
+
+}  // namespace
+
+std::optional<Events> Simulation::HistoryOf(const Run& run) {
+  Events events;
+  std::string token;
+  do {
+    v1::GetHistoryRequest request;
+    *request.mutable_execution() = RefOf(run);
+    request.set_payloads(true);
+    request.set_page_token(token);
+    request.set_page_size(400);
+    const auto page = AskNow<v1::GetHistoryResponse>(
+        [&](engine::Engine& engine, engine::Engine::Reply<v1::GetHistoryResponse> reply) {
+          engine.History(request, std::move(reply));
+        });
+    if (!page.ok()) {
+      Problem(
+          absl::StrCat("the history of ", run.id, " cannot be read: ", page.status().ToString()));
+      return std::nullopt;
+    }
+    events.insert(events.end(), page->events().begin(), page->events().end());
+    token = page->next_page_token();
+  } while (!token.empty());
+  return events;
+}
+
+void Simulation::CheckRun(Run* run) {
+  if (run->refused) return;
+  if (run->run_id.empty()) {
+    return Problem(absl::StrCat(run->id, " could not be started although all is well"));
+  }
+  v1::GetResultRequest request;
+  *request.mutable_execution() = RefOf(*run);
+  const auto result = AskNow<v1::GetResultResponse>(
+      [&](engine::Engine& engine, engine::Engine::Reply<v1::GetResultResponse> reply) {
+        engine.GetResult(request, std::move(reply));
+      });
+  if (!result.ok()) {
+    return Problem(absl::StrCat("the acknowledged execution ", run->id,
+                                " has no result: ", result.status().ToString()));
+  }
+  Saw(run, *result);
+  v1::VerifyExecutionRequest verify;
+  *verify.mutable_execution() = RefOf(*run);
+  const auto verified = AskNow<v1::VerifyExecutionResponse>(
+      [&](engine::Engine& engine, engine::Engine::Reply<v1::VerifyExecutionResponse> reply) {
+        engine.Verify(verify, std::move(reply));
+      });
+  if (!verified.ok()) {
+    return Problem(absl::StrCat(run->id, " cannot be verified: ", verified.status().ToString()));
+  }
+  if (!verified->equal()) {
+    return Problem(absl::StrCat("replay of ", run->id, " differs: ", verified->difference()));
+  }
+  const std::optional<Events> events = HistoryOf(*run);
+  if (!events) return;
+  CheckHistory(*run, *events);
+  CheckOutcome(*run, *result, *events);
+}
+
+void Simulation::CheckHistory(const Run& run, const Events& events) {
+  const std::string bytes = RunBytes(run);
+  std::map<std::string, const v1::HistoryEvent*> ended;
+  std::set<std::string> caught;
+  uint64_t ordinal = 0;
+  int64_t time_ms = 0;
+  for (const v1::HistoryEvent& event : events) {
+    if (event.ordinal() < ordinal || event.ordinal() > ordinal + 1 || event.time_ms() < time_ms) {
+      return Problem(absl::StrCat("the history of ", run.id, " is out of order at ", LineOf(event),
+                                  Story(events)));
+    }
+    ordinal = event.ordinal();
+    time_ms = event.time_ms();
+    if (event.type() == "step.caught") caught.insert(event.step());
+    const bool completed = event.type() == "step.completed";
+    if (!completed && event.type() != "step.skipped") continue;
+    if (const auto [it, fresh] = ended.emplace(event.step(), &event); !fresh) {
+      return Problem(absl::StrCat("step ", event.step(), " of ", run.id, " has two outcomes: ",
+                                  LineOf(*it->second), " and ", LineOf(event)));
+    }
+    // What a catch clause made of a task is no answer of the task's.
+    if (!completed || event.derived() || caught.contains(event.step())) continue;
+    const auto given = ledger_.delivered().find({bytes, event.step()});
+    if (given == ledger_.delivered().end()) {
+      return Problem(absl::StrCat("step ", event.step(), " of ", run.id,
+                                  " completed but was never handed out"));
+    }
+    const Answer answer = AnswerOf(run.program->scripts.find(NameOf(event.step()))->second,
+                                   script_seed_, event.step(), given->second.inputs);
+    if (answer.end != Answer::End::kValue || event.attempt() <= answer.failing_attempts ||
+        TextOf(answer.value) != TextOf(event.payload())) {
+      return Problem(absl::StrCat("step ", event.step(), " of ", run.id,
+                                  " completed with what its task did not answer: ", LineOf(event)));
+    }
+  }
+}
+
+// Did something that is no part of the graph end it: its clients, or its deadline?
+bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
+                            const Events& events) {
+  if (run.cancelled && result.status() != run.cancel_status &&
+      result.status() != v1::EXECUTION_STATUS_CANCELLED &&
+      result.status() != v1::EXECUTION_STATUS_TERMINATED) {
+    Problem(absl::StrCat(run.id, " was stopped, acknowledged, and came to ", OutcomeText(result)));
+    return true;
+  }
+  if (result.status() == v1::EXECUTION_STATUS_CANCELLED ||
+      result.status() == v1::EXECUTION_STATUS_TERMINATED) {
+    if (!run.cancel_asked) Problem(absl::StrCat(run.id, " was stopped by nobody"));
+    return true;
+  }
+  if (result.failure().type() != "flux.timeout.execution") return false;
+  const int64_t limit_ms = run.program->definition.execution_timeout_ms();
+  const int64_t took_ms = events.back().time_ms() - events.front().time_ms();
+  if (limit_ms == 0 || took_ms < limit_ms) {
+    Problem(
+        absl::StrCat(run.id, " ran into its deadline of ", limit_ms, " ms after ", took_ms, " ms"));
+  }
+  return true;
+}
+
+void Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& result,
+                              const Events& events) {
+  if (EndedEarly(run, result, events)) return;
+  Witness witness(run, events, script_seed_, ledger_);
+  const Ending expected = Interpret(run.program->definition, run.program->inputs, &witness);
+  bool fits = false;
+  switch (expected.kind) {
+    case Ending::Kind::kValue:
+      fits = result.status() == v1::EXECUTION_STATUS_COMPLETED &&
+             TextOf(result.result()) == TextOf(expected.value.ToPayload());
+      break;
+    case Ending::Kind::kSkipped:
+      fits = result.status() == v1::EXECUTION_STATUS_SKIPPED;
+      break;
+    case Ending::Kind::kNever:
+      fits = result.status() == v1::EXECUTION_STATUS_RUNNING;
+      break;
+    case Ending::Kind::kFailed:
+      fits = result.status() == v1::EXECUTION_STATUS_FAILED &&
+             std::any_of(expected.failures.begin(), expected.failures.end(),
+                         [&](const Foreseen& each) { return each.Is(result.failure()); });
+      break;
+  }
+  if (!witness.complaint().empty()) {
+    Problem(absl::StrCat(run.id, ": ", witness.complaint(), Story(events)));
+  } else if (!fits) {
+    const bool stuck = result.status() == v1::EXECUTION_STATUS_RUNNING;
+    Problem(absl::StrCat(run.id, stuck ? " is stuck: " : " came to ", OutcomeText(result),
+                         "\n  but was to have ", TextOf(expected), Story(events)));
+  }
+}
+
+}  // namespace flux::sim

@@ -1,0 +1,214 @@
+// Clients: start, stop and look, and insist until they are answered.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tests/sim/simulation.h"
+
+namespace flux::sim {
+namespace {
+
+constexpr int64_t kMsUs = 1'000;
+
+// A map of the root scope over an input checks it at the start already.
+bool MayBeRefused(const v1::Definition& definition) {
+  for (const v1::Step& step : definition.scopes(0).steps()) {
+    if (step.has_map() && step.inputs(0).source_case() == v1::Input::kParameter) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+v1::ExecutionRef Simulation::RefOf(const Run& run) const {
+  v1::ExecutionRef ref;
+  ref.set_workflow_id(run.id);
+  return ref;
+}
+
+// ---- starting ----
+
+void Simulation::StartLater(Run* run, int64_t after_us) {
+  timeline_.After(after_us, [this, run] { SendStart(run); });
+}
+
+void Simulation::SendStart(Run* run) {
+  if (!process_->up()) return StartLater(run, 100 * kMsUs);
+  // Idempotent, and durable when it returns.
+  const auto put =
+      process_->engine().definitions().Put(run->program->definition, process_->WallMs());
+  process_->Poke();
+  if (!put.ok()) {
+    if (!absl::IsUnavailable(put.status())) {
+      return Problem(absl::StrCat("a definition was refused: ", put.status().ToString()));
+    }
+    return StartLater(run, 200 * kMsUs);
+  }
+  v1::StartWorkflowRequest request;
+  request.set_workflow_id(run->id);
+  request.set_request_id(run->request_id);
+  request.set_definition_hash(put->definition_hash());
+  for (const v1::Payload& input : run->program->inputs) *request.add_inputs() = input;
+  Ask<v1::StartWorkflowResponse>(
+      [request](engine::Engine& engine, Done<v1::StartWorkflowResponse> done) {
+        engine.Start(request, std::move(done));
+      },
+      [this, run](const absl::StatusOr<v1::StartWorkflowResponse>& answer) {
+        StartAnswered(run, answer);
+      });
+}
+
+void Simulation::StartAnswered(Run* run, const absl::StatusOr<v1::StartWorkflowResponse>& answer) {
+  if (run->refused) return;
+  if (!answer.ok()) {
+    if (absl::IsInvalidArgument(answer.status()) && MayBeRefused(run->program->definition)) {
+      run->refused = true;
+      return;
+    }
+    // Whatever it is, it is of the moment: the same request again must come to the same in the end.
+    if (!absl::IsUnavailable(answer.status()) && !absl::IsResourceExhausted(answer.status()) &&
+        !absl::IsDataLoss(answer.status())) {
+      return Problem(
+          absl::StrCat("the start of ", run->id, " was refused: ", answer.status().ToString()));
+    }
+    return StartLater(run, dice_.Between(50, 1'000) * kMsUs);
+  }
+  if (!run->run_id.empty()) {
+    if (answer->run_id() != run->run_id || answer->started()) {
+      Problem(absl::StrCat("a start of ", run->id, " sent again was answered with run ",
+                           answer->run_id(), answer->started() ? " (started)" : "", " instead of ",
+                           run->run_id));
+    }
+    return;
+  }
+  run->run_id = answer->run_id();
+  Note(absl::StrCat(run->id, " is started: run ", run->run_id));
+  if (Strikes(plan_.again_permille)) StartLater(run, dice_.Between(1, 10'000) * kMsUs);
+  if (Strikes(plan_.cancel_permille)) {
+    timeline_.After(dice_.Between(1, plan_.faults_ms) * kMsUs, [this, run] { StopLater(run); });
+  }
+  if (Strikes(plan_.look_permille)) LookLater(run, 1);
+}
+
+// ---- stopping ----
+
+void Simulation::StopLater(Run* run) {
+  if (healed_ || run->cancelled) return;
+  const bool terminate = dice_.OneIn(3);
+  run->cancel_asked = true;
+  Note(absl::StrCat(run->id, terminate ? " is to be terminated" : " is to be cancelled"));
+  const auto again = [this, run](const absl::Status& status, v1::ExecutionStatus stopped) {
+    if (status.ok()) {
+      run->cancelled = true;
+      run->cancel_status = stopped;
+    } else if (absl::IsNotFound(status)) {
+      Problem(absl::StrCat("the acknowledged execution ", run->id,
+                           " is not known: ", status.ToString()));
+    } else if (!absl::IsFailedPrecondition(status)) {
+      timeline_.After(500 * kMsUs, [this, run] { StopLater(run); });
+    }
+  };
+  if (terminate) {
+    v1::TerminateExecutionRequest request;
+    *request.mutable_execution() = RefOf(*run);
+    Ask<v1::TerminateExecutionResponse>(
+        [request](engine::Engine& engine, Done<v1::TerminateExecutionResponse> done) {
+          engine.Terminate(request, std::move(done));
+        },
+        [again](const absl::StatusOr<v1::TerminateExecutionResponse>& answer) {
+          again(answer.status(), v1::EXECUTION_STATUS_TERMINATED);
+        });
+    return;
+  }
+  v1::CancelExecutionRequest request;
+  *request.mutable_execution() = RefOf(*run);
+  Ask<v1::CancelExecutionResponse>(
+      [request](engine::Engine& engine, Done<v1::CancelExecutionResponse> done) {
+        engine.Cancel(request, std::move(done));
+      },
+      [again](const absl::StatusOr<v1::CancelExecutionResponse>& answer) {
+        again(answer.status(), v1::EXECUTION_STATUS_CANCELLED);
+      });
+}
+
+// ---- looking ----
+
+void Simulation::LookLater(Run* run, int64_t after_us) {
+  timeline_.After(after_us, [this, run] {
+    if (!healed_) Look(run);
+  });
+}
+
+void Simulation::Look(Run* run) {
+  LookLater(run, dice_.Between(100, 5'000) * kMsUs);
+  switch (dice_.Below(4)) {
+    case 0:
+      return Verify(run);
+    case 1: {
+      v1::DescribeExecutionRequest request;
+      *request.mutable_execution() = RefOf(*run);
+      return Ask<v1::DescribeExecutionResponse>(
+          [request](engine::Engine& engine, Done<v1::DescribeExecutionResponse> done) {
+            engine.Describe(request, std::move(done));
+          },
+          [this, run](const absl::StatusOr<v1::DescribeExecutionResponse>& answer) {
+            if (absl::IsNotFound(answer.status())) {
+              Problem(absl::StrCat("the acknowledged execution ", run->id, " is not known"));
+            }
+          });
+    }
+    default: {
+      v1::GetResultRequest request;
+      *request.mutable_execution() = RefOf(*run);
+      request.set_wait_ms(static_cast<uint32_t>(dice_.Between(0, 5'000)));
+      return Ask<v1::GetResultResponse>(
+          [request](engine::Engine& engine, Done<v1::GetResultResponse> done) {
+            engine.GetResult(request, std::move(done));
+          },
+          [this, run](const absl::StatusOr<v1::GetResultResponse>& answer) {
+            if (answer.ok()) Saw(run, *answer);
+            if (absl::IsNotFound(answer.status())) {
+              Problem(absl::StrCat("the acknowledged execution ", run->id, " is not known"));
+            }
+          });
+    }
+  }
+}
+
+void Simulation::Saw(Run* run, const v1::GetResultResponse& result) {
+  if (result.run_id() != run->run_id) {
+    return Problem(absl::StrCat(run->id, " was run ", run->run_id, " and is ", result.run_id()));
+  }
+  if (result.status() == v1::EXECUTION_STATUS_RUNNING) {
+    if (run->closed) Problem(absl::StrCat(run->id, " was closed and is open again"));
+    return;
+  }
+  if (!run->closed) {
+    run->closed = result;
+  } else if (run->closed->SerializeAsString() != result.SerializeAsString()) {
+    Problem(absl::StrCat("the result of ", run->id, " changed: ", run->closed->ShortDebugString(),
+                         " and then ", result.ShortDebugString()));
+  }
+}
+
+void Simulation::Verify(Run* run) {
+  v1::VerifyExecutionRequest request;
+  *request.mutable_execution() = RefOf(*run);
+  Ask<v1::VerifyExecutionResponse>(
+      [request](engine::Engine& engine, Done<v1::VerifyExecutionResponse> done) {
+        engine.Verify(request, std::move(done));
+      },
+      [this, run](const absl::StatusOr<v1::VerifyExecutionResponse>& answer) {
+        if (answer.ok() && !answer->equal()) {
+          Problem(absl::StrCat("replay of ", run->id, " differs: ", answer->difference()));
+        }
+      });
+}
+
+void Simulation::OnUp() {
+  if (!verify_after_crashes_ || healed_) return;
+  for (const std::unique_ptr<Run>& run : runs_) {
+    if (!run->run_id.empty()) Verify(run.get());
+  }
+}
+
+}  // namespace flux::sim

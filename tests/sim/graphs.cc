@@ -1,0 +1,409 @@
+#include "tests/sim/graphs.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace flux::sim {
+namespace {
+
+// A value that a scope's steps may read.
+struct Known {
+  v1::Input input;
+  Shape shape;
+};
+
+class Maker {
+ public:
+  Maker(Program* program, const GraphBounds& bounds, Dice& dice)
+      : program_(*program), bounds_(bounds), dice_(dice) {}
+
+  void Make() {
+    v1::Definition& definition = program_.definition;
+    definition.set_format(1);
+    definition.set_version("1");
+    if (bounds_.deadlines && dice_.OneIn(4)) {
+      definition.set_execution_timeout_ms(dice_.Between(2'000, 60'000));
+    }
+    std::vector<Shape> shapes = {Shape::kArray};
+    for (uint64_t more = dice_.Below(3); more > 0; --more) {
+      shapes.push_back(dice_.Pick({Shape::kArray, Shape::kObject, Shape::kNumber, Shape::kBool}));
+    }
+    for (const Shape shape : shapes) program_.inputs.push_back(LiteralOf(shape, dice_.Next()));
+    NewScope(static_cast<uint32_t>(shapes.size()));
+    FillScope(0, 0, shapes, 2 + dice_.Below(bounds_.root_steps_max - 1));
+    if (!scope(0).has_result()) SetResult(0, Literal(Shape::kNumber));
+  }
+
+ private:
+  v1::Scope& scope(uint32_t index) {
+    return *program_.definition.mutable_scopes(static_cast<int>(index));
+  }
+
+  uint32_t NewScope(uint32_t parameters) {
+    program_.definition.add_scopes()->set_parameters(parameters);
+    return static_cast<uint32_t>(program_.definition.scopes_size() - 1);
+  }
+
+  void SetResult(uint32_t index, v1::Input input) {
+    *scope(index).mutable_result() = std::move(input);
+  }
+
+  // ---- inputs ----
+
+  v1::Input Literal(Shape shape) {
+    v1::Input input;
+    *input.mutable_literal() = LiteralOf(shape, dice_.Next());
+    return input;
+  }
+
+  // Of the wanted shape for the most part, so that graphs get far before they go wrong.
+  const Known* AnyKnown(const std::vector<Known>& pool, std::optional<Shape> wanted) {
+    if (pool.empty()) return nullptr;
+    if (wanted && !dice_.OneIn(20)) {
+      std::vector<const Known*> fit;
+      for (const Known& known : pool) {
+        if (known.shape == *wanted || (*wanted == Shape::kArray && known.shape == Shape::kList)) {
+          fit.push_back(&known);
+        }
+      }
+      return fit.empty() ? nullptr : fit[dice_.Below(fit.size())];
+    }
+    // The newest ones more often: graphs grow deep as well as wide.
+    const size_t from = dice_.OneIn(2) && pool.size() > 3 ? pool.size() - 3 : 0;
+    return &pool[from + dice_.Below(pool.size() - from)];
+  }
+
+  // An input that is read before its step begins.
+  v1::Input AnyInput(const std::vector<Known>& pool, std::optional<Shape> wanted = std::nullopt) {
+    const Known* known = dice_.OneIn(8) ? nullptr : AnyKnown(pool, wanted);
+    v1::Input input;
+    if (known == nullptr) {
+      input = Literal(wanted.value_or(
+          dice_.Pick({Shape::kNumber, Shape::kBool, Shape::kArray, Shape::kObject})));
+    } else {
+      input = known->input;
+      if (known->shape == Shape::kObject && !dice_.OneIn(3)) {
+        input.set_pointer(dice_.Pick({"/a", "/b", "/b/0"}));
+      }
+    }
+    if (dice_.OneIn(4)) input.set_optional(true);
+    return input;
+  }
+
+  // One that its body may be given while it runs: whether a pointer into it leads nowhere must not
+  // depend on which comes first.
+  v1::Input AnyCapture(const std::vector<Known>& pool, Shape* shape) {
+    const Known* known = AnyKnown(pool, std::nullopt);
+    v1::Input input;
+    *shape = known == nullptr ? Shape::kNumber : known->shape;
+    input = known == nullptr ? Literal(Shape::kNumber) : known->input;
+    if (dice_.OneIn(4)) input.set_optional(true);
+    return input;
+  }
+
+  void AddInputs(const std::vector<Known>& pool, uint64_t count, v1::Step* step) {
+    for (; count > 0; --count) *step->add_inputs() = AnyInput(pool);
+  }
+
+  // Captures of a body; their shapes are appended.
+  template <typename Inputs>
+  void AddCaptures(const std::vector<Known>& pool, std::vector<Shape>* shapes, Inputs* inputs) {
+    for (uint64_t count = dice_.Below(3); count > 0; --count) {
+      Shape shape;
+      *inputs->Add() = AnyCapture(pool, &shape);
+      shapes->push_back(shape);
+    }
+  }
+
+  // ---- scopes ----
+
+  uint32_t Body(uint32_t depth, const std::vector<Shape>& parameters) {
+    const uint32_t index = NewScope(static_cast<uint32_t>(parameters.size()));
+    FillScope(index, depth + 1, parameters, dice_.Below(bounds_.body_steps_max + 1));
+    return index;
+  }
+
+  void FillScope(uint32_t index, uint32_t depth, const std::vector<Shape>& parameters,
+                 uint64_t steps) {
+    std::vector<Known> pool;
+    for (uint32_t i = 0; i < parameters.size(); ++i) {
+      v1::Input input;
+      input.set_parameter(i);
+      pool.push_back({std::move(input), parameters[i]});
+    }
+    for (; steps > 0 && steps_ < bounds_.steps_max; --steps) {
+      ++steps_;
+      const Shape shape = AddStep(index, depth, pool);
+      v1::Input input;
+      input.set_step(static_cast<uint32_t>(scope(index).steps_size() - 1));
+      pool.push_back({std::move(input), shape});
+    }
+    if (depth == 0 || !dice_.OneIn(8)) SetResult(index, AnyInput(pool));
+    // A result that may be skipped makes scopes skip: seldom enough that values get through.
+    if (scope(index).has_result() && !dice_.OneIn(3)) {
+      scope(index).mutable_result()->set_optional(true);
+    }
+  }
+
+  // ---- steps: one function a kind ----
+
+  Shape AddStep(uint32_t index, uint32_t depth, const std::vector<Known>& pool) {
+    v1::Step step;
+    step.set_name(absl::StrCat("s", names_++));
+    const bool leaf = depth >= bounds_.depth_max || steps_ + 2 >= bounds_.steps_max;
+    const Shape shape = leaf ? AddLeaf(pool, &step) : AddAny(depth, pool, &step);
+    const uint32_t earlier = static_cast<uint32_t>(scope(index).steps_size());
+    if (earlier > 0 && dice_.OneIn(5)) step.add_after(static_cast<uint32_t>(dice_.Below(earlier)));
+    if (!leaf && dice_.OneIn(4)) AddCatch(depth, pool, &step);
+    *scope(index).add_steps() = std::move(step);
+    return shape;
+  }
+
+  Shape AddLeaf(const std::vector<Known>& pool, v1::Step* step) {
+    switch (dice_.Below(12)) {
+      case 0:
+        return AddSleep(pool, step);
+      case 1:
+        return AddJoin(pool, step);
+      case 2:
+        return dice_.OneIn(6) ? AddFail(pool, step) : AddSkip(pool, step);
+      default:
+        return AddTask(pool, step);
+    }
+  }
+
+  Shape AddAny(uint32_t depth, const std::vector<Known>& pool, v1::Step* step) {
+    switch (dice_.Below(14)) {
+      case 0:
+      case 1:
+      case 2:
+        return AddMap(depth, pool, step);
+      case 3:
+      case 4:
+        return AddLoop(depth, pool, step);
+      case 5:
+        return AddBlock(depth, pool, step);
+      case 6:
+      case 7:
+        return AddSwitch(depth, pool, step);
+      default:
+        return AddLeaf(pool, step);
+    }
+  }
+
+  Shape AddTask(const std::vector<Known>& pool, v1::Step* step) {
+    v1::TaskStep* task = step->mutable_task();
+    TaskScript& script = program_.scripts[step->name()];
+    script.shape =
+        dice_.Pick({Shape::kNumber, Shape::kNumber, Shape::kBool, Shape::kArray, Shape::kObject,
+                    Shape::kText, Shape::kList, Shape::kOpaque, Shape::kNone});
+    AddInputs(pool, dice_.Below(4), step);
+    task->set_task(absl::StrCat("t", dice_.Below(3)));
+    if (dice_.OneIn(5)) task->set_queue(kQueues[1]);
+    if (dice_.OneIn(6)) task->set_priority(static_cast<int32_t>(dice_.Between(-2, 2)));
+    AddRetries(task, &script);
+    AddTimeouts(task);
+    if (dice_.OneIn(12)) script.fails = 400;
+    if (dice_.OneIn(8)) script.skips = 400;
+    if (dice_.OneIn(10)) script.wide = 300;
+    if (dice_.OneIn(6)) script.big = 500;
+    if (dice_.OneIn(5)) script.duration_ms_max = dice_.Pick({50, 400});
+    if (bounds_.parks && dice_.OneIn(6)) {
+      step->set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+      script.fails = 300;
+    }
+    return script.shape;
+  }
+
+  void AddRetries(v1::TaskStep* task, TaskScript* script) {
+    v1::RetryPolicy* retry = task->mutable_retry();
+    retry->set_initial_backoff_ms(dice_.Pick({1, 20, 300}));
+    retry->set_max_backoff_ms(2'000);
+    retry->set_factor_permille(dice_.Pick({1'000, 1'500, 2'000}));
+    if (dice_.OneIn(4)) retry->set_no_jitter(true);
+    if (dice_.OneIn(10)) {
+      script->exhausts = 600;
+      retry->set_max_attempts(static_cast<uint32_t>(dice_.Between(1, 4)));
+    } else {
+      // Attempts that faults use up must not run out.
+      retry->set_max_attempts(5'000);
+      if (dice_.OneIn(4)) script->transient_max = static_cast<uint32_t>(dice_.Between(1, 3));
+    }
+    if (dice_.OneIn(10)) task->add_non_retriable("other");
+  }
+
+  void AddTimeouts(v1::TaskStep* task) {
+    v1::TaskTimeouts* timeouts = task->mutable_timeouts();
+    timeouts->set_start_to_close_ms(dice_.Pick({2'000, 5'000, 20'000}));
+    if (dice_.OneIn(6)) timeouts->set_heartbeat_ms(dice_.Pick({500, 1'500}));
+    if (dice_.OneIn(12)) timeouts->set_schedule_to_start_ms(dice_.Pick({1'000, 10'000}));
+    if (bounds_.deadlines && dice_.OneIn(5)) {
+      timeouts->set_schedule_to_close_ms(dice_.Between(500, 20'000));
+    }
+  }
+
+  Shape AddSleep(const std::vector<Known>& pool, v1::Step* step) {
+    v1::SleepStep* sleep = step->mutable_sleep();
+    if (dice_.OneIn(5)) {
+      *step->add_inputs() = AnyInput(pool, Shape::kNumber);
+    } else {
+      const int64_t longest = bounds_.waits && dice_.OneIn(2) ? 600'000 : 2'000;
+      sleep->set_duration_ms(dice_.Between(0, longest));
+      if (sleep->duration_ms() == 0 && !pool.empty()) {
+        *step->add_inputs() = AnyInput(pool, Shape::kNumber);
+      }
+    }
+    return Shape::kNone;
+  }
+
+  Shape AddJoin(const std::vector<Known>& pool, v1::Step* step) {
+    step->mutable_join();
+    AddInputs(pool, dice_.Below(4), step);
+    return Shape::kList;
+  }
+
+  Shape AddFail(const std::vector<Known>& pool, v1::Step* step) {
+    v1::Failure* failure = step->mutable_fail()->mutable_failure();
+    failure->set_type(dice_.OneIn(2) ? "mine" : "other");
+    failure->set_message("as the graph says");
+    AddInputs(pool, dice_.Below(2), step);
+    return Shape::kNone;
+  }
+
+  Shape AddSkip(const std::vector<Known>& pool, v1::Step* step) {
+    step->mutable_skip();
+    AddInputs(pool, dice_.Below(2), step);
+    return Shape::kNone;
+  }
+
+  // Its items' shape is a guess: what arrays hold.
+  Shape AddMap(uint32_t depth, const std::vector<Known>& pool, v1::Step* step) {
+    *step->add_inputs() = AnyInput(pool, Shape::kArray);
+    std::vector<Shape> shapes = {Shape::kNumber};
+    AddCaptures(pool, &shapes, step->mutable_inputs());
+    const uint32_t body = Body(depth, shapes);
+    step->mutable_map()->set_body(body);
+    step->mutable_map()->set_max_parallel(dice_.Pick({0u, 1u, 2u, 5u}));
+    return Shape::kList;
+  }
+
+  Shape AddLoop(uint32_t depth, const std::vector<Known>& pool, v1::Step* step) {
+    *step->add_inputs() = AnyInput(pool);
+    std::vector<Shape> shapes = {Shape::kNumber};
+    AddCaptures(pool, &shapes, step->mutable_inputs());
+    const uint32_t body = Body(depth, shapes);
+    v1::LoopStep* loop = step->mutable_loop();
+    loop->set_body(body);
+    loop->set_turns(1 + dice_.Below(bounds_.turns_max));
+    if (!scope(body).has_result()) SetResult(body, Literal(Shape::kNumber));
+    if (scope(body).steps_size() > 0 && dice_.OneIn(2)) {
+      const uint64_t last = static_cast<uint64_t>(scope(body).steps_size());
+      loop->mutable_done()->set_step(static_cast<uint32_t>(dice_.Below(last)));
+      loop->mutable_done()->set_optional(!dice_.OneIn(4));
+    }
+    return Shape::kNumber;
+  }
+
+  Shape AddBlock(uint32_t depth, const std::vector<Known>& pool, v1::Step* step) {
+    std::vector<Shape> shapes;
+    AddCaptures(pool, &shapes, step->mutable_inputs());
+    step->mutable_block()->set_body(Body(depth, shapes));
+    return Shape::kNumber;
+  }
+
+  Shape AddSwitch(uint32_t depth, const std::vector<Known>& pool, v1::Step* step) {
+    const bool numbers = dice_.OneIn(2);
+    *step->add_inputs() = AnyInput(pool, numbers ? Shape::kNumber : Shape::kBool);
+    std::vector<Shape> shapes;
+    AddCaptures(pool, &shapes, step->mutable_inputs());
+    // Bodies first: they add scopes, and with that may move the definition's.
+    std::vector<uint32_t> bodies;
+    for (uint64_t count = 1 + dice_.Below(2); count > 0; --count) {
+      bodies.push_back(Body(depth, shapes));
+    }
+    const bool otherwise = dice_.OneIn(2);
+    const uint32_t default_body = otherwise ? Body(depth, shapes) : 0;
+    static constexpr const char* kNumbers[] = {"1", "2"};
+    static constexpr const char* kBools[] = {"true", "false"};
+    for (size_t i = 0; i < bodies.size(); ++i) {
+      v1::SwitchStep::Case* one = step->mutable_switch_()->add_cases();
+      *one->mutable_match() = Json(numbers ? kNumbers[i] : kBools[i]);
+      one->set_body(bodies[i]);
+    }
+    if (otherwise) step->mutable_switch_()->set_default_body(default_body);
+    return Shape::kNumber;
+  }
+
+  void AddCatch(uint32_t depth, const std::vector<Known>& pool, v1::Step* step) {
+    for (uint64_t count = 1 + dice_.Below(2); count > 0; --count) {
+      v1::CatchClause clause;
+      switch (dice_.Below(4)) {
+        case 0:
+          clause.add_types("mine");
+          break;
+        case 1:
+          clause.add_types("other");
+          clause.add_types("flux.bad_projection");
+          break;
+        default:
+          break;  // all
+      }
+      std::vector<Shape> shapes = {Shape::kText};
+      AddCaptures(pool, &shapes, clause.mutable_captures());
+      clause.set_body(Body(depth, shapes));
+      const bool all = clause.types().empty();
+      *step->add_catches() = std::move(clause);
+      if (all) return;
+    }
+  }
+
+  Program& program_;
+  const GraphBounds& bounds_;
+  Dice& dice_;
+  uint32_t steps_ = 0;
+  uint32_t names_ = 0;
+};
+
+}  // namespace
+
+Program MakeProgram(const std::string& name, const GraphBounds& bounds, Dice& dice) {
+  Program program;
+  program.definition.set_name(name);
+  Maker(&program, bounds, dice).Make();
+  return program;
+}
+
+Program MakeLongProgram(const std::string& name, uint64_t turns, Dice& dice) {
+  Program program;
+  v1::Definition& definition = program.definition;
+  definition.set_name(name);
+  definition.set_format(1);
+  definition.set_version("1");
+  program.inputs.push_back(Json("0"));
+  v1::Scope* root = definition.add_scopes();
+  v1::Scope* body = definition.add_scopes();
+  root->set_parameters(1);
+  body->set_parameters(1);
+  v1::Step* loop = root->add_steps();
+  loop->set_name("rounds");
+  loop->add_inputs()->set_parameter(0);
+  loop->mutable_loop()->set_body(1);
+  loop->mutable_loop()->set_turns(turns);
+  root->mutable_result()->set_step(0);
+  v1::Step* task = body->add_steps();
+  task->set_name("turn");
+  task->add_inputs()->set_parameter(0);
+  task->mutable_task()->set_task("t0");
+  task->mutable_task()->mutable_retry()->set_max_attempts(5'000);
+  task->mutable_task()->mutable_retry()->set_max_backoff_ms(1'000);
+  task->mutable_task()->mutable_timeouts()->set_start_to_close_ms(5'000);
+  body->mutable_result()->set_step(0);
+  program.scripts["turn"] = {.shape = Shape::kNumber,
+                             .transient_max = static_cast<uint32_t>(dice.Below(2)),
+                             .duration_ms_max = 1};
+  return program;
+}
+
+}  // namespace flux::sim

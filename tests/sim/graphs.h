@@ -1,0 +1,45 @@
+// Random workflow definitions from the whole language, with inputs and scripts for their tasks.
+#ifndef FLUX_TESTS_SIM_GRAPHS_H_
+#define FLUX_TESTS_SIM_GRAPHS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "flux/v1/definition.pb.h"
+#include "tests/sim/dice.h"
+#include "tests/sim/script.h"
+
+namespace flux::sim {
+
+// How large a definition may grow, and how much of what lets executions not end by themselves or
+// end early it holds.
+struct GraphBounds {
+  uint32_t steps_max = 30;  // over all scopes
+  uint32_t depth_max = 3;   // of nested bodies
+  uint32_t root_steps_max = 8;
+  uint32_t body_steps_max = 4;
+  uint32_t turns_max = 4;  // of a loop
+  bool parks = false;
+  bool deadlines = false;  // schedule_to_close and execution timeouts
+  bool waits = false;      // long sleeps; else they are of a second or two
+};
+
+// A definition and all that decides what becomes of it.
+struct Program {
+  v1::Definition definition;
+  std::vector<v1::Payload> inputs;
+  Scripts scripts;
+};
+
+inline constexpr const char* kQueues[] = {"default", "second"};
+
+// A valid definition of the name: the same for the same dice and bounds.
+Program MakeProgram(const std::string& name, const GraphBounds& bounds, Dice& dice);
+
+// A loop of many turns, so that an execution's history outgrows its state.
+Program MakeLongProgram(const std::string& name, uint64_t turns, Dice& dice);
+
+}  // namespace flux::sim
+
+#endif  // FLUX_TESTS_SIM_GRAPHS_H_

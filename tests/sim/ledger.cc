@@ -1,0 +1,78 @@
+#include "tests/sim/ledger.h"
+
+#include <algorithm>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
+namespace flux::sim {
+
+std::vector<std::string> TextsOf(const v1::Task& task) {
+  std::vector<std::string> texts;
+  for (const v1::TaskInput& input : task.inputs()) {
+    texts.push_back(absl::StrCat(TextOf(input.payload()), input.pointer()));
+  }
+  return texts;
+}
+
+std::string TextOf(const v1::TaskToken& token) {
+  return absl::StrCat("run ", absl::BytesToHexString(token.run_id()), " frame ", token.frame(),
+                      " step ", token.step(), " generation ", token.generation(), " delivery ",
+                      token.delivery(), " incarnation ", token.incarnation());
+}
+
+void Ledger::HandedOut(const v1::Task& task) {
+  const v1::TaskToken& token = task.token();
+  if (!tokens_.insert(token.SerializeAsString()).second) {
+    problem_(absl::StrCat("a token was handed out twice: ", TextOf(token), ", step ", task.step()));
+  }
+  uint64_t& latest = latest_[IdOf(token)];
+  if (token.delivery() < latest) {
+    problem_(absl::StrCat("delivery numbers went backwards: ", TextOf(token), " after delivery ",
+                          latest, ", step ", task.step()));
+  }
+  latest = std::max(latest, token.delivery());
+  if (const auto it = recorded_.find(IdOf(token)); it != recorded_.end()) {
+    problem_(absl::StrCat("handed out although the result of delivery ", it->second,
+                          " was acknowledged: ", TextOf(token), ", step ", task.step()));
+  }
+  Delivered& delivered = delivered_[{token.run_id(), task.step()}];
+  std::vector<std::string> inputs = TextsOf(task);
+  if (delivered.deliveries++ == 0) {
+    delivered.task = task.name();
+    delivered.inputs = std::move(inputs);
+  } else if (delivered.inputs != inputs || delivered.task != task.name()) {
+    problem_(absl::StrCat("another delivery of a step has other inputs: ", TextOf(token), ", step ",
+                          task.step()));
+  }
+}
+
+uint64_t Ledger::Latest(const v1::TaskToken& token) const {
+  const auto it = latest_.find(IdOf(token));
+  return it == latest_.end() ? 0 : it->second;
+}
+
+void Ledger::Forged(const v1::TaskToken& token) { forged_.insert(token.SerializeAsString()); }
+
+void Ledger::Garbled(const v1::Task& task) {
+  garbled_.insert({task.token().run_id(), task.step()});
+}
+
+bool Ledger::WasGarbled(const std::string& run, const std::string& path) const {
+  return garbled_.contains({run, path});
+}
+
+void Ledger::Acknowledged(const v1::ResultAck& ack, bool settles) {
+  if (ack.status() != v1::ACK_STATUS_RECORDED) return;
+  if (forged_.contains(ack.token().SerializeAsString())) {
+    problem_(absl::StrCat("a forged result was recorded: ", TextOf(ack.token())));
+  }
+  if (!settles) return;
+  const auto [it, fresh] = recorded_.try_emplace(IdOf(ack.token()), ack.token().delivery());
+  if (!fresh && it->second != ack.token().delivery()) {
+    problem_(absl::StrCat("results of two deliveries were recorded: ", it->second, " and ",
+                          TextOf(ack.token())));
+  }
+}
+
+}  // namespace flux::sim

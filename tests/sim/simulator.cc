@@ -1,0 +1,239 @@
+#include "tests/sim/simulator.h"
+
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "proto/bridge.h"
+#include "tests/sim/simulation.h"
+#include "tests/sim/worker.h"
+
+namespace flux::sim {
+namespace {
+
+constexpr int64_t kMsUs = 1'000;
+constexpr int64_t kQuietUs = 45 * 60 * int64_t{1'000'000};  // longer than any timer and clock jump
+constexpr int64_t kLimitUs = 24 * 3'600 * int64_t{1'000'000};
+constexpr size_t kProblemsMax = 5;
+
+}  // namespace
+
+Simulation::Simulation(const SimOptions& options)
+    : options_(options),
+      dice_(Mix(options.seed + 1)),
+      plan_(FaultPlan::FromSeed(dice_)),
+      script_seed_(dice_.Next()),
+      ledger_([this](const std::string& text) { Problem(text); }) {
+  if (options.quiet) {
+    const int64_t faults_ms = plan_.faults_ms;
+    plan_ = FaultPlan::None();
+    plan_.faults_ms = faults_ms;
+  }
+  for (const std::string& assignment : options.faults) {
+    if (absl::Status status = plan_.Set(assignment); !status.ok()) Problem(status.ToString());
+  }
+  verify_after_crashes_ = dice_.OneIn(2);
+  DrawPrograms();
+  process_ = std::make_unique<Process>(DrawOptions(), &plan_, &timeline_, this);
+  MakeWorkers();
+}
+
+Simulation::~Simulation() = default;
+
+// ---- what there is ----
+
+void Simulation::DrawPrograms() {
+  GraphBounds bounds;
+  bounds.steps_max = static_cast<uint32_t>(dice_.Pick({6, 15, 30}));
+  bounds.depth_max = static_cast<uint32_t>(dice_.Pick({1, 2, 3}));
+  bounds.parks = dice_.OneIn(10);
+  bounds.deadlines = dice_.OneIn(4);
+  bounds.waits = dice_.OneIn(8);
+  const int64_t count = dice_.Between(1, 3);
+  for (int64_t i = 0; i < count; ++i) {
+    const std::string name = absl::StrCat("program-", i);
+    programs_.push_back(std::make_unique<Program>(
+        dice_.OneIn(25) ? MakeLongProgram(name, 20 + dice_.Below(600), dice_)
+                        : MakeProgram(name, bounds, dice_)));
+  }
+  const int64_t runs = dice_.Between(1, 6);
+  for (int64_t i = 0; i < runs; ++i) {
+    auto run = std::make_unique<Run>();
+    run->id = absl::StrCat("run-", i);
+    run->request_id = absl::StrCat("request-", i);
+    run->program = programs_[dice_.Below(programs_.size())].get();
+    runs_.push_back(std::move(run));
+  }
+}
+
+Process::Options Simulation::DrawOptions() {
+  Process::Options options;
+  options.seed = dice_.Next();
+  options.bug = options_.bug;
+  options.shards = static_cast<uint32_t>(dice_.Pick({1, 2, 4, 8}));
+  engine::EngineOptions& engine = options.engine;
+  engine.payload_bytes_max = 64 * 1024;
+  engine.payload_inline_bytes = static_cast<size_t>(dice_.Pick({250, 64 * 1024}));
+  engine.cache_bytes_max = static_cast<size_t>(dice_.Pick({0, 20'000, 100'000'000}));
+  engine.idle_before_eviction = absl::Milliseconds(dice_.Pick({0, 100, 1'000}));
+  engine.log_tail_bytes_max = static_cast<uint64_t>(dice_.Pick({500, 5'000, 50'000'000}));
+  engine.loads_in_flight_max = static_cast<size_t>(dice_.Pick({1, 256}));
+  engine.wake_horizon = absl::Milliseconds(dice_.Pick({500, 5'000, 60'000}));
+  engine::DispatchOptions& dispatch = engine.dispatch;
+  dispatch.session_grace = absl::Milliseconds(dice_.Pick({500, 3'000, 10'000}));
+  dispatch.ping_interval = absl::Milliseconds(dice_.Pick({300, 2'000, 5'000}));
+  dispatch.ready_per_queue_max = static_cast<size_t>(dice_.Pick({2, 10, 20'000}));
+  dispatch.refill_below = (dispatch.ready_per_queue_max + 1) / 2;
+  dispatch.tasks_per_message_max = static_cast<size_t>(dice_.Pick({1, 1'000}));
+  if (dice_.OneIn(4)) {
+    engine::QueueLimits& limits = dispatch.queue_limits[kQueues[dice_.Below(2)]];
+    limits.concurrency_max = static_cast<uint32_t>(dice_.Pick({0, 1, 3}));
+    limits.rate_permille_per_s = static_cast<uint64_t>(dice_.Pick({0, 50'000}));
+  }
+  return options;
+}
+
+void Simulation::MakeWorkers() {
+  // The first of each queue knows every task, so that there is somebody for each.
+  const int64_t count = dice_.Between(2, 5);
+  for (int64_t i = 0; i < count; ++i) {
+    SimWorker::Options options;
+    options.id = absl::StrCat("worker-", i);
+    options.queue = kQueues[i % 2];
+    for (int task = 0; task < 3; ++task) {
+      if (i < 2 || dice_.OneIn(2)) options.tasks.push_back(absl::StrCat("t", task));
+    }
+    if (options.tasks.empty()) options.tasks.push_back("t0");
+    options.slots = static_cast<uint32_t>(dice_.Pick({1, 2, 10}));
+    options.prefetch = static_cast<uint32_t>(dice_.Pick({0, 1, 10}));
+    workers_.push_back(std::make_unique<SimWorker>(this, std::move(options)));
+  }
+}
+
+const Scripts& Simulation::ScriptsOf(const std::string& workflow) const {
+  for (const std::unique_ptr<Program>& program : programs_) {
+    if (program->definition.name() == workflow) return program->scripts;
+  }
+  return programs_[0]->scripts;
+}
+
+// ---- faults ----
+
+void Simulation::Every(int64_t mean_ms, std::function<void()> fault) {
+  if (mean_ms <= 0) return;
+  timeline_.After(dice_.Between(1, 2 * mean_ms) * kMsUs, [this, mean_ms, fault] {
+    if (healed_) return;
+    fault();
+    Every(mean_ms, fault);
+  });
+}
+
+void Simulation::ArmFaults() {
+  Every(plan_.crash_every_ms, [this] { process_->Crash("killed"); });
+  Every(plan_.jump_every_ms, [this] {
+    const int64_t by_ms = dice_.Between(-plan_.jump_ms, plan_.jump_ms);
+    Note(absl::StrCat("the wall clock jumps by ", by_ms, " ms"));
+    process_->JumpClock(by_ms);
+  });
+  Every(plan_.full_every_ms, [this] {
+    Note("the disk is full");
+    process_->FillDisk(true);
+    timeline_.After(dice_.Between(1, 3'000) * kMsUs, [this] { process_->FillDisk(false); });
+  });
+  for (const std::unique_ptr<SimWorker>& owned : workers_) {
+    SimWorker* worker = owned.get();
+    Every(plan_.break_every_ms, [this, worker] {
+      if (worker->stream() != 0) BreakStream(worker->stream());
+    });
+    Every(plan_.death_every_ms, [worker] { worker->Die(); });
+    Every(plan_.drain_every_ms, [worker] { worker->Drain(); });
+  }
+}
+
+void Simulation::Heal() {
+  Note("all faults stop");
+  healed_ = true;
+  process_->Heal();
+}
+
+// ---- the run ----
+
+void Simulation::Problem(const std::string& text) {
+  Note(absl::StrCat("PROBLEM: ", text));
+  if (problems_.size() < kProblemsMax) problems_.push_back(text);
+}
+
+void Simulation::Note(const std::string& text) {
+  if (!options_.verbose) return;
+  std::printf("%10.3f  %s\n", static_cast<double>(timeline_.now_us()) / 1e6, text.c_str());
+}
+
+void Simulation::Pass(int64_t us) {
+  const int64_t until = timeline_.now_us() + us;
+  while (problems_.empty() && timeline_.now_us() < until && timeline_.Step()) {
+  }
+}
+
+void Simulation::Settle() {
+  // Executions are counted, not asked for: that would wake those that nothing else wakes.
+  uint64_t open = UINT64_MAX;
+  uint64_t seen = 0;
+  int64_t since_us = timeline_.now_us();
+  while (problems_.empty() && open > 0 && timeline_.now_us() - since_us < kQuietUs &&
+         timeline_.now_us() < kLimitUs) {
+    Pass(1'000 * kMsUs);
+    v1::CountExecutionsRequest request;
+    request.mutable_filter()->add_statuses(v1::EXECUTION_STATUS_RUNNING);
+    const auto count = AskNow<v1::CountExecutionsResponse>(
+        [&](engine::Engine& engine, engine::Engine::Reply<v1::CountExecutionsResponse> reply) {
+          engine.Count(request, std::move(reply));
+        });
+    if (!count.ok()) return Problem(absl::StrCat("counting: ", count.status().ToString()));
+    open = count->count();
+    for (const std::unique_ptr<Run>& run : runs_) {
+      if (run->run_id.empty() && !run->refused) ++open;
+    }
+    const uint64_t now = ledger_.handed_out() + ledger_.recorded();
+    if (now != seen) since_us = timeline_.now_us();
+    seen = now;
+  }
+}
+
+SimReport Simulation::RunAll() {
+  SimReport report;
+  report.plan = plan_.Text();
+  Note(absl::StrCat("seed ", options_.seed, ", ", report.plan));
+  process_->Start();
+  for (const std::unique_ptr<SimWorker>& worker : workers_) worker->Start();
+  for (const std::unique_ptr<Run>& run : runs_) {
+    StartLater(run.get(), dice_.Between(0, plan_.faults_ms / 2) * kMsUs);
+  }
+  ArmFaults();
+  timeline_.After(plan_.faults_ms * kMsUs, [this] { Heal(); });
+  while (problems_.empty() && !healed_ && timeline_.Step()) {
+  }
+  if (problems_.empty()) Settle();
+  for (const std::unique_ptr<Run>& run : runs_) {
+    if (problems_.empty()) CheckRun(run.get());
+  }
+  report.problems = problems_;
+  report.simulated_ms = timeline_.now_us() / kMsUs;
+  report.executions = runs_.size();
+  report.deliveries = ledger_.handed_out();
+  report.crashes = process_->crashes();
+  report.digest = digest_;
+  return report;
+}
+
+SimReport Simulate(const SimOptions& options) { return Simulation(options).RunAll(); }
+
+absl::Status CheckOptions(const SimOptions& options) {
+  FaultPlan plan;
+  for (const std::string& assignment : options.faults) {
+    FLUX_RETURN_IF_ERROR(plan.Set(assignment));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace flux::sim
