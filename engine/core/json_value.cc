@@ -304,6 +304,15 @@ std::string SerializeDeterministic(const google::protobuf::MessageLite& message)
   return out;
 }
 
+void AppendField(uint32_t number, const google::protobuf::MessageLite& message, std::string* out) {
+  google::protobuf::io::StringOutputStream stream(out);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  coded.WriteTag(number << 3 | 2);
+  coded.WriteVarint32(static_cast<uint32_t>(message.ByteSizeLong()));
+  message.SerializeWithCachedSizes(&coded);
+}
+
 absl::Status CheckJson(std::string_view json) {
   Scanner scanner(json);
   if (!scanner.SkipValue()) return NotJson(scanner);

@@ -23,6 +23,10 @@ inline constexpr size_t kJsonDepthMax = 1000;
 // Equal messages give equal bytes, maps included.
 std::string SerializeDeterministic(const google::protobuf::MessageLite& message);
 
+// Appends `message` as it would stand in field `number` of the message that holds it: so that one
+// with very many parts is written without their being in memory as messages all at once.
+void AppendField(uint32_t number, const google::protobuf::MessageLite& message, std::string* out);
+
 // RFC 8259; UTF-8 is not checked. InvalidArgument names the byte where it goes wrong.
 absl::Status CheckJson(std::string_view json);
 

@@ -30,6 +30,9 @@ using internal::StepState;
 
 inline constexpr uint32_t kSnapshotFormat = 1;
 
+// Lists and splits in one another.
+inline constexpr uint32_t kReadDepthMax = 2 * (kListDepthMax + kSplitDepthMax);
+
 // Calls `visit` with every value the state holds, always in the same order.
 template <typename Visit>
 void ForEachValue(const ExecutionState& state, Visit visit) {
@@ -126,8 +129,7 @@ class Writer {
         }
         return;
       case Value::Kind::kList:
-        to->mutable_list();
-        for (const Value& item : value.list()) Write(item, to->mutable_list()->add_items());
+        WriteList(value, to);
         return;
       case Value::Kind::kSplit:
         Write(value.base(), to->mutable_split());
@@ -136,6 +138,17 @@ class Writer {
       case Value::Kind::kItem:
         return;
     }
+  }
+
+  void WriteList(const Value& value, v1::SnapshotValue* to) {
+    std::string bytes;
+    v1::SnapshotValue item;
+    for (const Value& each : value.list()) {
+      item.Clear();
+      Write(each, &item);
+      AppendField(v1::SnapshotList::kItemsFieldNumber, item, &bytes);
+    }
+    to->set_list(std::move(bytes));
   }
 
   // The index + 1 of a value in Snapshot.values.
@@ -532,9 +545,18 @@ class Reader {
     return values_[number - 1];
   }
 
-  // Protobuf itself refuses to parse messages that nest deeper than a hundred, which bounds the
-  // recursion.
+  // Recursion is bounded by kReadDepthMax.
   absl::StatusOr<Value> ReadValue(const v1::SnapshotValue& from) {
+    if (++depth_ > kReadDepthMax) {
+      --depth_;
+      return Damaged("values nest too deep");
+    }
+    absl::StatusOr<Value> value = ReadNested(from);
+    --depth_;
+    return value;
+  }
+
+  absl::StatusOr<Value> ReadNested(const v1::SnapshotValue& from) {
     switch (from.kind_case()) {
       case v1::SnapshotValue::kPayload:
         return Value::CopyOf(from.payload());
@@ -543,9 +565,17 @@ class Reader {
         return Value::FromPayload(std::move(payload), from.blob().ordinal());
       }
       case v1::SnapshotValue::kList: {
+        // Framed as a PayloadList is.
+        absl::StatusOr<std::vector<Slice>> slices = SplitPayloadList(from.list());
+        if (!slices.ok()) return Damaged("a list cannot be parsed");
         std::vector<Value> items;
-        items.reserve(static_cast<size_t>(from.list().items_size()));
-        for (const v1::SnapshotValue& item : from.list().items()) {
+        items.reserve(slices->size());
+        v1::SnapshotValue item;
+        for (const Slice& slice : *slices) {
+          if (!item.ParseFromArray(from.list().data() + slice.offset,
+                                   static_cast<int>(slice.size))) {
+            return Damaged("an item of a list cannot be parsed");
+          }
           FLUX_ASSIGN_OR_RETURN(Value value, ReadValue(item));
           items.push_back(std::move(value));
         }
@@ -799,6 +829,7 @@ class Reader {
   const BlobReader& blobs_;
   std::unique_ptr<ExecutionState> state_ = std::make_unique<ExecutionState>();
   std::vector<std::shared_ptr<const Graph>> fragments_;
+  uint32_t depth_ = 0;  // of the value being read
   std::vector<Value> values_;
   std::vector<Value> inputs_;
 };

@@ -265,11 +265,14 @@ void Value::AppendTo(v1::Payload* payload) const {
       *payload = *static_cast<const PayloadRep*>(rep_)->payload;
       return;
     case RepKind::kList: {
-      v1::PayloadList list;
+      std::string* data = payload->mutable_data();
+      data->clear();
+      v1::Payload scratch;
       for (const Value& item : static_cast<const ListRep*>(rep_)->items) {
-        item.AppendTo(list.add_items());
+        scratch.Clear();
+        item.AppendTo(&scratch);
+        AppendField(v1::PayloadList::kItemsFieldNumber, scratch, data);
       }
-      payload->set_data(SerializeDeterministic(list));
       payload->set_encoding(v1::ENCODING_LIST);
       return;
     }
