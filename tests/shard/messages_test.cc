@@ -1,10 +1,8 @@
 // Events, children, emits and operators' commands through the whole engine, with crashes in
 // between.
 #include <gmock/gmock.h>
-#include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -16,14 +14,6 @@ namespace flux::engine::testing {
 namespace {
 
 using ::testing::HasSubstr;
-
-v1::Definition Parse(const std::string& text) {
-  v1::Definition definition;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &definition));
-  definition.set_format(1);
-  definition.set_version("1");
-  return definition;
-}
 
 // Calls child "inner" with its input, then task "t" with the child's result.
 v1::Definition Outer(const std::string& policy = "PARENT_CLOSE_POLICY_CANCEL") {
@@ -74,47 +64,17 @@ v1::Definition Sender() {
     })");
 }
 
-// Moves time on; the worker stays alive and, if it works, answers what it is given.
-void Pass(World& world, StreamId worker, int64_t ms, bool work) {
-  for (; ms > 0; ms -= 1'000) {
-    world.Advance(std::min<int64_t>(ms, 1'000));
-    if (work) world.RunWorker(worker);
-    for (const uint64_t ping : std::exchange(world.stream(worker).pings, {})) {
-      v1::ConnectRequest message;
-      message.set_pong(ping);
-      world.Message(worker, std::move(message));
-    }
-  }
-  world.Settle();
-}
-
 class Messages : public ::testing::Test {
  protected:
   absl::StatusOr<v1::SendEventResponse> SendEvent(const std::string& id, const std::string& json,
                                                   const std::string& event_id = "",
                                                   int64_t deliver_ms = 0,
                                                   const std::string& name = "go") {
-    v1::SendEventRequest request;
-    request.mutable_execution()->set_workflow_id(id);
-    request.set_event(name);
-    request.set_event_id(event_id);
-    *request.mutable_payload() = Json(json);
-    request.set_deliver_time_ms(deliver_ms);
-    return world_.Ask<v1::SendEventResponse>(
-        [&](auto reply) { world_.engine().SendEvent(request, std::move(reply)); });
+    return world_.SendEvent(id, name, json, event_id, deliver_ms);
   }
-
   absl::StatusOr<v1::OperateExecutionResponse> Operate(const std::string& id,
                                                        const std::string& operation) {
-    v1::OperateExecutionRequest request;
-    request.mutable_execution()->set_workflow_id(id);
-    request.set_identity("ann");
-    request.set_reason("because");
-    EXPECT_TRUE(
-        google::protobuf::TextFormat::ParseFromString(operation, request.mutable_operation()))
-        << operation;
-    return world_.Ask<v1::OperateExecutionResponse>(
-        [&](auto reply) { world_.engine().Operate(request, std::move(reply)); });
+    return world_.Operate(id, operation);
   }
 
   void Open() {
@@ -129,17 +89,7 @@ class Messages : public ::testing::Test {
     EXPECT_TRUE(verified->equal()) << id;
   }
 
-  // One task given to the worker; the test fails if there is none.
-  v1::Task Take() {
-    world_.Settle();
-    if (world_.stream(worker_).tasks.empty()) {
-      ADD_FAILURE() << "no task was handed out";
-      return {};
-    }
-    v1::Task task = std::move(world_.stream(worker_).tasks.front());
-    world_.stream(worker_).tasks.pop_front();
-    return task;
-  }
+  v1::Task Take() { return world_.Take(worker_); }
 
   World world_;
   StreamId worker_ = 0;
@@ -207,7 +157,7 @@ TEST_F(Messages, ParentAndChildSurviveACrashAfterEveryWrite) {
     if (!*started) {
       ASSERT_TRUE(world.Start(start).ok());
     }
-    Pass(world, worker, 40'000, /*work=*/true);
+    world.Pass(worker, 40'000, /*work=*/true);
     EXPECT_EQ(world.Result("p").status(), v1::EXECUTION_STATUS_COMPLETED);
     EXPECT_EQ(world.Result("p").result().data(), "7");
     EXPECT_EQ(world.Result("p/child").status(), v1::EXECUTION_STATUS_COMPLETED);
@@ -306,16 +256,12 @@ TEST_F(Messages, ADelayedEventComesWhenItIsDueAndSurvivesACrash) {  // F7
   world_.Advance(5'000);
   world_.Crash();
   Open();
-  v1::ListEventsRequest list;
-  list.mutable_execution()->set_workflow_id("w");
-  auto events = world_.Ask<v1::ListEventsResponse>(
-      [&](auto reply) { world_.engine().ListEvents(list, std::move(reply)); });
-  ASSERT_TRUE(events.ok()) << events.status();
-  ASSERT_EQ(events->events_size(), 1);
-  EXPECT_EQ(events->events(0).deliver_time_ms(), due);
-  Pass(world_, worker_, due - world_.now_ms() - 1'000, /*work=*/true);
+  const v1::ListEventsResponse events = world_.Events("w");
+  ASSERT_EQ(events.events_size(), 1);
+  EXPECT_EQ(events.events(0).deliver_time_ms(), due);
+  world_.Pass(worker_, due - world_.now_ms() - 1'000, /*work=*/true);
   EXPECT_EQ(world_.Result("w").status(), v1::EXECUTION_STATUS_RUNNING);
-  Pass(world_, worker_, 2'000, /*work=*/true);
+  world_.Pass(worker_, 2'000, /*work=*/true);
   EXPECT_EQ(world_.Result("w").result().data(), "2");
 }
 
@@ -352,7 +298,7 @@ TEST_F(Messages, AnEmittedEventArrivesOnceThoughTheSenderCrashesAfterEveryWrite)
     if (!*started) {
       ASSERT_TRUE(world.Start(start).ok());
     }
-    Pass(world, worker, 15'000, /*work=*/true);
+    world.Pass(worker, 15'000, /*work=*/true);
     EXPECT_EQ(world.Result("s").status(), v1::EXECUTION_STATUS_COMPLETED);
     EXPECT_EQ(world.Result("w").result().data(), "5");
   }
@@ -380,11 +326,11 @@ TEST_F(Messages, APausedExecutionIsHandedOutOnlyOnceItIsResumed) {
       ASSERT_TRUE(world_.Open().ok());
     }
     worker_ = world_.Connect(absl::StrCat("s", ++sessions_), {"t"}, 10);
-    Pass(world_, worker_, 30'000, /*work=*/false);
+    world_.Pass(worker_, 30'000, /*work=*/false);
     EXPECT_TRUE(world_.stream(worker_).tasks.empty());
   }
   ASSERT_TRUE(Operate("i", "resume {}").ok());
-  Pass(world_, worker_, 30'000, /*work=*/true);
+  world_.Pass(worker_, 30'000, /*work=*/true);
   EXPECT_EQ(world_.Result("i").status(), v1::EXECUTION_STATUS_COMPLETED);
   ExpectVerified("i");
 }
@@ -484,13 +430,8 @@ TEST_F(Messages, AParkedReaderRunsAgainOnceItsEventIsEdited) {  // F10, F22
   ASSERT_TRUE(edited.ok()) << edited.status();
   world_.RunWorker(worker_);
   EXPECT_EQ(world_.Result("w").result().data(), "\"right\"");
-  v1::GetHistoryRequest history;
-  history.mutable_execution()->set_workflow_id("w");
-  auto page = world_.Ask<v1::GetHistoryResponse>(
-      [&](auto reply) { world_.engine().History(history, std::move(reply)); });
-  ASSERT_TRUE(page.ok());
   bool told = false;
-  for (const v1::HistoryEvent& event : page->events()) {
+  for (const v1::HistoryEvent& event : world_.History("w")) {
     told = told || (event.type() == "event.edited" && event.identity() == "ann" &&
                     event.detail() == "go: because");
   }
@@ -516,7 +457,7 @@ TEST_F(Messages, WhatWasDoneIsUndoneWhenALaterStepFails) {
   world_.Crash();
   Open();
   for (const char* step : {"b", "a"}) {
-    Pass(world_, worker_, 30'000, /*work=*/false);
+    world_.Pass(worker_, 30'000, /*work=*/false);
     const v1::Task undo = Take();
     EXPECT_EQ(undo.name(), "undo");
     EXPECT_EQ(undo.step(), absl::StrCat(step, ".undo"));
@@ -538,7 +479,7 @@ TEST_F(Messages, ALargePayloadOfAnEventLiesApartAndComesBack) {
   ASSERT_TRUE(SendEvent("w", large).ok());
   world_.Crash();
   Open();
-  Pass(world_, worker_, 30'000, /*work=*/true);
+  world_.Pass(worker_, 30'000, /*work=*/true);
   EXPECT_EQ(world_.Result("w").result().data(), large);
   ExpectVerified("w");
 }

@@ -1,6 +1,9 @@
 #include "tests/shard/world.h"
 
+#include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 
@@ -151,6 +154,82 @@ uint64_t World::Counter(const std::string& name) {
   return info->counters().at(name);
 }
 
+absl::StatusOr<v1::SendEventResponse> World::SendEvent(const std::string& id,
+                                                       const std::string& event,
+                                                       const std::string& json,
+                                                       const std::string& event_id,
+                                                       int64_t deliver_ms) {
+  v1::SendEventRequest request;
+  request.mutable_execution()->set_workflow_id(id);
+  request.set_event(event);
+  request.set_event_id(event_id);
+  *request.mutable_payload() = Json(json);
+  request.set_deliver_time_ms(deliver_ms);
+  return Ask<v1::SendEventResponse>(
+      [&](auto reply) { engine_->SendEvent(request, std::move(reply)); });
+}
+
+v1::ListEventsResponse World::Events(const std::string& id) {
+  v1::ListEventsRequest request;
+  request.mutable_execution()->set_workflow_id(id);
+  auto events = Ask<v1::ListEventsResponse>(
+      [&](auto reply) { engine_->ListEvents(request, std::move(reply)); });
+  EXPECT_TRUE(events.ok()) << events.status();
+  return events.ok() ? *events : v1::ListEventsResponse();
+}
+
+absl::StatusOr<v1::OperateExecutionResponse> World::Operate(const std::string& id,
+                                                            const std::string& operation) {
+  v1::OperateExecutionRequest request;
+  request.mutable_execution()->set_workflow_id(id);
+  request.set_identity("ann");
+  request.set_reason("because");
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(operation, request.mutable_operation()))
+      << operation;
+  return Ask<v1::OperateExecutionResponse>(
+      [&](auto reply) { engine_->Operate(request, std::move(reply)); });
+}
+
+std::vector<v1::HistoryEvent> World::History(const std::string& id) {
+  v1::GetHistoryRequest request;
+  request.mutable_execution()->set_workflow_id(id);
+  request.set_payloads(true);
+  std::vector<v1::HistoryEvent> events;
+  do {
+    auto page = Ask<v1::GetHistoryResponse>(
+        [&](auto reply) { engine_->History(request, std::move(reply)); });
+    EXPECT_TRUE(page.ok()) << page.status();
+    if (!page.ok()) break;
+    for (v1::HistoryEvent& event : *page->mutable_events()) events.push_back(std::move(event));
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return events;
+}
+
+void World::Pass(StreamId worker, int64_t ms, bool work) {
+  for (; ms > 0; ms -= 1'000) {
+    Advance(std::min<int64_t>(ms, 1'000));
+    if (work) RunWorker(worker);
+    for (const uint64_t ping : std::exchange(stream(worker).pings, {})) {
+      v1::ConnectRequest message;
+      message.set_pong(ping);
+      Message(worker, std::move(message));
+    }
+  }
+  Settle();
+}
+
+v1::Task World::Take(StreamId id) {
+  Settle();
+  if (stream(id).tasks.empty()) {
+    ADD_FAILURE() << "no task was handed out";
+    return {};
+  }
+  v1::Task task = std::move(stream(id).tasks.front());
+  stream(id).tasks.pop_front();
+  return task;
+}
+
 StreamId World::Connect(const std::string& session, std::vector<std::string> tasks, uint32_t credit,
                         std::vector<v1::RunningTask> running, const std::string& queue) {
   const StreamId id = next_stream_++;
@@ -239,6 +318,14 @@ v1::Payload Json(const std::string& text) {
   payload.set_encoding(v1::ENCODING_JSON);
   payload.set_data(text);
   return payload;
+}
+
+v1::Definition Parse(const std::string& text) {
+  v1::Definition definition;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &definition)) << text;
+  definition.set_format(1);
+  definition.set_version("1");
+  return definition;
 }
 
 namespace {

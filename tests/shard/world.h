@@ -63,6 +63,16 @@ class World final : public Clock, public Background, public WorkerOutput {
   v1::DescribeExecutionResponse Describe(const std::string& id);
   absl::StatusOr<v1::VerifyExecutionResponse> Verify(const std::string& id);
   uint64_t Counter(const std::string& name);
+  // Sends an event with a JSON payload to the newest run of the id.
+  absl::StatusOr<v1::SendEventResponse> SendEvent(const std::string& id, const std::string& event,
+                                                  const std::string& json,
+                                                  const std::string& event_id = "",
+                                                  int64_t deliver_ms = 0);
+  v1::ListEventsResponse Events(const std::string& id);
+  // An operation as text ("retry {}"), by "ann", "because".
+  absl::StatusOr<v1::OperateExecutionResponse> Operate(const std::string& id,
+                                                       const std::string& operation);
+  std::vector<v1::HistoryEvent> History(const std::string& id);
   // Calls an engine method that takes (request, reply) and settles.
   template <typename Response, typename Call>
   absl::StatusOr<Response> Ask(Call call) {
@@ -92,6 +102,10 @@ class World final : public Clock, public Background, public WorkerOutput {
   void AnswerFailure(StreamId id, const v1::Task& task, const std::string& type,
                      bool final = false);
   void Message(StreamId id, v1::ConnectRequest message);
+  // Moves time on; the worker answers pings and, if it works, what it is given.
+  void Pass(StreamId worker, int64_t ms, bool work);
+  // The next task that the stream was given. Fails the test if there is none.
+  v1::Task Take(StreamId id);
   // Answers every task that comes with its first input (or 1), until nothing moves any more.
   void RunWorker(StreamId id);
   // All tokens ever handed out, as text, with how often.
@@ -131,6 +145,9 @@ v1::Definition MapAndSum(const std::string& name, uint32_t max_parallel = 0);
 v1::Definition Nap(const std::string& name, int64_t sleep_ms);
 
 v1::Payload Json(const std::string& text);
+
+// A definition from protobuf text; format and version are set.
+v1::Definition Parse(const std::string& text);
 
 }  // namespace flux::engine::testing
 
