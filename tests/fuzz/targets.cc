@@ -1,0 +1,313 @@
+// Everything that Flux decodes and did not write itself, or that a disk may have changed.
+#include <google/protobuf/text_format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/core.h"
+#include "engine/core/json_value.h"
+#include "engine/core/record.h"
+#include "engine/schedule/cron.h"
+#include "engine/server/config.h"
+#include "engine/visibility/query.h"
+#include "proto/bridge.h"
+#include "store/log_format.h"
+#include "tests/fuzz/target.h"
+#include "tests/shard/world.h"
+
+namespace flux::fuzz {
+
+void Require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "fuzz: broken promise: %s\n", what);
+  std::abort();
+}
+
+namespace {
+
+std::string AsItIs(std::string_view file) {
+  // Editors end files with a line feed that is not meant.
+  if (!file.empty() && file.back() == '\n') file.remove_suffix(1);
+  return std::string(file);
+}
+
+// Seeds are protobuf text.
+template <typename Message>
+std::string Serialised(std::string_view file) {
+  Message message;
+  Require(google::protobuf::TextFormat::ParseFromString(std::string(file), &message),
+          "a seed of the corpus is not protobuf text");
+  return engine::SerializeDeterministic(message);
+}
+
+template <typename Message>
+bool Parsed(std::string_view input, Message* message) {
+  return message->ParseFromArray(input.data(), static_cast<int>(input.size()));
+}
+
+// ---- definitions: what clients send ----
+
+void RunDefinition(std::string_view input) {
+  v1::Definition definition;
+  if (!Parsed(input, &definition)) return;
+  std::vector<std::string> warnings;
+  engine::GraphLimits limits;
+  limits.steps_max = 1'000;
+  limits.scopes_max = 200;
+  const auto graph = engine::Graph::Compile(definition, "hash", limits, &warnings);
+  if (!graph.ok()) {
+    Require(!graph.status().message().empty(), "a refusal has a message");
+    return;
+  }
+  // What compiles runs: its first moves, at least, replay to the same bytes.
+  v1::ExecutionStarted started;
+  started.set_namespace_("n");
+  started.set_workflow_id("w");
+  started.set_run_id(engine::RunId::Make(1, 2, 3).Bytes());
+  for (uint32_t i = 0; i < (*graph)->scopes()[0].scope->parameters(); ++i) {
+    v1::Payload* payload = started.add_inputs();
+    payload->set_encoding(v1::ENCODING_JSON);
+    payload->set_data("[1,true,{\"a\":\"b\"}]");
+  }
+  const auto record = engine::DecideStart(**graph, started, 1'000);
+  if (!record.ok()) return;
+  engine::Effects effects;
+  engine::Execution execution = engine::Create(*graph, *record, &effects);
+  for (int i = 0; i < 20 && !execution.closed(); ++i) {
+    auto fired = engine::Decide(execution, engine::FireTimers{}, 2'000 + i);
+    Require(fired.ok(), "timers of an open execution fire");
+    for (v1::Record& each : fired->records) engine::Apply(execution, std::move(each), &effects);
+    for (const engine::StepKey& key : engine::ReadyTasks(execution)) {
+      if (execution.closed() ||
+          !engine::IsCurrent(execution, key, engine::Offer(execution, key).delivery))
+        break;
+      engine::ReportResult report;
+      v1::Task task;
+      if (!engine::FillTask(execution, key, 1 << 20, &task).ok()) break;
+      *report.result.mutable_token() = task.token();
+      report.result.mutable_value()->set_encoding(v1::ENCODING_JSON);
+      report.result.mutable_value()->set_data("[1]");
+      auto decided = engine::Decide(execution, std::move(report), 2'000 + i);
+      Require(decided.ok(), "a result is decided on");
+      for (v1::Record& each : decided->records) engine::Apply(execution, std::move(each), &effects);
+    }
+  }
+  const std::string snapshot = engine::SaveSnapshot(execution);
+  const auto loaded = engine::LoadSnapshot(*graph, snapshot, nullptr);
+  Require(loaded.ok(), "what was saved is loaded");
+  Require(engine::SaveSnapshot(*loaded) == snapshot, "and saves the same bytes");
+}
+
+// ---- records and snapshots: what lies on disk ----
+
+absl::StatusOr<v1::Payload> SmallBlob(uint64_t) {
+  v1::Payload payload;
+  payload.set_encoding(v1::ENCODING_JSON);
+  payload.set_data("1");
+  return payload;
+}
+
+void RunRecord(std::string_view input) {
+  const auto record = engine::ParseRecord(input, SmallBlob);
+  if (!record.ok()) return;
+  const std::string bytes = engine::SerializeRecord(*record);
+  const auto again = engine::ParseRecord(bytes, SmallBlob);
+  Require(again.ok(), "what was serialised is parsed");
+  Require(engine::SerializeRecord(*again) == bytes, "and serialises to the same bytes");
+}
+
+const std::shared_ptr<const engine::Graph>& WideGraph() {
+  static const auto graph = [] {
+    v1::Definition definition = engine::testing::Parse(R"(
+      name: "wide"
+      scopes {
+        parameters: 1
+        steps { name: "map" inputs { parameter: 0 } map { body: 1 max_parallel: 2 } }
+        steps { name: "loop" inputs { literal { data: "0" encoding: ENCODING_JSON } }
+                loop { body: 2 turns: 3 } }
+        steps { name: "wait" wait_event { event: "go" timeout_ms: 1000 } }
+        steps { name: "nap" sleep { duration_ms: 10 } }
+        steps { name: "child" child { workflow: "c" } }
+        steps { name: "do" task { task: "t" } undo { task { task: "u" } } }
+        result { step: 0 }
+      }
+      scopes {
+        parameters: 1
+        steps { name: "item" inputs { parameter: 0 } task { task: "t" } }
+        result { step: 0 }
+      }
+      scopes {
+        parameters: 1
+        steps { name: "turn" inputs { parameter: 0 } task { task: "t" } }
+        result { step: 0 }
+      })");
+    return *engine::Graph::Compile(definition, "hash");
+  }();
+  return graph;
+}
+
+// A snapshot of an execution that is under way, so that the bytes to begin with are real ones.
+std::string WideSnapshot() {
+  v1::ExecutionStarted started;
+  started.set_workflow_id("w");
+  started.set_run_id(engine::RunId::Make(1, 2, 3).Bytes());
+  v1::Payload* list = started.add_inputs();
+  list->set_encoding(v1::ENCODING_JSON);
+  list->set_data("[1,2,3,4]");
+  engine::Effects effects;
+  engine::Execution execution =
+      engine::Create(WideGraph(), *engine::DecideStart(*WideGraph(), started, 1'000), &effects);
+  return engine::SaveSnapshot(execution);
+}
+
+void RunSnapshot(std::string_view input) {
+  const auto loaded = engine::LoadSnapshot(WideGraph(), input, SmallBlob);
+  if (!loaded.ok()) {
+    Require(absl::IsDataLoss(loaded.status()), "a damaged snapshot is DataLoss");
+    return;
+  }
+  engine::SaveSnapshot(*loaded);
+  engine::ReadyTasks(*loaded);
+  engine::Summarize(*loaded);
+  v1::DescribeExecutionResponse response;
+  engine::DescribeExecution(*loaded, 10, true, nullptr, &response);
+}
+
+void RunLogEntry(std::string_view input) {
+  const auto entry = store::DecodeEntry(3, 7, input);
+  if (!entry.ok()) Require(!entry.status().message().empty(), "a refusal has a message");
+}
+
+// ---- workers: any message at any time ----
+
+class Coordinator {
+ public:
+  Coordinator() {
+    Require(world_.Open().ok(), "the engine opens");
+    world_.Define(engine::testing::Chain("wf", 3));
+    honest_ = world_.Connect("honest", {"t"}, 10);
+    world_.Settle();
+  }
+  void Feed(v1::ConnectRequest message) {
+    if (world_.stream(liar_).closed || liar_ == 0) liar_ = world_.Connect("liar", {"x"}, 1);
+    world_.Message(liar_, std::move(message));
+    world_.Settle();
+    Require(world_.fatal().ok(), "no message stops the engine");
+  }
+  // Whatever came before, work goes on.
+  void Prove() {
+    const std::string id = absl::StrCat("w", ++number_);
+    Require(world_.Start("wf", id, {"5"}).ok(), "a start is taken");
+    world_.RunWorker(honest_);
+    world_.Pass(honest_, 3'000, /*work=*/true);
+    Require(world_.Result(id).status() == v1::EXECUTION_STATUS_COMPLETED, "an execution completes");
+  }
+
+ private:
+  engine::testing::World world_;
+  engine::StreamId honest_ = 0;
+  engine::StreamId liar_ = 0;
+  int number_ = 0;
+};
+
+void RunWorkerMessage(std::string_view input) {
+  static std::unique_ptr<Coordinator> coordinator;
+  static int fed = 0;
+  v1::ConnectRequest message;
+  if (!Parsed(input, &message)) return;
+  // A liar may take the place of the honest worker, as any worker could: that is no fault.
+  if (message.hello().session_id() == "honest") message.mutable_hello()->set_session_id("liar");
+  if (coordinator == nullptr) coordinator = std::make_unique<Coordinator>();
+  coordinator->Feed(std::move(message));
+  if (++fed % 100 == 0) {
+    coordinator->Prove();
+    coordinator = nullptr;
+  }
+}
+
+// ---- what people write ----
+
+void RunQuery(std::string_view input) {
+  const auto query = engine::Query::Parse(input, 1'700'000'000'000);
+  if (!query.ok()) {
+    Require(!query.status().message().empty(), "a refusal has a message");
+    return;
+  }
+  v1::ExecutionSummary summary;
+  summary.set_run_id(engine::RunId::Make(1, 2, 3).Bytes());
+  summary.set_workflow("charts");
+  summary.set_status(v1::EXECUTION_STATUS_FAILED);
+  query->Check(engine::FieldsOf(summary));
+  query->Bounds();
+}
+
+void RunJson(std::string_view input) {
+  const bool valid = engine::CheckJson(input).ok();
+  const auto items = engine::SplitJsonArray(input);
+  if (items.ok()) {
+    Require(valid, "an array that is split is JSON");
+    for (const engine::Slice& slice : *items) {
+      Require(slice.offset + uint64_t{slice.size} <= input.size(), "an item lies in its array");
+      Require(engine::CheckJson(input.substr(slice.offset, slice.size)).ok(), "an item is JSON");
+    }
+  }
+  engine::FindJsonPointer(input, "/a/0").status().IgnoreError();
+  engine::SplitPayloadList(input).status().IgnoreError();
+  const engine::Value value = engine::Value::FromData(input, v1::ENCODING_JSON);
+  engine::EqualsJson(value, "{\"a\":[1]}").status().IgnoreError();
+  engine::JsonString(value).status().IgnoreError();
+  engine::WholeNumber(value).status().IgnoreError();
+}
+
+void RunConfig(std::string_view input) {
+  static const std::string path = [] {
+    std::string name = "/tmp/flux-fuzz-XXXXXX";
+    const int file = ::mkstemp(name.data());
+    Require(file >= 0, "a temporary file can be made");
+    std::fclose(::fdopen(file, "w"));
+    std::atexit([] { std::remove(path.c_str()); });
+    return name;
+  }();
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << input;
+  server::Config config;
+  server::LoadConfig(
+      {}, [](const std::string&) { return nullptr; }, path, &config)
+      .IgnoreError();
+}
+
+void RunCron(std::string_view input) {
+  const auto cron = engine::Cron::Parse(input);
+  if (!cron.ok()) Require(!cron.status().message().empty(), "a refusal has a message");
+}
+
+}  // namespace
+
+std::vector<Target> Targets() {
+  return {
+      {"definition", Serialised<v1::Definition>, RunDefinition, {}},
+      {"record", Serialised<v1::Record>, RunRecord, {}},
+      {"snapshot", [](std::string_view) { return WideSnapshot(); }, RunSnapshot, {}},
+      {"log_entry", AsItIs, RunLogEntry, {}},
+      {"worker_message", Serialised<v1::ConnectRequest>, RunWorkerMessage, {}},
+      {"query", AsItIs, RunQuery, {"status",   "workflow", "label.", "started", "closed",
+                                   "duration", " and ",    " or ",   "not ",    "in (",
+                                   "\"",       "=",        "!=",     "^=",      ">",
+                                   "-2h",      "failed",   "(",      ")",       ","}},
+      {"json",
+       AsItIs,
+       RunJson,
+       {"{", "}", "[", "]", "\"", "\\u00", "e9", "true", "null", ":", ","}},
+      {"config",
+       AsItIs,
+       RunConfig,
+       {"listen: ", "queues:\n", "  nlp: {concurrency: 1}\n", "10s", "4MiB", "- ", "&a ", "*a",
+        "!!map", "data: "}},
+      {"cron", AsItIs, RunCron, {"*", "/", "-", ",", "MON", "JAN", "@hourly", "L", "60", " "}},
+  };
+}
+
+}  // namespace flux::fuzz
