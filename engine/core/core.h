@@ -183,9 +183,17 @@ struct Rewind {
   std::string reason;
 };
 
+// Goes on in another version of its workflow. FailedPrecondition names the step that has begun and
+// does not fit.
+struct Migrate {
+  std::shared_ptr<const Graph> graph;
+  std::string identity;
+  std::string reason;
+};
+
 using Command = std::variant<ReportResult, EndAttempt, Redeliver, FireTimers, Cancel, Terminate,
                              SendEvent, CancelEvent, EditEvent, ReplayEvent, SettleOutbox,
-                             ReportChild, Pause, Resume, Retry, Park, Resolve, Rewind>;
+                             ReportChild, Pause, Resume, Retry, Park, Resolve, Rewind, Migrate>;
 
 // ---- decide and apply ----
 
@@ -244,8 +252,9 @@ absl::StatusOr<Decision> Decide(const Execution& execution, Command command, Now
 Execution Create(std::shared_ptr<const Graph> graph, const v1::Record& started, Effects* effects);
 
 // `record` may be moved from where its payloads are kept. O(what changes), not O(width), not
-// O(history).
-void Apply(Execution& execution, v1::Record record, Effects* effects);
+// O(history). `graph`: of an ExecutionMigrated, that of the definition it names.
+void Apply(Execution& execution, v1::Record record, Effects* effects,
+           std::shared_ptr<const Graph> graph = nullptr);
 
 // ---- questions ----
 

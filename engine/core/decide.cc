@@ -4,8 +4,9 @@
 //   ------------------+-----------------------------------------+----------------------------------
 //   ReportResult      | scheduled, this delivery; value or skip | StepCompleted
 //   ReportResult      | scheduled, this delivery; a failure     | AttemptFailed; StepFailed if last
-//   ReportResult      | scheduled, this delivery; a fragment    | StepContinued; as a failure if
-//   bad ReportResult      | completed, skipped, or went on as a     | kDuplicate
+//   ReportResult      | scheduled, this delivery; a fragment    | StepContinued
+//   ReportResult      | scheduled, this delivery; a bad one     | as a failure
+//   ReportResult      | completed, skipped, or went on as a     | kDuplicate
 //                     |   fragment, by this delivery            |
 //   ReportResult      | anything else                           | kStale
 //   EndAttempt        | scheduled, this delivery                | AttemptFailed; StepFailed if last
@@ -168,6 +169,7 @@ absl::StatusOr<Decision> Decider::operator()(ReportChild command) {
     *closed->mutable_output() = std::move(command.result);
   } else if (command.status != v1::EXECUTION_STATUS_SKIPPED) {
     *closed->mutable_failure() = std::move(command.failure);
+    if (closed->failure().type().empty()) closed->mutable_failure()->set_type(kUnknownFailure);
   }
   return decision;
 }

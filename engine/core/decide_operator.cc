@@ -8,11 +8,11 @@
 //   SendEvent   | FAILING, CANCELLING, closed                     | FailedPrecondition
 //   SendEvent   | a name no step waits for                        | InvalidArgument
 //   CancelEvent | a delayed event                                 | EventCancelled
-//   EditEvent   | not read, or its readers have not run           | EventEdited
+//   EditEvent   | not taken, or who reads it has not run          | EventEdited
 //   EditEvent   | a reader runs or has run, or it did not come    | FailedPrecondition
 //   ReplayEvent | some step took it; RUNNING or closed            | EventReplayed
 //   Pause       | RUNNING, not paused                             | ExecutionPaused
-//   Resume      | RUNNING, paused                                 | ExecutionResumed
+//   Resume      | open, paused                                    | ExecutionResumed
 //   Retry       | RUNNING; the step, or all that are parked       | StepRetried for each
 //   Retry       | FAILED, nothing was undone                      | ExecutionReopened, StepRetried
 //   Park        | RUNNING; a task scheduled or backing off        | StepParked
@@ -115,7 +115,7 @@ std::vector<StepKey> Decider::WaitsOf(const std::string& event) const {
     for (uint32_t i = 0; i < frame->steps.size(); ++i) {
       if (scope.steps[i].kind == v1::Step::kWaitEvent &&
           scope.steps[i].step->wait_event().event() == event &&
-          frame->steps[i].phase == Phase::kCompleted) {
+          frame->steps[i].phase == Phase::kCompleted && frame->steps[i].delivery != 0) {
         waits.push_back({number, i});
       }
     }
@@ -126,27 +126,28 @@ std::vector<StepKey> Decider::WaitsOf(const std::string& event) const {
 absl::StatusOr<Decision> Decider::operator()(EditEvent command) {
   FLUX_RETURN_IF_ERROR(CheckRunning("have its events edited"));
   uint64_t number = command.number;
+  // Those that took it; one of a loop may be all that is left of it.
+  std::vector<StepKey> waits = WaitsOf(command.event);
   if (number == 0) {
     for (const auto& [at, event] : s_.events) {
       if (event.name == command.event) number = at;
     }
+    for (const StepKey& wait : waits) number = std::max(number, s_.FindStep(wait)->delivery);
   }
+  std::erase_if(waits, [&](const StepKey& wait) { return s_.FindStep(wait)->delivery != number; });
   const auto event = s_.events.find(number);
-  if (event == s_.events.end() || event->second.name != command.event) {
+  if ((event == s_.events.end() || event->second.name != command.event) && waits.empty()) {
     return absl::FailedPreconditionError(absl::StrCat(Name(), " has received no event \"",
                                                       command.event,
                                                       "\" that could be edited: send it instead"));
   }
   std::vector<std::string> ran;
-  if (event->second.readers > 0) {
-    for (const StepKey& wait : WaitsOf(command.event)) {
-      const Frame& frame = *s_.FindFrame(wait.frame);
-      for (const uint32_t reader : ReadersOf(s_.Plan(frame, wait.step))) {
-        const Phase phase = frame.steps[reader].phase;
-        if (phase == Phase::kPending || phase == Phase::kParked) continue;
-        ran.push_back(
-            absl::StrCat(StepPath(s_, frame, reader), " (", ToAbsl(PhaseName(phase)), ")"));
-      }
+  for (const StepKey& wait : waits) {
+    const Frame& frame = *s_.FindFrame(wait.frame);
+    for (const uint32_t reader : ReadersOf(s_.Plan(frame, wait.step))) {
+      const Phase phase = frame.steps[reader].phase;
+      if (phase == Phase::kPending || phase == Phase::kParked) continue;
+      ran.push_back(absl::StrCat(StepPath(s_, frame, reader), " (", ToAbsl(PhaseName(phase)), ")"));
     }
   }
   if (!ran.empty()) {
@@ -200,6 +201,7 @@ absl::StatusOr<Decision> Decider::operator()(Pause command) {
 }
 
 absl::StatusOr<Decision> Decider::operator()(Resume command) {
+  FLUX_RETURN_IF_ERROR(CheckOpen("resumed"));
   if (!s_.paused) return absl::FailedPreconditionError(absl::StrCat(Name(), " is not paused"));
   Decision decision;
   SetWho(command, Add(&decision)->mutable_resumed());
@@ -233,7 +235,7 @@ absl::StatusOr<Decision> Decider::operator()(Retry command) {
                                                           ": to run it again, rewind to it"));
       }
       const internal::StepExtra* extra = step->extra.get();
-      if (extra != nullptr &&
+      if (extra != nullptr && step->phase != Phase::kParked &&
           (extra->first_child != nullptr || extra->map != nullptr || extra->loop != nullptr)) {
         return absl::FailedPreconditionError(
             absl::StrCat(PathOf(*command.step), " of ", Name(),
@@ -252,10 +254,17 @@ absl::StatusOr<Decision> Decider::operator()(Retry command) {
       }
     }
   } else {
-    if (s_.status != v1::EXECUTION_STATUS_FAILED || !s_.has_failed_step) {
+    if (s_.status == v1::EXECUTION_STATUS_FAILED && !s_.has_failed_step) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(Name(), " failed at no step: rewind it to the one to go on from"));
+    }
+    if (s_.status != v1::EXECUTION_STATUS_FAILED) {
       return absl::FailedPreconditionError(
           absl::StrCat(Name(), " is ", StatusName(s_.status),
                        ": only a failed execution can be retried; rewind it to a step instead"));
+    }
+    if (command.step.has_value() && s_.FindStep(*command.step) == nullptr) {
+      return absl::NotFoundError(absl::StrCat(Name(), " has no such step"));
     }
     if (s_.compensated) {
       return absl::FailedPreconditionError(
@@ -342,6 +351,14 @@ absl::StatusOr<Decision> Decider::operator()(Rewind command) {
     return absl::FailedPreconditionError(absl::StrCat(PathOf(command.step), " of ", Name(),
                                                       " has not begun: there is nothing to take "
                                                       "back"));
+  }
+  for (const Frame* at = s_.FindFrame(command.step.frame); at->parent != nullptr; at = at->parent) {
+    if (!s_.has_failed_step || s_.failed_step != StepKey{at->parent->number, at->parent_step}) {
+      continue;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(PathOf(command.step), " of ", Name(),
+                                                      " lies in ", PathOf(s_.failed_step),
+                                                      ", which failed: rewind to that one"));
   }
   Decision decision;
   v1::ExecutionRewound* rewound = Add(&decision)->mutable_rewound();

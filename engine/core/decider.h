@@ -41,6 +41,9 @@ class Decider {
   absl::StatusOr<Decision> operator()(Resolve command);
   absl::StatusOr<Decision> operator()(Rewind command);
 
+  // ---- migrate.cc ----
+  absl::StatusOr<Decision> operator()(Migrate command);
+
  private:
   static Decision Refused(Verdict verdict) {
     Decision decision;

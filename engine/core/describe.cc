@@ -28,6 +28,8 @@ inline constexpr uint32_t kItemsShownDefault = 10;
 inline constexpr size_t kNamesShownMax = 3;
 inline constexpr size_t kMessageShownMax = 200;
 inline constexpr size_t kCaseShownMax = 80;
+// Whoever reads the answer refuses messages that nest a hundred deep; a frame is two.
+inline constexpr uint32_t kFrameDepthShownMax = 40;
 
 std::string Brief(const v1::Failure& failure) {
   if (failure.message().empty()) return failure.type();
@@ -53,8 +55,8 @@ class Describer {
     info->set_workflow_id(s_.started->workflow_id());
     info->set_run_id(s_.run.Text());
     info->set_workflow(s_.started->workflow());
-    info->set_version(s_.started->version());
-    info->set_definition_hash(s_.started->definition_hash());
+    info->set_version(s_.graph->definition().version());
+    info->set_definition_hash(s_.graph->hash());
     info->set_status(s_.ShownStatus());
     info->set_start_time_ms(s_.start_time_ms);
     info->set_close_time_ms(s_.close_time_ms);
@@ -360,7 +362,7 @@ class Describer {
   // that is kept).
   void Frames(const Frame& frame, uint32_t index, v1::StepInfo* info) const {
     const StepState& step = frame.steps[index];
-    if (step.extra == nullptr) return;
+    if (step.extra == nullptr || frame.depth >= kFrameDepthShownMax) return;
     uint32_t shown = 0;
     for (const bool failed : {true, false}) {
       for (const Frame* body = step.extra->first_child; body != nullptr && shown < items_max_;

@@ -9,7 +9,8 @@
 //   waiting    | EVENT_TIMEOUT fired, a default         | completed with the default
 //   waiting    | EVENT_TIMEOUT fired, no default        | flux.timeout.event
 //   completed  | its event again, a reader of it parked | the readers run again with the new data
-//   completed  | EventEdited, no reader ran             | holds the new payload; as above
+//   completed  | its event edited, no reader ran        | holds the new payload; as above
+//   completed  | its event replayed                     | begins again, and all downstream of it
 //   any other  | an event                               | nothing
 //
 //   event    | input                               | then
@@ -21,10 +22,14 @@
 //   delayed  | EVENT_DELIVERY fired                | delivered
 //   delivered| a step begins to wait               | the step takes it
 //   delivered| taken, and it is streamed           | forgotten
+//   delivered| its loop's turn is done, which alone| forgotten
+//            |   reads the name                    |
+//   forgotten| its step is rewound or replayed     | delivered again
 //
 // A name without a reader in a loop keeps its first event for all its readers, however late they
 // come; those after it are history only. In a loop each turn takes the earliest event that no turn
-// before it took, so that there all are kept until then.
+// before it took, so that there all are kept until then. A name that is read both in a loop and
+// outside of it keeps all of its events.
 #include <algorithm>
 #include <utility>
 
@@ -73,6 +78,7 @@ void Machine::StartWait(Frame* frame, uint32_t step) {
   const v1::WaitEventStep& wait = plan.step->wait_event();
   const uint64_t mark = EventMark(s_, *frame, wait.event());
   frame->steps[step].phase = Phase::kWaiting;
+  frame->steps[step].delivery = 0;
   const auto event = s_.delivered.lower_bound({wait.event(), mark + 1});
   if (event != s_.delivered.end() && event->first == wait.event()) {
     ReadEvent(frame, step, event->second);
@@ -95,6 +101,7 @@ void Machine::ReadEvent(Frame* frame, uint32_t step, uint64_t number) {
   EventState& event = s_.events.find(number)->second;
   Value payload = event.payload;
   ++event.readers;
+  frame->steps[step].delivery = number;
   for (const Frame* at = frame; at->parent != nullptr; at = at->parent) {
     if (s_.Scope(*at).role != Graph::Role::kLoopTurn) continue;
     uint64_t& taken = at->parent->steps[at->parent_step].extra->loop->taken[name];
@@ -189,16 +196,24 @@ void Machine::Deliver(uint64_t number) {
     // Those who read it took the first one. A reader that could not use that one tries again.
     s_.bytes -= payload.memory_bytes();
     s_.events.erase(node);
+    bool reread = false;
     for (const auto& [frame_number, frame] : s_.frames) {
       const Graph::ScopePlan& scope = s_.Scope(*frame);
       for (uint32_t i = 0; i < frame->steps.size(); ++i) {
         if (scope.steps[i].kind == v1::Step::kWaitEvent &&
             scope.steps[i].step->wait_event().event() == name &&
-            frame->steps[i].phase == Phase::kCompleted) {
-          Reread(frame, i, payload);
+            frame->steps[i].phase == Phase::kCompleted &&
+            frame->steps[i].delivery == earlier->second && Reread(frame, i, payload)) {
+          reread = true;
         }
       }
     }
+    if (!reread) return;
+    // Those who read it from now on see the same.
+    EventState& kept = s_.events.find(earlier->second)->second;
+    s_.bytes -= kept.payload.memory_bytes();
+    kept.payload = payload;
+    s_.bytes += payload.memory_bytes();
     return;
   }
   s_.delivered.insert({name, number});
@@ -216,16 +231,53 @@ void Machine::Deliver(uint64_t number) {
   }
 }
 
-void Machine::Reread(Frame* frame, uint32_t step, const Value& payload) {
+void Machine::GiveBack(const std::string& name, uint64_t number, const Value& payload) {
+  if (s_.events.contains(number)) return;
+  EventState& event = s_.events[number];
+  event.name = name;
+  event.payload = payload;
+  event.time_ms = now();
+  s_.bytes += payload.memory_bytes();
+  s_.delivered.insert({name, number});
+}
+
+// Recursion goes as deep as frames nest.
+void Machine::GiveBackAll(Frame* frame, uint32_t step) {
+  const StepState& state = frame->steps[step];
+  const StepPlan& plan = Plan(*frame, step);
+  if (plan.kind == v1::Step::kWaitEvent && state.phase == Phase::kCompleted &&
+      state.delivery != 0) {
+    GiveBack(plan.step->wait_event().event(), state.delivery, state.output);
+  }
+  if (state.extra == nullptr) return;
+  for (Frame* body = state.extra->first_child; body != nullptr; body = body->next) {
+    for (uint32_t i = 0; i < body->steps.size(); ++i) GiveBackAll(body, i);
+  }
+}
+
+void Machine::ForgetTaken(const std::string& name, uint64_t number, uint32_t turn_scope) {
+  const Graph::EventPlan* plan = s_.graph->FindEvent(name);
+  if (plan == nullptr || plan->turn_scope != turn_scope) return;
+  auto it = s_.delivered.lower_bound({name, 0});
+  while (it != s_.delivered.end() && it->first == name && it->second <= number) {
+    const auto event = s_.events.find(it->second);
+    s_.bytes -= event->second.payload.memory_bytes();
+    s_.events.erase(event);
+    it = s_.delivered.erase(it);
+  }
+}
+
+bool Machine::Reread(Frame* frame, uint32_t step, const Value& payload) {
   const std::vector<uint32_t> readers = ReadersOf(Plan(*frame, step));
   const auto parked = [&](uint32_t reader) { return frame->steps[reader].phase == Phase::kParked; };
-  if (std::none_of(readers.begin(), readers.end(), parked)) return;
+  if (std::none_of(readers.begin(), readers.end(), parked)) return false;
   StepState& state = frame->steps[step];
   s_.bytes -= state.output.memory_bytes();
   KeepOutput(state, payload);
   for (const uint32_t reader : readers) {
     if (parked(reader)) TryAgain(frame, reader);
   }
+  return true;
 }
 
 void Machine::Cancelled(const v1::EventCancelled& cancelled) {
@@ -262,7 +314,7 @@ void Machine::Edited(v1::EventEdited edited) {
       StepState& state = frame->steps[i];
       if (scope.steps[i].kind != v1::Step::kWaitEvent ||
           scope.steps[i].step->wait_event().event() != edited.event() ||
-          state.phase != Phase::kCompleted) {
+          state.phase != Phase::kCompleted || state.delivery != edited.number()) {
         continue;
       }
       s_.bytes -= state.output.memory_bytes();
@@ -282,29 +334,30 @@ void Machine::Replayed(v1::EventReplayed replayed) {
   Reopen();
   const Value payload =
       Value::FromPayload(std::move(*replayed.mutable_payload()), replayed.payload_blob());
-  // What the readers see from now on: the one event of that name, with the new data.
-  for (const auto& [name, number] : s_.delivered) {
-    if (name != replayed.event()) continue;
-    EventState& event = s_.events.find(number)->second;
-    s_.bytes -= event.payload.memory_bytes();
-    event.payload = payload;
-    s_.bytes += payload.memory_bytes();
-  }
+  // Those that took it, and what they took: from now on it holds the new data.
   std::vector<std::pair<Frame*, std::vector<uint32_t>>> waits;
   for (const auto& [number, frame] : s_.frames) {
     const Graph::ScopePlan& scope = s_.Scope(*frame);
     std::vector<uint32_t> steps;
     for (uint32_t i = 0; i < frame->steps.size(); ++i) {
-      if (scope.steps[i].kind == v1::Step::kWaitEvent &&
-          scope.steps[i].step->wait_event().event() == replayed.event() &&
-          IsSettled(frame->steps[i].phase)) {
-        steps.push_back(i);
+      const StepState& state = frame->steps[i];
+      if (scope.steps[i].kind != v1::Step::kWaitEvent ||
+          scope.steps[i].step->wait_event().event() != replayed.event() ||
+          state.phase != Phase::kCompleted || state.delivery == 0) {
+        continue;
       }
+      steps.push_back(i);
+      GiveBack(replayed.event(), state.delivery, payload);
+      EventState& event = s_.events.find(state.delivery)->second;
+      s_.bytes -= event.payload.memory_bytes();
+      event.payload = payload;
+      s_.bytes += payload.memory_bytes();
     }
-    if (!steps.empty()) waits.emplace_back(frame, std::move(steps));
+    if (steps.empty()) continue;
+    ++frame->queued;  // a reset further out may drop it
+    waits.emplace_back(frame, std::move(steps));
   }
   for (auto& [frame, steps] : waits) {
-    ++frame->queued;  // a reset further out may drop it
     if (!frame->dropped) Reset(frame, steps);
     ReleaseQueued(frame);
   }

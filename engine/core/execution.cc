@@ -37,8 +37,9 @@ Execution Create(std::shared_ptr<const Graph> graph, const v1::Record& started, 
   return Execution(std::move(state));
 }
 
-void Apply(Execution& execution, v1::Record record, Effects* effects) {
-  internal::Machine(execution.state(), effects).Apply(std::move(record));
+void Apply(Execution& execution, v1::Record record, Effects* effects,
+           std::shared_ptr<const Graph> graph) {
+  internal::Machine(execution.state(), effects).Apply(std::move(record), std::move(graph));
 }
 
 namespace internal {
@@ -90,7 +91,7 @@ Value InputValue(const std::shared_ptr<const v1::ExecutionStarted>& started, siz
                           Value::Origin::kInput, static_cast<uint32_t>(i), blob);
 }
 
-void Machine::Apply(v1::Record record) {
+void Machine::Apply(v1::Record record, std::shared_ptr<const Graph> graph) {
   ++s_.ordinal;
   s_.last_time_ms = std::max(s_.last_time_ms, record.time_ms());
   s_.next_blob = std::max(s_.next_blob, BlobOf(record) + 1);
@@ -106,6 +107,9 @@ void Machine::Apply(v1::Record record) {
       break;
     case v1::Record::kEventReplayed:
       Replayed(std::move(*record.mutable_event_replayed()));
+      break;
+    case v1::Record::kMigrated:
+      Migrated(record.migrated(), std::move(graph));
       break;
     default:
       if (s_.closed()) return;
@@ -145,6 +149,7 @@ void Machine::ApplyOpen(v1::Record record) {
           s_.close_reason.empty() ? std::string("no reason was given") : s_.close_reason));
       s_.failure->set_source(s_.close_identity);
       if (cancelled) {
+        s_.paused = false;  // what is to be undone does not wait
         End(v1::EXECUTION_STATUS_CANCELLED);
       } else {
         Close(v1::EXECUTION_STATUS_TERMINATED);
@@ -198,19 +203,28 @@ void Machine::MergeLabels(const google::protobuf::Map<std::string, std::string>&
 
 void Machine::SweepReady() {
   if (effects_ == nullptr || (!revoked_any_ && s_.status == v1::EXECUTION_STATUS_RUNNING)) return;
-  std::vector<StepKey> swept;
+  absl::btree_map<StepKey, uint32_t> swept;
   std::erase_if(effects_->ready, [&](const StepKey& key) {
     const StepState* step = s_.FindStep(key);
     const bool gone =
         step == nullptr || step->phase != Phase::kScheduled || s_.Dead(*s_.FindFrame(key.frame));
-    if (gone) swept.push_back(key);
+    if (gone) ++swept[key];
     return gone;
   });
-  // Nobody was offered those deliveries, so that nobody needs to be told to forget them.
-  std::sort(swept.begin(), swept.end());
-  std::erase_if(effects_->revoked, [&](const auto& revoked) {
-    return std::binary_search(swept.begin(), swept.end(), revoked.first);
-  });
+  if (swept.empty()) return;
+  // Nobody was offered those deliveries, so that nobody needs to be told to forget them: they are
+  // the newest ones of their steps. One that was offered before stays revoked.
+  auto& revoked = effects_->revoked;
+  std::vector<std::pair<StepKey, uint64_t>> kept;
+  for (auto it = revoked.rbegin(); it != revoked.rend(); ++it) {
+    const auto never_offered = swept.find(it->first);
+    if (never_offered != swept.end() && never_offered->second > 0) {
+      --never_offered->second;
+    } else {
+      kept.push_back(*it);
+    }
+  }
+  revoked.assign(kept.rbegin(), kept.rend());
 }
 
 void Machine::End(v1::ExecutionStatus status) {
@@ -238,6 +252,7 @@ void Machine::Close(v1::ExecutionStatus status) {
   s_.status = status;
   s_.closing_as = v1::EXECUTION_STATUS_UNSPECIFIED;
   s_.close_time_ms = now();
+  s_.paused = false;
   DropWork();
   for (const StepKey& key : std::exchange(s_.children, {})) {
     GiveUpChild(s_.FindFrame(key.frame), key.step);
@@ -324,7 +339,11 @@ void Machine::RunWork(const Work& work) {
       ParameterSettled(work.frame, work.index);
       return;
     case Work::Kind::kFrameDone:
-      FrameDone(work.frame);
+      // A rewind may have taken a step of it back.
+      if (work.frame->remaining == 0) FrameDone(work.frame);
+      return;
+    case Work::Kind::kBind:
+      BindBody(work.frame);
       return;
   }
 }
@@ -492,6 +511,14 @@ void Machine::CancelUnneeded(Frame* frame, const std::vector<uint32_t>& sources)
     }
     CancelStep(frame, step);
     todo.insert(todo.end(), plan.sources.begin(), plan.sources.end());
+    // What only an open body would have been given.
+    const auto add = [&](const InputPlan& input) {
+      if (input.source == InputPlan::Source::kStep) todo.push_back(input.index);
+    };
+    std::for_each(plan.inputs.begin(), plan.inputs.end(), add);
+    for (const std::vector<InputPlan>& captures : plan.catch_captures) {
+      std::for_each(captures.begin(), captures.end(), add);
+    }
   }
 }
 
@@ -515,8 +542,8 @@ void Machine::FailStep(Frame* frame, uint32_t step, v1::Failure failure, bool pa
         TellStep("step.parked", *frame, step, /*derived=*/true);
         return;
       }
-      if (TolerateInput(at, failing, failure)) return;
     }
+    if (TolerateInput(at, failing, failure)) return;
     const Graph::Role role = s_.Scope(*at).role;
     if (role == Graph::Role::kUndo) return UndoFailed(at, failure);
     if (at->parent == nullptr) break;

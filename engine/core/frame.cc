@@ -38,6 +38,7 @@ Machine::Read Machine::ReadSource(const Frame& frame, const InputPlan& input) co
         case Phase::kCompleted:
           return Read::kSet;
         case Phase::kSkipped:
+        case Phase::kCancelled:
           return Read::kSkipped;
         default:
           return Read::kPending;
@@ -68,7 +69,10 @@ Machine::Read Machine::ReadInput(const Frame& frame, const InputPlan& input, Val
   if (read != Read::kSet) return read;
   const Value& source = SourceValue(frame, input);
   if (input.input->pointer().empty()) {
-    *value = source;
+    // Nothing in a snapshot names a fragment's literals: each reading is a value of its own, before
+    // a snapshot was loaded and after.
+    const bool copied = frame.fragment != nullptr && input.source == InputPlan::Source::kLiteral;
+    *value = copied ? Value::FromPayload(source.ToPayload()) : source;
     return Read::kSet;
   }
   absl::StatusOr<Value> projected = Project(source, input.input->pointer());
@@ -122,8 +126,9 @@ void Machine::OpenFrame(Frame* parent, uint32_t step, uint32_t scope, uint64_t i
 void Machine::BeginFrame(Frame* frame) {
   const Graph::ScopePlan& scope = s_.Scope(*frame);
   frame->remaining = static_cast<uint32_t>(frame->steps.size());
-  for (size_t i = 0; i < frame->steps.size(); ++i) {
+  for (uint32_t i = 0; i < frame->steps.size(); ++i) {
     frame->steps[i].waiting_for = scope.steps[i].waits_for;
+    if (scope.steps[i].early && CountInputs(frame, i)) Push(Work::Kind::kActivate, frame, i);
   }
   bool pending = false;
   for (uint32_t p = 0; p < frame->parameters.size(); ++p) {
@@ -198,6 +203,7 @@ void Machine::DropFrame(Frame* frame) {
   for (uint32_t i = 0; i < frame->steps.size(); ++i) {
     StepState& step = frame->steps[i];
     if (!IsSettled(step.phase)) AbandonStep(frame, i);
+    ReleaseExtra(s_, step);
     s_.bytes -= step.output.memory_bytes();
   }
   if (frame->parent != nullptr) {

@@ -150,17 +150,23 @@ void Graph::PlanUndo(const GraphLimits& limits) {
 }
 
 void Graph::PlanEvents() {
-  for (const ScopePlan& scope : scopes_) {
-    for (const StepPlan& step : scope.steps) {
+  for (uint32_t s = 0; s < scopes_.size(); ++s) {
+    for (const StepPlan& step : scopes_[s].steps) {
       if (step.kind != v1::Step::kWaitEvent) continue;
+      EventPlan event;
       bool in_loop = false;
       bool in_map = fragment_;  // what a fragment lies in is not known here
-      for (const ScopePlan* at = &scope; at->role != Role::kRoot && at->role != Role::kFragment;
-           at = &scopes_[at->owner_scope]) {
-        in_loop = in_loop || at->role == Role::kLoopTurn;
-        in_map = in_map || at->role == Role::kMapItem;
+      for (uint32_t at = s; scopes_[at].role != Role::kRoot && scopes_[at].role != Role::kFragment;
+           at = scopes_[at].owner_scope) {
+        if (scopes_[at].role == Role::kLoopTurn) {
+          in_loop = true;
+          event.turn_scope = at;  // the outermost, in the end
+        } else if (scopes_[at].role == Role::kMapItem) {
+          in_map = true;
+          event.turn_scope.reset();
+        }
       }
-      EventPlan event;
+      if (fragment_) event.turn_scope.reset();
       event.name = step.step->wait_event().event();
       event.readers = 1;
       event.in_loop = in_loop;
@@ -177,6 +183,7 @@ void Graph::PlanEvents() {
       ++event.readers;
       event.in_loop = event.in_loop || events_[i].in_loop;
       event.streamed = false;
+      if (event.turn_scope != events_[i].turn_scope) event.turn_scope.reset();
     } else {
       if (kept != i) events_[kept] = std::move(events_[i]);
       ++kept;

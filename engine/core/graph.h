@@ -65,6 +65,8 @@ class Graph {
     uint32_t readers = 0;   // steps that wait for it
     bool in_loop = false;   // some reader lies in a loop, whose turns take one after the other
     bool streamed = false;  // its one reader lies in loops alone: what it took, nobody needs again
+    // All its readers lie in turns of this scope: what one took, nobody needs after the turn.
+    std::optional<uint32_t> turn_scope;
   };
   // In order of name.
   const std::vector<EventPlan>& events() const { return events_; }

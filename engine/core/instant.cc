@@ -53,6 +53,33 @@ bool Machine::JoinIsDone(Frame* frame, uint32_t step, bool completed) {
   return first != 0 && extra.join->completed >= first;
 }
 
+bool Machine::CountInputs(Frame* frame, uint32_t step) {
+  const StepPlan& plan = Plan(*frame, step);
+  JoinState join;
+  std::vector<bool> counted(frame->parameters.size(), false);
+  for (const InputPlan& input : plan.inputs) {
+    if (input.source == InputPlan::Source::kLiteral) {
+      ++join.completed;
+    } else if (input.source == InputPlan::Source::kParameter && !counted[input.index] &&
+               frame->parameters[input.index].state == Parameter::State::kSet) {
+      counted[input.index] = true;
+      ++join.completed;
+    }
+  }
+  for (const uint32_t source : plan.sources) {
+    const StepState& state = frame->steps[source];
+    if (state.phase == Phase::kCompleted) ++join.completed;
+    if (state.phase == Phase::kSkipped && state.extra != nullptr &&
+        state.extra->failure != nullptr) {
+      ++join.failed;
+    }
+  }
+  if (join.completed == 0 && join.failed == 0) return false;
+  Extra(frame, step).join = std::make_unique<JoinState>(join);
+  const uint32_t first = plan.step->join().first();
+  return first != 0 && join.completed >= first;
+}
+
 bool Machine::TolerateInput(Frame* frame, uint32_t step, const v1::Failure& failure) {
   const StepPlan& plan = Plan(*frame, step);
   if (plan.dependants.size() != 1 || !plan.lazy_dependants.empty() || plan.in_result) return false;
@@ -66,6 +93,10 @@ bool Machine::TolerateInput(Frame* frame, uint32_t step, const v1::Failure& fail
   AbandonStep(frame, step);
   SettleStep(frame, step);
   frame->steps[step].phase = Phase::kSkipped;
+  // Tells it from one that was skipped otherwise.
+  StepExtra& kept = Extra(frame, step);
+  kept.failure = std::make_unique<v1::Failure>(failure);
+  Charge(s_, kept, failure.message().size());
   TellFailure("step.tolerated", *frame, step, failure, /*derived=*/true);
   return true;
 }

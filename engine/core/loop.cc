@@ -89,6 +89,7 @@ void Machine::TurnDone(Frame* turn, Read read, Value next) {
   for (auto& [name, number] : loop.taken) {
     uint64_t& mark = loop.events[name];
     mark = std::max(mark, number);
+    if (turn->fragment == nullptr) ForgetTaken(name, mark, turn->scope);
   }
   loop.taken.clear();
   if (read == Read::kSkipped) {

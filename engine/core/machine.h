@@ -9,6 +9,7 @@
 #define FLUX_ENGINE_CORE_MACHINE_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,7 +55,8 @@ class Machine {
 
   // The first record: execution.cc.
   void Start(v1::Record record);
-  void Apply(v1::Record record);
+  // `graph`: of an ExecutionMigrated.
+  void Apply(v1::Record record, std::shared_ptr<const Graph> graph = nullptr);
 
  private:
   // A record that only an open execution minds.
@@ -132,6 +134,7 @@ class Machine {
   // Takes out the step's timers, whichever are armed.
   void Disarm(Frame* frame, uint32_t step);
   void DisarmWake(Frame* frame, uint32_t step);
+  void DisarmExecution();
   // Pauses a map or loop that opened too many frames in one record.
   void Yield(Frame* frame, uint32_t step);
   bool MustYield() const { return frames_opened_ >= kFramesPerRecordMax; }
@@ -159,6 +162,8 @@ class Machine {
   void ItemDone(Frame* item, Read read, Value output);
   // False: the failure is not one that the map tolerates.
   bool TolerateItem(Frame* item, const v1::Failure& failure);
+  // How many items may fail.
+  uint64_t Tolerated(const Frame& frame, uint32_t step) const;
   void CompleteMap(Frame* frame, uint32_t step);
 
   // ---- loop.cc ----
@@ -183,8 +188,15 @@ class Machine {
   void Cancelled(const v1::EventCancelled& cancelled);
   void Edited(v1::EventEdited edited);
   void Replayed(v1::EventReplayed replayed);
-  // Gives a wait step that completed another payload, and its parked readers another try.
-  void Reread(Frame* frame, uint32_t step, const Value& payload);
+  // Gives the parked readers of a wait step that completed another payload, and another try. False:
+  // none of them is parked.
+  bool Reread(Frame* frame, uint32_t step, const Value& payload);
+  // Keeps an event again that was forgotten when it was taken.
+  void GiveBack(const std::string& name, uint64_t number, const Value& payload);
+  // All that the step, or its open bodies, took.
+  void GiveBackAll(Frame* frame, uint32_t step);
+  // A turn took the event: where no other than its loop reads the name, nobody needs it again.
+  void ForgetTaken(const std::string& name, uint64_t number, uint32_t turn_scope);
   void RememberId(const std::string& id);
 
   // ---- outbox.cc: emit, child ----
@@ -211,8 +223,14 @@ class Machine {
   void Parked(const v1::StepParked& parked);
   void Reopened(const v1::ExecutionReopened& reopened);
   void Rewound(const v1::ExecutionRewound& rewound);
+  void Migrated(const v1::ExecutionMigrated& migrated, std::shared_ptr<const Graph> graph);
   void Reopen();
+  void ParkFailed(Frame* frame, uint32_t step);
+  // What a closed execution's step has lost is made good.
+  void Revive(Frame* frame, uint32_t step, const absl::btree_set<StepKey>& sending);
   void Reset(Frame* frame, const std::vector<uint32_t>& steps);
+  // Derives anew what the frame's steps wait for, and activates those that wait for nothing.
+  void Recount(Frame* frame);
   // A task gets a delivery again, as if it had not been tried.
   void TryAgain(Frame* frame, uint32_t step);
   v1::HistoryEvent* TellOperator(const char* type, const std::string& identity,
@@ -222,6 +240,8 @@ class Machine {
   void RunJoin(Frame* frame, uint32_t step);
   // A source of an early join settled: is it enough?
   bool JoinIsDone(Frame* frame, uint32_t step, bool completed);
+  // Counts anew what an early join has: as its frame begins, and after a rewind. True: enough.
+  bool CountInputs(Frame* frame, uint32_t step);
   bool TolerateInput(Frame* frame, uint32_t step, const v1::Failure& failure);
   void RunFail(Frame* frame, uint32_t step);
 

@@ -15,6 +15,8 @@
 //   waiting | an item failed, too many       | the others are dropped; as a failure of the step
 //   waiting | a page came                    | its items are added; none left: completed likewise
 //   waiting | a page was skipped             | as the last page, without items
+//   waiting | the last page came, and more   | flux.too_many_failures
+//           |   items failed than their share |
 //   waiting | a page that is none            | flux.bad_projection
 //   waiting | fewer items than max_parallel  | the next page is fetched
 //   waiting | too many frames in one record  | yields: a timer due at once goes on
@@ -137,12 +139,8 @@ void Machine::PageDone(Frame* page, Read read, Value value) {
   StepExtra& extra = *frame->steps[step].extra;
   MapState& map = *extra.map;
   map.fetching = false;
-  if (read == Read::kSkipped) {
-    map.last_page = true;
-    OpenItems(frame, step);
-    return;
-  }
-  absl::StatusOr<Value> items = Project(value, "/items");
+  absl::StatusOr<Value> items = Value();
+  if (read != Read::kSkipped) items = Project(value, "/items");
   if (items.ok()) items = Value::Split(*items);
   if (!items.ok()) {
     FailStep(frame, step,
@@ -150,10 +148,15 @@ void Machine::PageDone(Frame* page, Read read, Value value) {
                                                       items.status().message())));
     return;
   }
-  const absl::StatusOr<Value> next = Project(value, "/next");
-  const absl::StatusOr<bool> ends = next.ok() ? EqualsJson(*next, "null") : true;
+  absl::StatusOr<bool> ends = true;
+  if (read != Read::kSkipped) {
+    if (absl::StatusOr<Value> next = Project(value, "/next"); next.ok()) {
+      ends = EqualsJson(*next, "null");
+      map.cursor = *std::move(next);
+    }
+  }
   map.last_page = !ends.ok() || *ends;
-  if (!map.last_page) map.cursor = *next;
+  if (map.last_page) map.cursor = Value();
   const size_t count = items->items();
   if (v1::HistoryEvent* event = TellStep("map.page", *frame, step, /*derived=*/true)) {
     event->set_detail(absl::StrCat(count, " items", map.last_page ? ", the last" : ""));
@@ -165,6 +168,13 @@ void Machine::PageDone(Frame* page, Read read, Value value) {
     map.items += count;
     map.statuses.resize(map.items);
     map.outputs.resize(map.items);
+  }
+  if (const uint64_t tolerated = Tolerated(*frame, step); map.last_page && map.failed > tolerated) {
+    FailStep(
+        frame, step,
+        MakeFailure(kTooManyFailures, absl::StrCat(map.failed, " of ", map.items, " items failed; ",
+                                                   tolerated, " are tolerated")));
+    return;
   }
   OpenItems(frame, step);
 }
@@ -196,14 +206,21 @@ void Machine::ItemDone(Frame* item, Read read, Value output) {
   OpenItems(frame, step);
 }
 
+uint64_t Machine::Tolerated(const Frame& frame, uint32_t step) const {
+  const v1::MapStep& spec = Plan(frame, step).step->map();
+  const MapState& map = *frame.steps[step].extra->map;
+  return std::max<uint64_t>(spec.tolerated_failures(),
+                            map.items * spec.tolerated_failure_permille() / 1000);
+}
+
 bool Machine::TolerateItem(Frame* item, const v1::Failure& failure) {
   Frame* frame = item->parent;
   const uint32_t step = item->parent_step;
-  const v1::MapStep& spec = Plan(*frame, step).step->map();
   MapState& map = *frame->steps[step].extra->map;
-  const uint64_t allowed = std::max<uint64_t>(spec.tolerated_failures(),
-                                              map.items * spec.tolerated_failure_permille() / 1000);
-  if (map.failed >= allowed) return false;
+  // Of how many items it is a share is known with the last page.
+  const bool known =
+      map.last_page || Plan(*frame, step).step->map().tolerated_failure_permille() == 0;
+  if (known && map.failed >= Tolerated(*frame, step)) return false;
   ++map.failed;
   if (telling()) {
     v1::HistoryEvent* event = Tell("item.failed", /*derived=*/true);

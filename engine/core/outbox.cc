@@ -1,17 +1,19 @@
 // Messages to other executions, and the steps that send them: emit and child.
 //
-//   step state | input                                  | then
-//   -----------+----------------------------------------+------------------------------------------
-//   pending    | inputs settled                         | waiting: EMIT or START_CHILD in the
-//   outbox pending    | inputs settled, no readable workflow id | flux.bad_projection pending    |
-//   a required input, or all, skipped      | skipped waiting    | EMIT settled | completed, with no
-//   value waiting    | START_CHILD settled, detached          | completed: the child's ids waiting
-//   | START_CHILD settled, awaited           | waiting for the child waiting    | settled with a
-//   failure                 | as that failure waiting    | ChildClosed, COMPLETED                 |
-//   completed with the child's result waiting    | ChildClosed, SKIPPED                   | skipped
-//   waiting    | ChildClosed, any other                 | as the child's failure
-//   waiting    | the step, or its execution, ends       | the child is stopped, as its policy says
-//   any other  | any                                    | nothing
+//   step state | input                              | then
+//   -----------+------------------------------------+---------------------------------------------
+//   pending    | inputs settled                     | waiting: EMIT or START_CHILD in the outbox
+//   pending    | inputs settled, no workflow id     | flux.bad_projection
+//   pending    | a required input, or all, skipped  | skipped
+//   waiting    | EMIT settled                       | completed, with no value
+//   waiting    | START_CHILD settled, detached      | completed: the child's ids
+//   waiting    | START_CHILD settled, awaited       | waiting for the child
+//   waiting    | settled with a failure             | as that failure
+//   waiting    | ChildClosed, COMPLETED             | completed with the child's result
+//   waiting    | ChildClosed, SKIPPED               | skipped
+//   waiting    | ChildClosed, any other             | as the child's failure
+//   waiting    | the step, or its execution, ends   | the child is stopped, as its policy says
+//   any other  | any                                | nothing
 //
 //   message         | made when                            | settled when
 //   ----------------+--------------------------------------+---------------------------------------
@@ -37,11 +39,22 @@ namespace {
 // Longer ids of children are cut, and told apart by a hash.
 constexpr size_t kChildIdBytesMax = 200;
 
+// The same path comes again after a rewind, in each page, and in the next fragment of a chain: then
+// the message's number tells the children apart.
+bool PathIsUnique(const Frame& frame, uint32_t step) {
+  if (frame.fragment != nullptr) return false;
+  for (const Frame* at = &frame; at != nullptr; step = at->parent_step, at = at->parent) {
+    if (at->steps[step].generation > 0 ||
+        at->graph->scopes()[at->scope].role == Graph::Role::kPage) {
+      return false;
+    }
+  }
+  return true;
+}
+
 std::string ChildId(const ExecutionState& state, const Frame& frame, uint32_t step) {
   std::string id = absl::StrCat(state.started->workflow_id(), "/", StepPath(state, frame, step));
-  if (frame.steps[step].generation > 0) {
-    absl::StrAppend(&id, "~", frame.steps[step].generation);
-  }
+  if (!PathIsUnique(frame, step)) absl::StrAppend(&id, "~", state.next_outbox);
   if (id.size() <= kChildIdBytesMax) return id;
   uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
   for (const char c : id) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
@@ -272,10 +285,14 @@ absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uin
   }
   if (from.kind != v1::OUTBOX_KIND_EMIT && from.kind != v1::OUTBOX_KIND_START_CHILD) return to;
   const internal::Frame* frame = s.FindFrame(from.key.frame);
-  if (frame == nullptr || frame->steps[from.key.step].generation != from.generation) {
+  if (frame == nullptr || from.key.step >= frame->steps.size() ||
+      frame->steps[from.key.step].generation != from.generation) {
     return absl::FailedPreconditionError("the step that sends the message is gone");
   }
   const Graph::StepPlan& plan = s.Plan(*frame, from.key.step);
+  if (plan.kind != (from.kind == v1::OUTBOX_KIND_EMIT ? v1::Step::kEmit : v1::Step::kChild)) {
+    return absl::FailedPreconditionError("the step that sends the message is another one now");
+  }
   const std::string id = absl::StrCat("flux:", s.run.Text(), ":", number);
   if (from.kind == v1::OUTBOX_KIND_EMIT) {
     *to.event.mutable_execution() = to.target;

@@ -160,8 +160,8 @@ v1::ExecutionSummary Summarize(const Execution& execution) {
   summary.set_workflow_id(s.started->workflow_id());
   summary.set_run_id(s.started->run_id());
   summary.set_workflow(s.started->workflow());
-  summary.set_version(s.started->version());
-  summary.set_definition_hash(s.started->definition_hash());
+  summary.set_version(s.graph->definition().version());
+  summary.set_definition_hash(s.graph->hash());
   summary.set_status(s.ShownStatus());
   summary.set_start_time_ms(s.start_time_ms);
   summary.set_close_time_ms(s.close_time_ms);

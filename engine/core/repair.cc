@@ -4,9 +4,10 @@
 //   ----------+-----------------+----------------------------------------------------------------
 //   RUNNING   | Paused          | PAUSED: nothing is handed out; results and timers go on
 //   PAUSED    | Resumed         | RUNNING: what is scheduled is handed out
-//   closed    | Reopened        | RUNNING: the step it failed at is parked, deliveries are granted
-//   anew any       | Rewound         | RUNNING: the step and all downstream pending, in a new
-//   generation
+//   closed    | Reopened        | RUNNING: the step it failed at is parked; what went on beside it
+//             |                 |   goes on: new deliveries, messages and time limits
+//   any       | Rewound         | RUNNING: the step and all downstream pending, in a new
+//             |                 |   generation
 //
 //   step      | input           | then
 //   ----------+-----------------+----------------------------------------------------------------
@@ -45,9 +46,9 @@ void Machine::TryAgain(Frame* frame, uint32_t step) {
   StepState& state = frame->steps[step];
   state.phase = Phase::kPending;
   state.ended_ms = 0;
-  const v1::Step::KindCase kind = Plan(*frame, step).kind;
-  // The answer to an earlier message must not be taken for this one's.
-  if (kind == v1::Step::kChild || kind == v1::Step::kEmit) state.generation = ++s_.generation;
+  // The answer to an earlier message must not be taken for this one's; nor a child of its earlier
+  // bodies for one of those to come.
+  if (Plan(*frame, step).kind != v1::Step::kTask) state.generation = ++s_.generation;
   Push(Work::Kind::kActivate, frame, step);
 }
 
@@ -120,12 +121,16 @@ void Machine::Reopen() {
   s_.failure.reset();
   s_.bytes -= s_.result.memory_bytes();
   s_.result = Value();
+  s_.compensated = false;
   if (effects_ != nullptr) effects_->reopened = true;
+  if (const int64_t limit = s_.started->execution_timeout_ms(); limit > 0) {
+    DisarmExecution();
+    s_.timers.insert({now() + limit, 0, 0, v1::TIMER_KIND_EXECUTION_TIMEOUT});
+  }
   if (s_.has_failed_step) {
     s_.has_failed_step = false;
     Frame* frame = s_.FindFrame(s_.failed_step.frame);
-    frame->steps[s_.failed_step.step].phase = Phase::kParked;
-    frame->steps[s_.failed_step.step].ended_ms = 0;
+    ParkFailed(frame, s_.failed_step.step);
     for (Frame* at = frame; at->parent != nullptr; at = at->parent) {
       StepState& owner = at->parent->steps[at->parent_step];
       owner.phase = Phase::kWaiting;
@@ -133,48 +138,89 @@ void Machine::Reopen() {
     }
     s_.failed_step = {};
   }
-  // A closed execution's deliveries and children were given up, and perhaps its timers.
   for (const auto& [number, event] : s_.events) {
     if (event.deliver_at_ms != 0) {
       s_.timers.insert({event.deliver_at_ms, number, 0, v1::TIMER_KIND_EVENT_DELIVERY});
     }
   }
-  for (const auto& [number, frame] : s_.frames) {
-    const Graph::ScopePlan& scope = s_.Scope(*frame);
-    for (uint32_t i = 0; i < frame->steps.size(); ++i) {
-      StepState& state = frame->steps[i];
-      const StepExtra* extra = state.extra.get();
-      switch (state.phase) {
-        case Phase::kScheduled:
-        case Phase::kBackingOff:
-          if (const int64_t limit = scope.steps[i].task.timeouts().schedule_to_close_ms();
-              limit > 0) {
-            s_.timers.insert(
-                {state.first_scheduled_ms + limit, number, i, v1::TIMER_KIND_SCHEDULE_TO_CLOSE});
-          }
-          if (state.phase == Phase::kScheduled) {
-            Grant(frame, i);
-          } else {
-            s_.timers.insert({extra->wake_ms, number, i, v1::TIMER_KIND_BACKOFF});
-          }
-          break;
-        case Phase::kWaiting:
-          if (extra != nullptr && extra->wake_ms != 0) {
-            s_.timers.insert({extra->wake_ms, number, i,
-                              scope.steps[i].kind == v1::Step::kWaitEvent
-                                  ? v1::TIMER_KIND_EVENT_TIMEOUT
-                                  : v1::TIMER_KIND_SLEEP});
-          }
-          if (extra != nullptr && extra->child != nullptr && extra->first_child == nullptr &&
-              !s_.children.contains({number, i})) {
-            TryAgain(frame, i);
-          }
-          break;
-        default:
-          break;
-      }
+  absl::btree_set<StepKey> sending;
+  for (auto it = s_.outbox.begin(); it != s_.outbox.end();) {
+    if (it->second.kind == v1::OUTBOX_KIND_NOTIFY_PARENT) {
+      // It is not over; the next close makes another.
+      it = s_.outbox.erase(it);
+      s_.bytes -= kMessageBytes;
+      continue;
     }
+    if (it->second.kind == v1::OUTBOX_KIND_EMIT || it->second.kind == v1::OUTBOX_KIND_START_CHILD) {
+      sending.insert(it->second.key);
+    }
+    ++it;
   }
+  Frame* undoing = nullptr;
+  for (const auto& [number, frame] : s_.frames) {
+    if (s_.Scope(*frame).role == Graph::Role::kUndo) {
+      undoing = frame;
+      continue;
+    }
+    for (uint32_t i = 0; i < frame->steps.size(); ++i) Revive(frame, i, sending);
+    // It closed amid what followed from a record: the rest of that follows now.
+    Recount(frame);
+    if (frame->parent != nullptr) Push(Work::Kind::kBind, frame, 0);
+  }
+  if (undoing != nullptr) {
+    // It was terminated amid this; should it come to that again, the undo task starts anew.
+    EndDelivery(undoing, 0);
+    DropFrame(undoing);
+  }
+}
+
+// The step the execution failed at waits for the operator; what is left of its bodies goes.
+void Machine::ParkFailed(Frame* frame, uint32_t step) {
+  StepState& state = frame->steps[step];
+  Disarm(frame, step);
+  // All deliveries were revoked as it closed.
+  const size_t revoked = effects_ != nullptr ? effects_->revoked.size() : 0;
+  DropChildren(frame, step);
+  if (effects_ != nullptr) effects_->revoked.resize(revoked);
+  std::unique_ptr<v1::Failure> failure = std::move(state.extra->failure);
+  ReleaseExtra(s_, state);
+  Extra(frame, step).failure = std::move(failure);
+  state.phase = Phase::kParked;
+  state.ended_ms = 0;
+}
+
+// A closed execution's deliveries and children were given up, and perhaps its timers; what became
+// of its messages was not heard.
+void Machine::Revive(Frame* frame, uint32_t step, const absl::btree_set<StepKey>& sending) {
+  const StepKey key{frame->number, step};
+  const StepPlan& plan = Plan(*frame, step);
+  StepState& state = frame->steps[step];
+  const StepExtra* extra = state.extra.get();
+  if (state.phase == Phase::kScheduled || state.phase == Phase::kBackingOff) {
+    if (const int64_t limit = plan.task.timeouts().schedule_to_close_ms(); limit > 0) {
+      const v1::TimerKind kind = v1::TIMER_KIND_SCHEDULE_TO_CLOSE;
+      s_.timers.erase({state.first_scheduled_ms + limit, frame->number, step, kind});
+      state.first_scheduled_ms = now();
+      s_.timers.insert({now() + limit, frame->number, step, kind});
+    }
+    if (state.phase == Phase::kScheduled) {
+      Grant(frame, step);
+    } else {
+      s_.timers.insert({extra->wake_ms, frame->number, step, v1::TIMER_KIND_BACKOFF});
+    }
+    return;
+  }
+  if (state.phase != Phase::kWaiting) return;
+  if (extra != nullptr && extra->wake_ms != 0) {
+    s_.timers.insert(
+        {extra->wake_ms, frame->number, step,
+         plan.kind == v1::Step::kWaitEvent ? v1::TIMER_KIND_EVENT_TIMEOUT : v1::TIMER_KIND_SLEEP});
+  }
+  // A body of it, as of a catch clause, goes on by itself.
+  if (extra != nullptr && extra->first_child != nullptr) return;
+  const bool awaits = extra != nullptr && extra->child != nullptr;
+  const bool sends = plan.kind == v1::Step::kEmit || plan.kind == v1::Step::kChild;
+  if (awaits ? !s_.children.contains(key) : sends && !sending.contains(key)) TryAgain(frame, step);
 }
 
 void Machine::Rewound(const v1::ExecutionRewound& rewound) {
@@ -184,8 +230,10 @@ void Machine::Rewound(const v1::ExecutionRewound& rewound) {
           TellOperator("execution.rewound", rewound.identity(), rewound.reason())) {
     told->set_step(StepPath(s_, *frame, rewound.ref().step()));
   }
+  ++frame->queued;  // what the execution failed at loses its bodies
   Reopen();
-  Reset(frame, {rewound.ref().step()});
+  if (!frame->dropped) Reset(frame, {rewound.ref().step()});
+  ReleaseQueued(frame);
 }
 
 void Machine::Reset(Frame* frame, const std::vector<uint32_t>& steps) {
@@ -205,11 +253,13 @@ void Machine::Reset(Frame* frame, const std::vector<uint32_t>& steps) {
     StepState& state = frame->steps[i];
     const std::string path = StepPath(s_, *frame, i);
     if (IsSettled(state.phase)) TellStep("step.superseded", *frame, i, /*derived=*/true);
-    std::erase_if(s_.undo, [&](const UndoState& undo) {
+    const size_t dropped = std::erase_if(s_.undo, [&](const UndoState& undo) {
       const bool below = undo.path.size() > path.size() && absl::StartsWith(undo.path, path) &&
                          (undo.path[path.size()] == '.' || undo.path[path.size()] == '[');
       return below || undo.path == path;
     });
+    s_.bytes -= dropped * kUndoBytes;
+    GiveBackAll(frame, i);
     AbandonStep(frame, i);
     s_.bytes -= state.output.memory_bytes();
     state.output = Value();
@@ -219,38 +269,37 @@ void Machine::Reset(Frame* frame, const std::vector<uint32_t>& steps) {
     state.resolved = false;
     state.generation = s_.generation;
   }
+  Recount(frame);
+}
+
+void Machine::Recount(Frame* frame) {
+  const Graph::ScopePlan& scope = s_.Scope(*frame);
+  const auto pending = [&](uint32_t parameter) {
+    return frame->parameters[parameter].state == Parameter::State::kPending;
+  };
+  frame->remaining = 0;
   for (uint32_t i = 0; i < frame->steps.size(); ++i) {
-    if (!in[i]) continue;
     StepState& state = frame->steps[i];
-    uint32_t completed = 0;
     state.waiting_for = 0;
     for (const uint32_t source : scope.steps[i].sources) {
       if (!IsSettled(frame->steps[source].phase)) ++state.waiting_for;
-      if (frame->steps[source].phase == Phase::kCompleted) ++completed;
     }
-    for (size_t p = 0; p < frame->parameters.size(); ++p) {
-      const std::vector<uint32_t>& readers = scope.parameter_dependants[p];
-      if (frame->parameters[p].state == Parameter::State::kPending &&
-          std::find(readers.begin(), readers.end(), i) != readers.end()) {
-        ++state.waiting_for;
-      }
-    }
-    bool ready = state.waiting_for == 0;
-    if (scope.steps[i].early && completed > 0) {
-      StepExtra& extra = Extra(frame, i);
-      extra.join = std::make_unique<JoinState>();
-      extra.join->completed = completed;
-      const uint32_t first = scope.steps[i].step->join().first();
-      ready = ready || (first != 0 && completed >= first);
-    }
-    if (ready) Push(Work::Kind::kActivate, frame, i);
+    if (!IsSettled(state.phase)) ++frame->remaining;
   }
-  frame->remaining = 0;
-  for (const StepState& state : frame->steps) frame->remaining += IsSettled(state.phase) ? 0 : 1;
+  for (uint32_t p = 0; p < frame->parameters.size(); ++p) {
+    if (!pending(p)) continue;
+    for (const uint32_t reader : scope.parameter_dependants[p]) ++frame->steps[reader].waiting_for;
+  }
   if (scope.result.has_value() && scope.result->source == InputPlan::Source::kParameter &&
-      frame->parameters[scope.result->index].state == Parameter::State::kPending) {
+      pending(scope.result->index)) {
     ++frame->remaining;
   }
+  for (uint32_t i = 0; i < frame->steps.size(); ++i) {
+    if (frame->steps[i].phase != Phase::kPending) continue;
+    const bool enough = scope.steps[i].early && CountInputs(frame, i);
+    if (enough || frame->steps[i].waiting_for == 0) Push(Work::Kind::kActivate, frame, i);
+  }
+  if (frame->remaining == 0) Push(Work::Kind::kFrameDone, frame, 0);
 }
 
 }  // namespace flux::engine::internal

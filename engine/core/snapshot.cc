@@ -91,8 +91,15 @@ class Writer {
     uint32_t index = 0;  // + 1 into Snapshot.values, once written
   };
 
-  static bool Named(const Value& value) {
-    return value.kind() == Value::Kind::kPayload && value.origin() != Value::Origin::kState;
+  // A literal of a version that the execution has left is written as any other value.
+  bool Named(const Value& value) const {
+    if (value.kind() != Value::Kind::kPayload || value.origin() == Value::Origin::kState) {
+      return false;
+    }
+    if (value.origin() == Value::Origin::kInput) return true;
+    const std::vector<Value>& literals = s_.graph->literals();
+    return value.origin_id() < literals.size() &&
+           literals[value.origin_id()].identity() == value.identity();
   }
 
   // Recursion is bounded by kListDepthMax and kSplitDepthMax.

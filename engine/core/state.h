@@ -46,6 +46,9 @@ inline constexpr size_t kEventsMax = 10'000;
 inline constexpr size_t kMessageBytes = 256;
 inline constexpr size_t kUndoBytes = 256;
 
+// What could not be undone is noted in the execution's failure until its message is so long.
+inline constexpr size_t kUndoNotesBytesMax = 4096;
+
 // Numbers are part of the snapshot format.
 enum class Phase : uint8_t {
   kPending = 1,
@@ -147,8 +150,9 @@ struct StepState {
   uint32_t waiting_for = 0;
   uint32_t attempt = 0;  // from 1 once scheduled
   uint32_t generation = 0;
-  bool resolved = false;           // settled by an operator
-  uint64_t delivery = 0;           // from 1; the last one granted
+  bool resolved = false;  // settled by an operator
+  // From 1; the last one granted. Of a wait step that completed: the number of the event it took.
+  uint64_t delivery = 0;
   int64_t first_scheduled_ms = 0;  // when it began
   int64_t scheduled_ms = 0;        // when its newest delivery was granted
   int64_t ended_ms = 0;
@@ -184,7 +188,7 @@ struct Timer {
 
 // One entry of the work list: what follows from a record and is still to be derived.
 struct Work {
-  enum class Kind : uint8_t { kActivate, kSettled, kParameter, kFrameDone };
+  enum class Kind : uint8_t { kActivate, kSettled, kParameter, kFrameDone, kBind };
   Kind kind;
   uint32_t index;  // step, or parameter
   Frame* frame;

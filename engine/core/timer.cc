@@ -73,6 +73,14 @@ void Machine::DisarmWake(Frame* frame, uint32_t step) {
   state.extra->yielding = false;
 }
 
+void Machine::DisarmExecution() {
+  for (auto it = s_.timers.begin(); it != s_.timers.end(); ++it) {
+    if (it->kind != v1::TIMER_KIND_EXECUTION_TIMEOUT) continue;
+    s_.timers.erase(it);
+    return;
+  }
+}
+
 void Machine::Disarm(Frame* frame, uint32_t step) {
   const StepState& state = frame->steps[step];
   DisarmWake(frame, step);
@@ -94,8 +102,7 @@ void Machine::Fired(const v1::TimerFired& fired) {
     s_.failure = std::make_unique<v1::Failure>(MakeFailure(
         kExecutionTimeout, absl::StrCat("the execution was not done within its timeout of ",
                                         FormatSpan(s_.started->execution_timeout_ms()))));
-    s_.timers.erase({s_.start_time_ms + s_.started->execution_timeout_ms(), 0, 0,
-                     v1::TIMER_KIND_EXECUTION_TIMEOUT});
+    DisarmExecution();
     End(v1::EXECUTION_STATUS_FAILED);
     return;
   }

@@ -5,8 +5,7 @@
 //   RUNNING               | a step with an undo task    | its inputs and output are kept
 //                         |   completes                 |
 //   RUNNING               | it fails, or is cancelled   | FAILING or CANCELLING: the newest undo
-//   task
-//                         |                             |   is scheduled, in a frame of its own
+//                         |                             |   task is scheduled, in its own frame
 //   FAILING, CANCELLING   | the undo task is done       | the next newest; none left: closes
 //   FAILING, CANCELLING   | its attempts are used up    | noted in the failure; the next newest
 //   FAILING, CANCELLING   | ExecutionTerminated         | TERMINATED: the rest is not undone
@@ -62,7 +61,8 @@ void Machine::UndoDone(Frame* frame) {
 
 void Machine::UndoFailed(Frame* frame, const v1::Failure& failure) {
   TellFailure("undo.failed", *frame, 0, failure, /*derived=*/true);
-  if (s_.failure != nullptr) {
+  // The first ones; the history tells them all.
+  if (s_.failure != nullptr && s_.failure->message().size() < kUndoNotesBytesMax) {
     s_.failure->set_message(absl::StrCat(s_.failure->message(), "; ", s_.undo.back().path,
                                          " could not be undone: ", failure.type(), ": ",
                                          failure.message()));

@@ -246,7 +246,7 @@ class Engine final : public DispatchHost {
 
   // engine_commands.cc: executions
   absl::StatusOr<Verdict> Execute(Slot& slot, Command command);
-  void AddRecord(Slot& slot, v1::Record record);
+  void AddRecord(Slot& slot, v1::Record record, std::shared_ptr<const Graph> graph);
   void Append(Slot& slot, uint64_t ordinal, const v1::Record& record);
   void Take(Slot& slot, const Effects& effects);
   void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
@@ -303,6 +303,8 @@ class Engine final : public DispatchHost {
   void NotifyParent(const RunId& run, OutboxMessage message);
   void MessageAnswered(const RunId& run, uint64_t number, const absl::Status& status,
                        std::string workflow_id = "", std::string child_run = "");
+  void MigrateOn(Slot& slot, const v1::OperateExecutionRequest& request,
+                 Reply<v1::OperateExecutionResponse> reply);
   void OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
                  Reply<v1::OperateExecutionResponse> reply);
 

@@ -45,9 +45,11 @@ v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string 
 // ------------------------------------------------------------------------------------------------
 
 absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command command) {
+  std::shared_ptr<const Graph> graph;
+  if (const auto* migrate = std::get_if<Migrate>(&command)) graph = migrate->graph;
   FLUX_ASSIGN_OR_RETURN(Decision decision,
                         Decide(*slot.execution, std::move(command), DecisionMs()));
-  for (v1::Record& record : decision.records) AddRecord(slot, std::move(record));
+  for (v1::Record& record : decision.records) AddRecord(slot, std::move(record), graph);
   if (!decision.records.empty()) Touch(slot);
   return decision.verdict;
 }
@@ -83,10 +85,10 @@ void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
   if (slot.tail.size() >= kTailRecordsMax && !slot.flushing) QueueFlush(slot, false);
 }
 
-void Engine::AddRecord(Slot& slot, v1::Record record) {
+void Engine::AddRecord(Slot& slot, v1::Record record, std::shared_ptr<const Graph> graph) {
   Append(slot, slot.execution->ordinal() + 1, record);
   effects_.Clear();
-  Apply(*slot.execution, std::move(record), &effects_);
+  Apply(*slot.execution, std::move(record), &effects_, std::move(graph));
   Take(slot, effects_);
 }
 
@@ -118,6 +120,7 @@ void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
   if (dispatcher_->Offer(slot.run, offer, maybe_delivered, Now(), limit_key) ==
       OfferOutcome::kSpilled) {
     MarkSpilled(slot, key, offer.task->queue(), true);
+    if (maybe_delivered) slot.unsure.insert(key);
   } else {
     ForgetSpilled(slot, key);
   }
@@ -128,8 +131,10 @@ void Engine::OfferAll(Slot& slot) {
   for (const StepKey& key : ReadyTasks(*slot.execution)) {
     if (const auto it = spilled.find(key); it != spilled.end()) {
       // What lies on disk waits for its queue to come back to it.
+      const bool unsure = slot.unsure.contains(key);
       ForgetSpilled(slot, key);
       MarkSpilled(slot, key, it->second, true);
+      if (unsure) slot.unsure.insert(key);
     } else {
       OfferStep(slot, key, slot.recovered);
     }
@@ -150,6 +155,7 @@ void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
   if (it == slot.spilled.end()) return;
   const std::string queue = std::move(it->second);
   slot.spilled.erase(it);
+  slot.unsure.erase(key);
   const bool more = std::any_of(slot.spilled.begin(), slot.spilled.end(),
                                 [&](const auto& entry) { return entry.second == queue; });
   if (!more) dispatcher_->SetSpilled(queue, -1);
@@ -174,7 +180,7 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
                             ": cannot redeliver: ", verdict.status().ToString()));
       }
     } else {
-      OfferStep(slot, key, false);
+      OfferStep(slot, key, slot.unsure.contains(key));
     }
   }
 }

@@ -406,6 +406,7 @@ void Engine::Operate(v1::OperateExecutionRequest request,
 
 void Engine::OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
                        Reply<v1::OperateExecutionResponse> reply) {
+  if (request.operation().has_migrate()) return MigrateOn(slot, request, std::move(reply));
   const uint64_t before = slot.execution->ordinal();
   absl::StatusOr<Command> command =
       CommandFor(*slot.execution, request.operation(), {request.identity(), request.reason()},
@@ -424,6 +425,32 @@ void Engine::OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
     response.set_detail(
         absl::StrCat(records, records == 1 ? " step is" : " steps are", " tried again"));
   }
+  ReplyWith<v1::OperateExecutionResponse>(std::move(reply), std::move(response));
+}
+
+void Engine::MigrateOn(Slot& slot, const v1::OperateExecutionRequest& request,
+                       Reply<v1::OperateExecutionResponse> reply) {
+  const v1::Operation::Migrate& wanted = request.operation().migrate();
+  absl::StatusOr<std::shared_ptr<const Graph>> graph =
+      wanted.definition_hash().empty()
+          ? definitions_->ByName(slot.execution->started().workflow(), "")
+          : definitions_->ByHash(wanted.definition_hash());
+  if (!graph.ok()) {
+    return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), graph.status());
+  }
+  v1::OperateExecutionResponse response;
+  response.set_run_id(slot.run.Text());
+  const std::string version = (*graph)->definition().version();
+  Migrate command{*std::move(graph), request.identity(), request.reason()};
+  absl::Status status;
+  if (wanted.dry_run()) {
+    status = Decide(*slot.execution, std::move(command), DecisionMs()).status();
+    response.set_detail(absl::StrCat("can move to version \"", version, "\""));
+  } else {
+    response.set_detail(absl::StrCat("moved to version \"", version, "\""));
+    status = Execute(slot, std::move(command)).status();
+  }
+  if (!status.ok()) return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), status);
   ReplyWith<v1::OperateExecutionResponse>(std::move(reply), std::move(response));
 }
 

@@ -301,7 +301,8 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
   v1::RunRoot root = slot.root;
   root.set_namespace_(started.namespace_());
   root.set_workflow_id(started.workflow_id());
-  root.set_definition_hash(started.definition_hash());
+  // Of the graph that the snapshot is read with.
+  if (root.definition_hash().empty()) root.set_definition_hash(started.definition_hash());
   root.set_start_time_ms(summary.start_time_ms());
   root.set_flushed_ordinal(ordinal);
   root.set_closed(execution.closed());
@@ -338,6 +339,7 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
     root.set_snapshot_ordinal(ordinal);
     root.set_snapshot_pages(pages);
     root.set_snapshot_bytes(image.size());
+    root.set_definition_hash(execution.graph().hash());
     ++counters_.snapshots;
   }
 

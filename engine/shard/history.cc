@@ -120,7 +120,16 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::Page(const v1::GetHistoryReque
                    }
                    execution.emplace(Create(*std::move(graph), *record, &effects));
                  } else {
-                   Apply(*execution, *std::move(record), &effects);
+                   std::shared_ptr<const Graph> graph;
+                   if (record->has_migrated()) {
+                     auto found = definitions_->ByHash(record->migrated().definition_hash());
+                     if (!found.ok()) {
+                       bad = found.status();
+                       return false;
+                     }
+                     graph = *std::move(found);
+                   }
+                   Apply(*execution, *std::move(record), &effects, std::move(graph));
                  }
                  return ordinal < through;
                }));

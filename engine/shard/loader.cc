@@ -101,7 +101,11 @@ absl::Status Replay(Definitions& definitions, const BlobReader& blobs, const Run
                             definitions.ByHash(record->started().definition_hash()));
       execution.emplace(Create(std::move(graph), *record, nullptr));
     } else {
-      Apply(*execution, *std::move(record), nullptr);
+      std::shared_ptr<const Graph> graph;
+      if (record->has_migrated()) {
+        FLUX_ASSIGN_OR_RETURN(graph, definitions.ByHash(record->migrated().definition_hash()));
+      }
+      Apply(*execution, *std::move(record), nullptr, std::move(graph));
     }
   }
   return absl::OkStatus();

@@ -53,6 +53,7 @@ struct Slot {
   int64_t timer_ms = 0;  // as entered in the loop's timer set; 0: not in it
   std::map<StepKey, std::string>
       spilled;                // scheduled steps the dispatcher had no room for, and their queues
+  std::set<StepKey> unsure;   // of those: what a process before this one may have handed out
   uint64_t sent_message = 0;  // the newest message of its outbox that is on its way
   bool recovered =
       false;  // loaded from the log tail after a restart: its tasks may be in a worker's hands

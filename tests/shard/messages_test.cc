@@ -484,5 +484,63 @@ TEST_F(Messages, ALargePayloadOfAnEventLiesApartAndComesBack) {
   ExpectVerified("w");
 }
 
+TEST_F(Messages, ARunningExecutionMovesToAVersionThatItsDoneStepsFit) {
+  Open();
+  const auto version = [](const std::string& number, const std::string& steps) {
+    v1::Definition definition = Parse(absl::StrCat("name: \"wf\" scopes { ", steps, " }"));
+    definition.set_version(number);
+    return definition;
+  };
+  world_.Define(version("1", R"(
+    steps { name: "a" inputs { literal { data: "5" encoding: ENCODING_JSON } } task { task: "t" } }
+    steps { name: "nap" sleep { duration_ms: 3600000 } after: 0 }
+    steps { name: "b" inputs { step: 0 } after: 1 task { task: "t" } }
+    result { step: 2 })"));
+  ASSERT_TRUE(world_.Start("wf", "w").ok());
+  world_.RunWorker(worker_);
+  const std::string fits = world_.Define(version("2", R"(
+    steps { name: "a" inputs { literal { data: "5" encoding: ENCODING_JSON } } task { task: "t" } }
+    steps { name: "nap" sleep { duration_ms: 3600000 } after: 0 }
+    steps { name: "new" inputs { step: 0 } task { task: "t" } }
+    steps { name: "b" inputs { step: 2 } after: 1 task { task: "t" } }
+    steps { name: "c" inputs { step: 3 } task { task: "t" } }
+    result { step: 4 })"));
+  const std::string other = world_.Define(version("3", R"(
+    steps { name: "first" task { task: "t" } }
+    steps { name: "a" inputs { step: 0 } task { task: "t" } }
+    result { step: 1 })"));
+  const auto migrate = [&](const std::string& hash, bool dry) {
+    v1::OperateExecutionRequest request;
+    request.mutable_execution()->set_workflow_id("w");
+    request.set_identity("ann");
+    request.mutable_operation()->mutable_migrate()->set_definition_hash(hash);
+    request.mutable_operation()->mutable_migrate()->set_dry_run(dry);
+    return world_.Ask<v1::OperateExecutionResponse>(
+        [&](auto reply) { world_.engine().Operate(request, std::move(reply)); });
+  };
+  const absl::Status refused = migrate(other, true).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(Message(refused)), HasSubstr("step \"a\" has begun"));
+  const auto dry = migrate(fits, true);
+  ASSERT_TRUE(dry.ok()) << dry.status();
+  EXPECT_EQ(world_.Describe("w").info().version(), "1");
+  ASSERT_TRUE(migrate(fits, false).ok());
+  EXPECT_EQ(world_.Describe("w").info().version(), "2");
+  EXPECT_EQ(migrate(fits, false).status().code(), absl::StatusCode::kFailedPrecondition);
+  world_.Advance(5'000);
+  world_.Crash();
+  Open();
+  ExpectVerified("w");
+  world_.Pass(worker_, 3'700'000, /*work=*/true);
+  EXPECT_EQ(world_.Result("w").status(), v1::EXECUTION_STATUS_COMPLETED);
+  EXPECT_EQ(world_.Result("w").result().data(), "5");
+  const v1::DescribeExecutionResponse described = world_.Describe("w");
+  EXPECT_EQ(described.steps_size(), 5);
+  for (const v1::StepInfo& step : described.steps()) {
+    EXPECT_EQ(step.state(), v1::STEP_STATE_COMPLETED) << step.name();
+  }
+  ExpectVerified("w");
+}
+
 }  // namespace
 }  // namespace flux::engine::testing
