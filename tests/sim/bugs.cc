@@ -90,6 +90,11 @@ absl::Status PlantedStore::Scan(std::string_view begin, std::string_view end,
   return base_.rows().Scan(begin, end, visit);
 }
 
+absl::Status PlantedStore::ScanRanges(
+    const std::vector<std::pair<std::string, std::string>>& ranges, const RangesVisitor& visit) {
+  return base_.rows().ScanRanges(ranges, visit);
+}
+
 const std::vector<BugInfo>& Bugs() {
   static const auto* const kBugs = new std::vector<BugInfo>{
       {Bug::kEarlyAck, "early-ack", "a commit is reported durable before it is written"},

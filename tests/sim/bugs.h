@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -62,6 +63,8 @@ class PlantedStore final : public store::Store, public store::Log, public store:
   absl::Status WriteSync(store::RowBatch batch) override;
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key) override;
   absl::Status Scan(std::string_view begin, std::string_view end, const RowVisitor& visit) override;
+  absl::Status ScanRanges(const std::vector<std::pair<std::string, std::string>>& ranges,
+                          const RangesVisitor& visit) override;
 
  private:
   const Bug bug_;

@@ -1,10 +1,10 @@
 // What must be true of each execution once all is quiet.
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/core/run_id.h"
 #include "proto/bridge.h"
 #include "tests/sim/reference.h"
@@ -22,18 +22,11 @@ std::string RunBytes(const Run& run) {
   return id ? id->Bytes() : "";
 }
 
-std::string LineOf(const v1::HistoryEvent& event) {
-  return absl::StrCat(event.ordinal(), " ", event.type(), " ", event.step(),
-                      event.attempt() > 0 ? absl::StrCat(" attempt ", event.attempt()) : "",
-                      event.has_failure() ? absl::StrCat(" ", TextOf(event.failure())) : "",
-                      event.has_payload() ? absl::StrCat(" ", TextOf(event.payload())) : "");
-}
-
 std::string Story(const Events& events) {
   std::string text;
   const size_t from = events.size() > kStoryLines ? events.size() - kStoryLines : 0;
   for (size_t i = from; i < events.size(); ++i) {
-    absl::StrAppend(&text, "\n    ", LineOf(events[i]).substr(0, 200));
+    absl::StrAppend(&text, "\n    ", TextOf(events[i]).substr(0, 200));
   }
   return text;
 }
@@ -47,16 +40,15 @@ std::string OutcomeText(const v1::GetResultResponse& result) {
 // part from the history, which must be able to explain it.
 class Witness final : public Oracle {
  public:
-  Witness(const Run& run, const Events& events, uint64_t script_seed, const Ledger& ledger)
-      : run_(run), script_seed_(script_seed), ledger_(ledger), bytes_(RunBytes(run)) {
-    for (const v1::HistoryEvent& event : events) {
-      if (event.type() == "step.failed") failed_[event.step()] = &event;
-      if (event.type() == "step.caught") caught_[event.step()] = &event;
-    }
-  }
+  Witness(const Run& run, const Fates& fates, uint64_t script_seed, const Ledger& ledger)
+      : run_(run),
+        fates_(fates),
+        script_seed_(script_seed),
+        ledger_(ledger),
+        bytes_(RunBytes(run)) {}
 
-  Ending Task(const std::string& path, const v1::Step& step,
-              const std::vector<Datum>& inputs) override {
+  TaskEnd Task(const std::string& path, const v1::Step& step,
+               const std::vector<Datum>& inputs) override {
     std::vector<std::string> texts;
     for (int i = 0; i < step.inputs_size(); ++i) {
       const Datum& input = inputs[static_cast<size_t>(i)];
@@ -65,36 +57,82 @@ class Witness final : public Oracle {
           absl::StrCat(TextOf(input.ToPayload()), none ? std::string() : step.inputs(i).pointer()));
     }
     const auto given = ledger_.delivered().find({bytes_, path});
-    if (given != ledger_.delivered().end() && given->second.inputs != texts) {
-      Complain(path, "was given other inputs than the interpreter says");
+    // Pages of a map go by one path.
+    if (given != ledger_.delivered().end() && given->second.inputs != texts &&
+        !absl::StrContains(path, "[page]")) {
+      Complain(path, absl::StrCat("was given ", absl::StrJoin(given->second.inputs, " and "),
+                                  " where the interpreter says ", absl::StrJoin(texts, " and ")));
     }
     const Answer answer =
         AnswerOf(run_.program->scripts.find(step.name())->second, script_seed_, path, texts);
-    if (const auto it = failed_.find(path); it != failed_.end()) {
-      if (!Explains(path, step, answer, *it->second)) {
-        Complain(path, absl::StrCat("failed without a reason: ", LineOf(*it->second)));
+    if (const v1::HistoryEvent* failed = fates_.Of(path).failed; failed != nullptr) {
+      // Of what it went on as; or its own.
+      if (answer.end == Answer::End::kContinue && Continued(path)) return Fragment(answer);
+      if (!Explains(path, step, answer, *failed)) {
+        Complain(path, absl::StrCat("failed without a reason: ", TextOf(*failed)));
       }
-      return Ending::Failed({{it->second->failure(), false}});
+      return {Ending::Failed({{failed->failure(), false}}), nullptr, {}};
     }
     if (answer.failing_attempts > 0 && IsFinal(step, answer.transient)) {
-      return Ending::Failed({{answer.transient, false}});
+      return {Ending::Failed({{answer.transient, false}}), nullptr, {}};
     }
     switch (answer.end) {
       case Answer::End::kValue:
-        return Ending::Value(Datum::Of(answer.value));
+        return {Ending::Value(Datum::Of(answer.value)), nullptr, {}};
       case Answer::End::kSkip:
-        return Ending::Skipped();
+        return {Ending::Skipped(), nullptr, {}};
+      case Answer::End::kContinue:
+        return Fragment(answer);
       case Answer::End::kFailure:
         break;
     }
-    return Ending::Failed({{answer.failure, false}});
+    return {Ending::Failed({{answer.failure, false}}), nullptr, {}};
+  }
+
+  Ending Event(const std::string& path, const v1::Step& step) override {
+    const v1::WaitEventStep& wait = step.wait_event();
+    const Fate& fate = fates_.Of(path);
+    if (fate.completed != nullptr && fate.caught == nullptr) {
+      const auto sent = run_.sent.find(wait.event());
+      const std::string& got = fate.completed->payload().data();
+      const bool came = sent != run_.sent.end() && sent->second.contains(got);
+      if (!came && !(wait.has_default_value() && wait.default_value().data() == got)) {
+        Complain(path, absl::StrCat("took what nobody sent: ", TextOf(*fate.completed)));
+      }
+      return Ending::Value(Datum::Of(fate.completed->payload()));
+    }
+    if (fate.failed != nullptr) {
+      if (wait.timeout_ms() == 0 || wait.has_default_value() ||
+          fate.failed->failure().type() != "flux.timeout.event") {
+        Complain(path, absl::StrCat("failed without a reason: ", TextOf(*fate.failed)));
+      }
+      return Ending::Failed({{fate.failed->failure(), false}});
+    }
+    if (wait.timeout_ms() == 0 && !run_.accepted.contains(wait.event())) return Ending::Never();
+    return Ending::Value(Datum::Of(Json("\"what should have come\"")));
   }
 
   std::optional<v1::Failure> Caught(const std::string& path) override {
-    const auto it = caught_.find(path);
-    if (it == caught_.end()) return std::nullopt;
-    return it->second->failure();
+    const v1::HistoryEvent* caught = fates_.Of(path).caught;
+    if (caught == nullptr) return std::nullopt;
+    return caught->failure();
   }
+
+  std::optional<Ending> Decreed(const std::string& path) override {
+    const Fate& fate = fates_.Of(path);
+    if (fate.cancelled != nullptr) return Ending::Skipped();
+    if (fate.decreed == nullptr) return std::nullopt;
+    if (fate.decreed->type() == "step.skip_asked") return Ending::Skipped();
+    return Ending::Value(Datum::Of(fate.decreed->payload()));
+  }
+
+  std::optional<uint64_t> Completed(const std::string& path) override {
+    const Fate& fate = fates_.Of(path);
+    if (fate.completed == nullptr) return std::nullopt;
+    return fate.completed_at;
+  }
+
+  bool Tolerated(const std::string& path) override { return fates_.Of(path).tolerated != nullptr; }
 
   const std::string& complaint() const { return complaint_; }
 
@@ -123,15 +161,23 @@ class Witness final : public Oracle {
            ledger_.WasGarbled(bytes_, path);
   }
 
+  // Did the task at `path` go on as a fragment, some step of which the history knows?
+  bool Continued(const std::string& path) const {
+    const auto it = fates_.all().upper_bound(path + ".");
+    return it != fates_.all().end() && absl::StartsWith(it->first, path + ".");
+  }
+
+  static TaskEnd Fragment(const Answer& answer) { return {{}, answer.fragment, answer.inputs}; }
+
   void Complain(const std::string& path, const std::string& text) {
     if (complaint_.empty()) complaint_ = absl::StrCat("step ", path, " ", text);
   }
 
   const Run& run_;
+  const Fates& fates_;
   const uint64_t script_seed_;
   const Ledger& ledger_;
   const std::string bytes_;
-  std::map<std::string, const v1::HistoryEvent*> failed_, caught_;
   std::string complaint_;
 };
 
@@ -191,44 +237,50 @@ void Simulation::CheckRun(Run* run) {
   }
   const std::optional<Events> events = HistoryOf(*run);
   if (!events) return;
-  CheckHistory(*run, *events);
-  CheckOutcome(*run, *result, *events);
+  const Fates fates(*events, *run->program);
+  CheckHistory(*run, *events, fates);
+  CheckUndone(*run, *result, fates);
+  CheckOutcome(*run, *result, *events, fates);
 }
 
-void Simulation::CheckHistory(const Run& run, const Events& events) {
+void Simulation::CheckHistory(const Run& run, const Events& events, const Fates& fates) {
+  if (!fates.fault().empty()) {
+    return Problem(absl::StrCat("the history of ", run.id, " ", fates.fault(), Story(events)));
+  }
   const std::string bytes = RunBytes(run);
-  std::map<std::string, const v1::HistoryEvent*> ended;
-  std::set<std::string> caught;
-  uint64_t ordinal = 0;
-  int64_t time_ms = 0;
-  for (const v1::HistoryEvent& event : events) {
-    if (event.ordinal() < ordinal || event.ordinal() > ordinal + 1 || event.time_ms() < time_ms) {
-      return Problem(absl::StrCat("the history of ", run.id, " is out of order at ", LineOf(event),
-                                  Story(events)));
+  for (const auto& [path, fate] : fates.all()) {
+    // What a clause, a fragment or an operator made of a task is no answer of the task's.
+    if (fate.completed == nullptr || fate.completed->derived() || fate.caught != nullptr ||
+        fate.decreed != nullptr || absl::StrContains(path, "[page]") ||
+        fate.completed->type() != "step.completed") {
+      continue;
     }
-    ordinal = event.ordinal();
-    time_ms = event.time_ms();
-    if (event.type() == "step.caught") caught.insert(event.step());
-    const bool completed = event.type() == "step.completed";
-    if (!completed && event.type() != "step.skipped") continue;
-    if (const auto [it, fresh] = ended.emplace(event.step(), &event); !fresh) {
-      return Problem(absl::StrCat("step ", event.step(), " of ", run.id, " has two outcomes: ",
-                                  LineOf(*it->second), " and ", LineOf(event)));
-    }
-    // What a catch clause made of a task is no answer of the task's.
-    if (!completed || event.derived() || caught.contains(event.step())) continue;
-    const auto given = ledger_.delivered().find({bytes, event.step()});
+    const auto given = ledger_.delivered().find({bytes, path});
     if (given == ledger_.delivered().end()) {
-      return Problem(absl::StrCat("step ", event.step(), " of ", run.id,
-                                  " completed but was never handed out"));
+      return Problem(
+          absl::StrCat("step ", path, " of ", run.id, " completed but was never handed out"));
     }
-    const Answer answer = AnswerOf(run.program->scripts.find(NameOf(event.step()))->second,
-                                   script_seed_, event.step(), given->second.inputs);
-    if (answer.end != Answer::End::kValue || event.attempt() <= answer.failing_attempts ||
-        TextOf(answer.value) != TextOf(event.payload())) {
-      return Problem(absl::StrCat("step ", event.step(), " of ", run.id,
-                                  " completed with what its task did not answer: ", LineOf(event)));
+    const Answer answer = AnswerOf(run.program->scripts.find(NameOf(path))->second, script_seed_,
+                                   path, given->second.inputs);
+    if (answer.end == Answer::End::kContinue) continue;
+    if (answer.end != Answer::End::kValue || fate.completed->attempt() <= answer.failing_attempts ||
+        TextOf(answer.value) != TextOf(fate.completed->payload())) {
+      return Problem(absl::StrCat("step ", path, " of ", run.id, " completed with what its task ",
+                                  "did not answer: ", TextOf(*fate.completed)));
     }
+  }
+}
+
+void Simulation::CheckUndone(const Run& run, const v1::GetResultResponse& result,
+                             const Fates& fates) {
+  const bool undoes = result.status() == v1::EXECUTION_STATUS_FAILED ||
+                      result.status() == v1::EXECUTION_STATUS_CANCELLED;
+  if (!undoes || run.operated) return;
+  std::vector<std::string> expected(fates.to_undo().rbegin(), fates.to_undo().rend());
+  for (std::string& path : expected) path += ".undo";
+  if (expected != fates.undone()) {
+    Problem(absl::StrCat(run.id, " undid ", absl::StrJoin(fates.undone(), ", "),
+                         " and was to undo ", absl::StrJoin(expected, ", ")));
   }
 }
 
@@ -249,7 +301,7 @@ bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
   if (result.failure().type() != "flux.timeout.execution") return false;
   const int64_t limit_ms = run.program->definition.execution_timeout_ms();
   const int64_t took_ms = events.back().time_ms() - events.front().time_ms();
-  if (limit_ms == 0 || took_ms < limit_ms) {
+  if (limit_ms == 0 || (took_ms < limit_ms && !run.operated)) {
     Problem(
         absl::StrCat(run.id, " ran into its deadline of ", limit_ms, " ms after ", took_ms, " ms"));
   }
@@ -257,9 +309,9 @@ bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
 }
 
 void Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& result,
-                              const Events& events) {
+                              const Events& events, const Fates& fates) {
   if (EndedEarly(run, result, events)) return;
-  Witness witness(run, events, script_seed_, ledger_);
+  Witness witness(run, fates, script_seed_, ledger_);
   const Ending expected = Interpret(run.program->definition, run.program->inputs, &witness);
   bool fits = false;
   switch (expected.kind) {

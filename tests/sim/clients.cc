@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/run_id.h"
 #include "tests/sim/simulation.h"
 
 namespace flux::sim {
@@ -15,6 +16,11 @@ bool MayBeRefused(const v1::Definition& definition) {
     if (step.has_map() && step.inputs(0).source_case() == v1::Input::kParameter) return true;
   }
   return false;
+}
+
+bool IsOpen(v1::ExecutionStatus status) {
+  return status == v1::EXECUTION_STATUS_RUNNING || status == v1::EXECUTION_STATUS_PAUSED ||
+         status == v1::EXECUTION_STATUS_FAILING || status == v1::EXECUTION_STATUS_CANCELLING;
 }
 
 }  // namespace
@@ -83,7 +89,11 @@ void Simulation::StartAnswered(Run* run, const absl::StatusOr<v1::StartWorkflowR
   run->run_id = answer->run_id();
   Note(absl::StrCat(run->id, " is started: run ", run->run_id));
   if (Strikes(plan_.again_permille)) StartLater(run, dice_.Between(1, 10'000) * kMsUs);
-  if (Strikes(plan_.cancel_permille)) {
+  SendEvents(run);
+  if (Strikes(plan_.operate_permille)) {
+    run->operated = true;
+    OperateLater(run);
+  } else if (Strikes(plan_.cancel_permille)) {
     timeline_.After(dice_.Between(1, plan_.faults_ms) * kMsUs, [this, run] { StopLater(run); });
   }
   if (Strikes(plan_.look_permille)) LookLater(run, 1);
@@ -128,6 +138,144 @@ void Simulation::StopLater(Run* run) {
       [again](const absl::StatusOr<v1::CancelExecutionResponse>& answer) {
         again(answer.status(), v1::EXECUTION_STATUS_CANCELLED);
       });
+}
+
+// ---- events ----
+
+void Simulation::SendEvents(Run* run) {
+  for (const std::string& name : run->program->events) {
+    if (dice_.OneIn(6)) continue;  // it never comes
+    // A second one of a name would run parked readers again, unlike what the interpreter says.
+    const int64_t count = run->program->parks ? 1 : dice_.Between(1, 3);
+    for (int64_t i = 0; i < count; ++i) {
+      v1::SendEventRequest request;
+      *request.mutable_execution() = RefOf(*run);
+      request.set_event(name);
+      request.set_event_id(absl::StrCat(name, "-", i));
+      *request.mutable_payload() = Json(absl::StrCat("\"", name, " ", i, "\""));
+      run->sent[name].insert(request.payload().data());
+      timeline_.After(
+          dice_.Between(1, plan_.faults_ms / 2) * kMsUs, [this, run, request]() mutable {
+            if (dice_.OneIn(4)) {
+              request.set_deliver_time_ms(process_->WallMs() + dice_.Between(-1'000, 10'000));
+            }
+            SendEvent(run, request);
+          });
+    }
+  }
+}
+
+void Simulation::SendEvent(Run* run, const v1::SendEventRequest& request) {
+  Ask<v1::SendEventResponse>(
+      [request](engine::Engine& engine, Done<v1::SendEventResponse> done) {
+        engine.SendEvent(request, std::move(done));
+      },
+      [this, run, request](const absl::StatusOr<v1::SendEventResponse>& answer) {
+        if (answer.ok()) {
+          run->accepted.insert(request.event());
+          // Once more: the same id must change nothing.
+          if (Strikes(plan_.again_permille)) SendEvent(run, request);
+          return;
+        }
+        if (absl::IsFailedPrecondition(answer.status())) return;  // it has closed
+        if (absl::IsUnavailable(answer.status()) || absl::IsResourceExhausted(answer.status()) ||
+            absl::IsDataLoss(answer.status())) {
+          timeline_.After(dice_.Between(50, 1'000) * kMsUs,
+                          [this, run, request] { SendEvent(run, request); });
+          return;
+        }
+        Problem(absl::StrCat("event ", request.event(), " for ", run->id,
+                             " was refused: ", answer.status().ToString()));
+      });
+}
+
+// ---- operators ----
+
+v1::OperateExecutionRequest Simulation::OperationOn(const Run& run) const {
+  v1::OperateExecutionRequest request;
+  *request.mutable_execution() = RefOf(run);
+  request.set_identity("operator");
+  request.set_reason("the simulation wants it");
+  return request;
+}
+
+void Simulation::OperateLater(Run* run) {
+  timeline_.After(dice_.Between(1, 8'000) * kMsUs, [this, run] {
+    if (healed_) return;
+    OperateOnce(run);
+    OperateLater(run);
+  });
+}
+
+void Simulation::OperateOnce(Run* run) {
+  // Some step of which a task was handed out: paths as people would have them.
+  std::vector<std::string> paths;
+  for (const auto& [key, delivered] : ledger_.delivered()) {
+    const auto id = engine::RunId::FromText(run->run_id);
+    if (id && key.first == id->Bytes()) paths.push_back(key.second);
+  }
+  std::string path = paths.empty() ? "s0" : paths[dice_.Below(paths.size())];
+  // Or the step that one lies in.
+  if (dice_.OneIn(3)) path = path.substr(0, path.find_first_of(".["));
+  v1::OperateExecutionRequest request = OperationOn(*run);
+  v1::Operation& operation = *request.mutable_operation();
+  switch (dice_.Below(8)) {
+    case 0:
+      operation.mutable_pause();
+      break;
+    case 1:
+      operation.mutable_resume();
+      break;
+    case 2:
+      operation.mutable_retry();
+      break;
+    case 3:
+      operation.mutable_retry()->set_step(path);
+      break;
+    case 4:
+      operation.mutable_park()->set_step(path);
+      break;
+    case 5:
+      operation.mutable_skip()->set_step(path);
+      break;
+    case 6:
+      operation.mutable_set_result()->set_step(path);
+      *operation.mutable_set_result()->mutable_result() =
+          LiteralOf(dice_.Pick({Shape::kNumber, Shape::kArray}), dice_.Next());
+      break;
+    default:
+      operation.mutable_rewind()->set_step(path);
+      break;
+  }
+  Operate(run, request);
+}
+
+void Simulation::Operate(Run* run, const v1::OperateExecutionRequest& request) {
+  if (verbose()) Note(absl::StrCat("operator: ", request.ShortDebugString()));
+  Ask<v1::OperateExecutionResponse>(
+      [request](engine::Engine& engine, Done<v1::OperateExecutionResponse> done) {
+        engine.Operate(request, std::move(done));
+      },
+      [this, run, request](const absl::StatusOr<v1::OperateExecutionResponse>& answer) {
+        if (verbose()) {
+          Note(absl::StrCat("operator is told ",
+                            answer.ok() ? answer->detail() : answer.status().ToString()));
+        }
+        // Where it may or may not have been done, it is asked for again only if twice is as once.
+        if (absl::IsUnavailable(answer.status()) || absl::IsDataLoss(answer.status())) {
+          if (healed_) {
+            timeline_.After(500 * kMsUs, [this, run, request] { Operate(run, request); });
+          }
+        }
+      });
+}
+
+void Simulation::Release(Run* run) {
+  v1::OperateExecutionRequest request = OperationOn(*run);
+  request.mutable_operation()->mutable_resume();
+  Operate(run, request);
+  request.mutable_operation()->mutable_retry();
+  Operate(run, request);
 }
 
 // ---- looking ----
@@ -178,11 +326,12 @@ void Simulation::Saw(Run* run, const v1::GetResultResponse& result) {
   if (result.run_id() != run->run_id) {
     return Problem(absl::StrCat(run->id, " was run ", run->run_id, " and is ", result.run_id()));
   }
-  if (result.status() == v1::EXECUTION_STATUS_RUNNING) {
-    if (run->closed) Problem(absl::StrCat(run->id, " was closed and is open again"));
+  if (IsOpen(result.status())) {
+    if (run->closed && !run->operated)
+      Problem(absl::StrCat(run->id, " was closed and is open again"));
     return;
   }
-  if (!run->closed) {
+  if (!run->closed || run->operated) {
     run->closed = result;
   } else if (run->closed->SerializeAsString() != result.SerializeAsString()) {
     Problem(absl::StrCat("the result of ", run->id, " changed: ", run->closed->ShortDebugString(),

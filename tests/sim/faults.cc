@@ -41,7 +41,8 @@ constexpr Field kFields[] = {
     {"lie", &FaultPlan::lie_permille, "of results: a false one follows"},
     {"garbage", &FaultPlan::garbage_permille, "of results: malformed, or over a limit"},
     {"cancel", &FaultPlan::cancel_permille, "of executions: cancelled or terminated"},
-    {"again", &FaultPlan::again_permille, "of acknowledged starts: sent again"},
+    {"operate", &FaultPlan::operate_permille, "of executions: operators repair what is not broken"},
+    {"again", &FaultPlan::again_permille, "of acknowledged starts and events: sent again"},
     {"look", &FaultPlan::look_permille, "of executions: looked at while they run"},
 };
 
@@ -84,6 +85,7 @@ FaultPlan FaultPlan::FromSeed(Dice& dice) {
   maybe(&plan.lie_permille, {50, 400});
   maybe(&plan.garbage_permille, {2, 20});
   maybe(&plan.cancel_permille, {100, 500});
+  maybe(&plan.operate_permille, {100, 500});
   maybe(&plan.again_permille, {300});
   maybe(&plan.look_permille, {100, 700});
   return plan;

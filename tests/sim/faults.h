@@ -51,9 +51,10 @@ struct FaultPlan {
   int64_t garbage_permille = 0;    // of results: malformed, or over a limit
 
   // people
-  int64_t cancel_permille = 0;  // of executions: cancelled, or terminated
-  int64_t again_permille = 0;   // of acknowledged starts: sent again
-  int64_t look_permille = 0;    // of executions: watched, described and verified while they run
+  int64_t cancel_permille = 0;   // of executions: cancelled, or terminated
+  int64_t operate_permille = 0;  // of executions: an operator pauses, skips, rewinds and so on
+  int64_t again_permille = 0;    // of acknowledged starts and events: sent again
+  int64_t look_permille = 0;     // of executions: watched, described and verified while they run
 
   // Each kind of fault is there in some plans only, now and then many at once.
   static FaultPlan FromSeed(Dice& dice);

@@ -1,5 +1,7 @@
 #include "tests/sim/graphs.h"
 
+#include <algorithm>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -19,8 +21,22 @@ class Maker {
   Maker(Program* program, const GraphBounds& bounds, Dice& dice)
       : program_(*program), bounds_(bounds), dice_(dice) {}
 
+  // A piece of graph that a task goes on as: without pieces of its own.
+  std::shared_ptr<const v1::Definition> MakeFragment(const std::string& name, uint32_t* names) {
+    names_ = *names;
+    definition_.set_format(1);
+    definition_.set_version("1");
+    definition_.set_name(name);
+    std::vector<Shape> shapes = {Shape::kArray};
+    if (dice_.OneIn(2)) shapes.push_back(Shape::kNumber);
+    NewScope(static_cast<uint32_t>(shapes.size()));
+    FillScope(0, 0, shapes, 1 + dice_.Below(3));
+    *names = names_;
+    return std::make_shared<const v1::Definition>(std::move(definition_));
+  }
+
   void Make() {
-    v1::Definition& definition = program_.definition;
+    v1::Definition& definition = definition_;
     definition.set_format(1);
     definition.set_version("1");
     if (bounds_.deadlines && dice_.OneIn(4)) {
@@ -33,17 +49,18 @@ class Maker {
     for (const Shape shape : shapes) program_.inputs.push_back(LiteralOf(shape, dice_.Next()));
     NewScope(static_cast<uint32_t>(shapes.size()));
     FillScope(0, 0, shapes, 2 + dice_.Below(bounds_.root_steps_max - 1));
-    if (!scope(0).has_result()) SetResult(0, Literal(Shape::kNumber));
+    if (bounds_.undoes) {
+      program_.scripts["undo"] = {.shape = Shape::kNone, .transient_max = 1};
+    }
+    program_.definition = std::move(definition_);
   }
 
  private:
-  v1::Scope& scope(uint32_t index) {
-    return *program_.definition.mutable_scopes(static_cast<int>(index));
-  }
+  v1::Scope& scope(uint32_t index) { return *definition_.mutable_scopes(static_cast<int>(index)); }
 
   uint32_t NewScope(uint32_t parameters) {
-    program_.definition.add_scopes()->set_parameters(parameters);
-    return static_cast<uint32_t>(program_.definition.scopes_size() - 1);
+    definition_.add_scopes()->set_parameters(parameters);
+    return static_cast<uint32_t>(definition_.scopes_size() - 1);
   }
 
   void SetResult(uint32_t index, v1::Input input) {
@@ -155,7 +172,10 @@ class Maker {
     const bool leaf = depth >= bounds_.depth_max || steps_ + 2 >= bounds_.steps_max;
     const Shape shape = leaf ? AddLeaf(pool, &step) : AddAny(depth, pool, &step);
     const uint32_t earlier = static_cast<uint32_t>(scope(index).steps_size());
-    if (earlier > 0 && dice_.OneIn(5)) step.add_after(static_cast<uint32_t>(dice_.Below(earlier)));
+    const bool early =
+        step.has_join() && (step.join().first() > 0 || step.join().tolerated_failures() > 0);
+    if (earlier > 0 && !early && dice_.OneIn(5))
+      step.add_after(static_cast<uint32_t>(dice_.Below(earlier)));
     if (!leaf && dice_.OneIn(4)) AddCatch(depth, pool, &step);
     *scope(index).add_steps() = std::move(step);
     return shape;
@@ -169,6 +189,9 @@ class Maker {
         return AddJoin(pool, step);
       case 2:
         return dice_.OneIn(6) ? AddFail(pool, step) : AddSkip(pool, step);
+      case 3:
+        if (bounds_.events) return AddWait(pool, step);
+        return AddTask(pool, step);
       default:
         return AddTask(pool, step);
     }
@@ -212,9 +235,41 @@ class Maker {
     if (dice_.OneIn(5)) script.duration_ms_max = dice_.Pick({50, 400});
     if (bounds_.parks && dice_.OneIn(6)) {
       step->set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+      program_.parks = true;
       script.fails = 300;
     }
+    if (bounds_.undoes && dice_.OneIn(3)) {
+      step->mutable_undo()->mutable_task()->set_task("t0");
+      step->mutable_undo()->mutable_task()->mutable_retry()->set_max_attempts(5'000);
+      step->mutable_undo()->mutable_task()->mutable_retry()->set_max_backoff_ms(1'000);
+      step->mutable_undo()->mutable_task()->mutable_timeouts()->set_start_to_close_ms(5'000);
+    }
+    if (bounds_.continues && dice_.OneIn(4)) {
+      GraphBounds within = bounds_;
+      within.continues = within.undoes = within.events = false;
+      within.steps_max = 6;
+      within.depth_max = 1;
+      script.continues = 700;
+      script.fragment =
+          Maker(&program_, within, dice_).MakeFragment("fragment-of-" + step->name(), &names_);
+    }
     return script.shape;
+  }
+
+  // One in a loop has a timeout, so that it is not left without an event.
+  Shape AddWait(const std::vector<Known>& pool, v1::Step* step) {
+    v1::WaitEventStep* wait = step->mutable_wait_event();
+    wait->set_event(absl::StrCat("event-", dice_.Below(3)));
+    if (loops_ > 0 || dice_.OneIn(3)) {
+      wait->set_timeout_ms(dice_.Between(1, 20'000));
+      if (!dice_.OneIn(4)) *wait->mutable_default_value() = Json("\"too late\"");
+    }
+    AddInputs(pool, dice_.Below(2), step);
+    if (std::find(program_.events.begin(), program_.events.end(), wait->event()) ==
+        program_.events.end()) {
+      program_.events.push_back(wait->event());
+    }
+    return Shape::kText;
   }
 
   void AddRetries(v1::TaskStep* task, TaskScript* script) {
@@ -259,8 +314,14 @@ class Maker {
   }
 
   Shape AddJoin(const std::vector<Known>& pool, v1::Step* step) {
-    step->mutable_join();
+    v1::JoinStep* join = step->mutable_join();
     AddInputs(pool, dice_.Below(4), step);
+    if (bounds_.early && step->inputs_size() > 0 && dice_.OneIn(2)) {
+      for (v1::Input& input : *step->mutable_inputs()) input.clear_pointer();
+      const auto count = static_cast<uint64_t>(step->inputs_size());
+      join->set_first(static_cast<uint32_t>(dice_.Below(count + 1)));
+      join->set_tolerated_failures(static_cast<uint32_t>(dice_.Below(3)));
+    }
     return Shape::kList;
   }
 
@@ -283,17 +344,47 @@ class Maker {
     *step->add_inputs() = AnyInput(pool, Shape::kArray);
     std::vector<Shape> shapes = {Shape::kNumber};
     AddCaptures(pool, &shapes, step->mutable_inputs());
+    if (bounds_.pages && dice_.OneIn(2)) AddPages(step, static_cast<uint32_t>(shapes.size()));
     const uint32_t body = Body(depth, shapes);
-    step->mutable_map()->set_body(body);
-    step->mutable_map()->set_max_parallel(dice_.Pick({0u, 1u, 2u, 5u}));
+    v1::MapStep* map = step->mutable_map();
+    map->set_body(body);
+    map->set_max_parallel(dice_.Pick({0u, 1u, 2u, 5u}));
+    if (bounds_.early && dice_.OneIn(2)) {
+      map->set_first(dice_.Below(4));
+      map->set_tolerated_failures(static_cast<uint32_t>(dice_.Below(3)));
+      if (!map->has_page_body() && dice_.OneIn(3)) map->set_tolerated_failure_permille(400);
+    }
     return Shape::kList;
+  }
+
+  // Its items come from a task that is asked for one page after the other.
+  void AddPages(v1::Step* step, uint32_t parameters) {
+    *step->mutable_inputs(0) = v1::Input();
+    *step->mutable_inputs(0)->mutable_literal() = Json("0");
+    const uint32_t body = NewScope(parameters);
+    v1::Step fetch;
+    fetch.set_name(absl::StrCat("s", names_++));
+    fetch.mutable_task()->set_task("t1");
+    fetch.add_inputs()->set_parameter(0);
+    AddRetries(fetch.mutable_task(), &program_.scripts[fetch.name()]);
+    TaskScript script;
+    script.shape = Shape::kPage;
+    fetch.mutable_task()->mutable_retry()->set_max_attempts(5'000);
+    fetch.mutable_task()->clear_non_retriable();
+    fetch.mutable_task()->mutable_timeouts()->set_start_to_close_ms(5'000);
+    program_.scripts[fetch.name()] = script;
+    *scope(body).add_steps() = std::move(fetch);
+    scope(body).mutable_result()->set_step(0);
+    step->mutable_map()->set_page_body(body);
   }
 
   Shape AddLoop(uint32_t depth, const std::vector<Known>& pool, v1::Step* step) {
     *step->add_inputs() = AnyInput(pool);
     std::vector<Shape> shapes = {Shape::kNumber};
     AddCaptures(pool, &shapes, step->mutable_inputs());
+    ++loops_;
     const uint32_t body = Body(depth, shapes);
+    --loops_;
     v1::LoopStep* loop = step->mutable_loop();
     loop->set_body(body);
     loop->set_turns(1 + dice_.Below(bounds_.turns_max));
@@ -362,7 +453,9 @@ class Maker {
   Program& program_;
   const GraphBounds& bounds_;
   Dice& dice_;
+  v1::Definition definition_;
   uint32_t steps_ = 0;
+  uint32_t loops_ = 0;  // that are open around what is being made
   uint32_t names_ = 0;
 };
 
@@ -370,8 +463,8 @@ class Maker {
 
 Program MakeProgram(const std::string& name, const GraphBounds& bounds, Dice& dice) {
   Program program;
-  program.definition.set_name(name);
   Maker(&program, bounds, dice).Make();
+  program.definition.set_name(name);
   return program;
 }
 

@@ -23,6 +23,11 @@ struct GraphBounds {
   bool parks = false;
   bool deadlines = false;  // schedule_to_close and execution timeouts
   bool waits = false;      // long sleeps; else they are of a second or two
+  bool events = false;
+  bool pages = false;
+  bool continues = false;
+  bool undoes = false;
+  bool early = false;  // joins and maps that finish early, or tolerate failures
 };
 
 // A definition and all that decides what becomes of it.
@@ -30,6 +35,8 @@ struct Program {
   v1::Definition definition;
   std::vector<v1::Payload> inputs;
   Scripts scripts;
+  std::vector<std::string> events;  // names that some step waits for
+  bool parks = false;               // some task parks where it would fail
 };
 
 inline constexpr const char* kQueues[] = {"default", "second"};

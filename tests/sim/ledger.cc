@@ -36,15 +36,15 @@ void Ledger::HandedOut(const v1::Task& task) {
     problem_(absl::StrCat("handed out although the result of delivery ", it->second,
                           " was acknowledged: ", TextOf(token), ", step ", task.step()));
   }
-  Delivered& delivered = delivered_[{token.run_id(), task.step()}];
-  std::vector<std::string> inputs = TextsOf(task);
-  if (delivered.deliveries++ == 0) {
-    delivered.task = task.name();
-    delivered.inputs = std::move(inputs);
-  } else if (delivered.inputs != inputs || delivered.task != task.name()) {
+  const auto [known, fresh] = inputs_.try_emplace(IdOf(token), TextsOf(task));
+  if (!fresh && known->second != TextsOf(task)) {
     problem_(absl::StrCat("another delivery of a step has other inputs: ", TextOf(token), ", step ",
                           task.step()));
   }
+  Delivered& delivered = delivered_[{token.run_id(), task.step()}];
+  ++delivered.deliveries;
+  delivered.task = task.name();
+  delivered.inputs = TextsOf(task);
 }
 
 uint64_t Ledger::Latest(const v1::TaskToken& token) const {
@@ -52,7 +52,12 @@ uint64_t Ledger::Latest(const v1::TaskToken& token) const {
   return it == latest_.end() ? 0 : it->second;
 }
 
-void Ledger::Forged(const v1::TaskToken& token) { forged_.insert(token.SerializeAsString()); }
+void Ledger::Answered(const v1::TaskToken& token) { answered_.insert(token.SerializeAsString()); }
+
+void Ledger::Forged(const v1::TaskToken& token) {
+  std::string bytes = token.SerializeAsString();
+  if (!answered_.contains(bytes)) forged_.insert(std::move(bytes));
+}
 
 void Ledger::Garbled(const v1::Task& task) {
   garbled_.insert({task.token().run_id(), task.step()});

@@ -29,7 +29,10 @@ class Ledger {
   void HandedOut(const v1::Task& task);
   // Which delivery of the token's step left last; 0: none.
   uint64_t Latest(const v1::TaskToken& token) const;
-  // A result that must not count whenever it arrives.
+  // What its task really answers is sent under this token.
+  void Answered(const v1::TaskToken& token);
+  // A result that must not count whenever it arrives; unless the true one may have been recorded
+  // under its token before.
   void Forged(const v1::TaskToken& token);
   // Something malformed, or over a limit, was sent for the step: it may fail of that.
   void Garbled(const v1::Task& task);
@@ -42,7 +45,7 @@ class Ledger {
     std::vector<std::string> inputs;  // as AnswerOf takes them
     uint64_t deliveries = 0;
   };
-  // By (run id bytes, path).
+  // By (run id bytes, path); of the newest generation.
   const std::map<std::pair<std::string, std::string>, Delivered>& delivered() const {
     return delivered_;
   }
@@ -63,9 +66,10 @@ class Ledger {
 
   const std::function<void(std::string)> problem_;
   std::set<std::string> tokens_;
-  std::set<std::string> forged_;
+  std::set<std::string> answered_, forged_;
   std::map<StepId, uint64_t> latest_;
   std::map<StepId, uint64_t> recorded_;  // the delivery whose result was acknowledged
+  std::map<StepId, std::vector<std::string>> inputs_;
   std::map<std::pair<std::string, std::string>, Delivered> delivered_;
   std::set<std::pair<std::string, std::string>> garbled_;
 };

@@ -127,8 +127,11 @@ class Interpreter {
   Ending Scope(uint32_t index, const std::vector<Ending>& parameters, const std::string& place,
                std::vector<Ending>* steps = nullptr) {
     const v1::Scope& scope = definition_.scopes(static_cast<int>(index));
-    Frame frame{parameters, {}, place};
-    for (const v1::Step& step : scope.steps()) frame.steps.push_back(Step(frame, step));
+    Frame frame{parameters, {}, {}, place};
+    for (const v1::Step& step : scope.steps()) {
+      frame.steps.push_back(Step(frame, step));
+      frame.names.push_back(step.name());
+    }
     if (steps != nullptr) *steps = frame.steps;
 
     std::vector<Foreseen> failures;
@@ -145,8 +148,9 @@ class Interpreter {
   // One instance of a scope.
   struct Frame {
     const std::vector<Ending>& parameters;
-    std::vector<Ending> steps;  // of the steps walked so far
-    std::string place;          // "codes[17]."; empty: the root
+    std::vector<Ending> steps;       // of the steps walked so far
+    std::vector<std::string> names;  // likewise
+    std::string place;               // "codes[17]."; empty: the root
   };
 
   static Ending Source(const Frame& frame, const v1::Input& input) {
@@ -192,6 +196,10 @@ class Interpreter {
   }
 
   Ending Step(const Frame& frame, const v1::Step& step) {
+    const std::string path = frame.place + step.name();
+    if (std::optional<Ending> decreed = oracle_.Decreed(path)) return *std::move(decreed);
+    if (oracle_.Tolerated(path)) return Ending::Skipped();
+    if (IsEarly(step)) return EarlyJoin(frame, step, path);
     for (const uint32_t after : step.after()) {
       if (!frame.steps[after].settled()) return Ending::Never();
     }
@@ -206,7 +214,6 @@ class Interpreter {
     }
     if (required_skipped || (skipped > 0 && skipped == Awaited(step))) return Ending::Skipped();
 
-    const std::string path = frame.place + step.name();
     return AfterCatches(frame, step, path, Run(frame, step, path));
   }
 
@@ -228,6 +235,8 @@ class Interpreter {
         return Join(frame, step);
       case v1::Step::kFail:
         return Fail(step);
+      case v1::Step::kWaitEvent:
+        return oracle_.Event(path, step);
       case v1::Step::kSkip:
         return Ending::Skipped();
       default:
@@ -279,7 +288,12 @@ class Interpreter {
   Ending Task(const Frame& frame, const v1::Step& step, const std::string& path) {
     std::vector<Datum> inputs;
     for (const v1::Input& input : step.inputs()) inputs.push_back(Source(frame, input).value);
-    return oracle_.Task(path, step, inputs);
+    TaskEnd end = oracle_.Task(path, step, inputs);
+    if (end.fragment == nullptr) return std::move(end.ending);
+    std::vector<Ending> parameters;
+    for (const v1::Payload& input : end.inputs)
+      parameters.push_back(Ending::Value(Datum::Of(input)));
+    return Interpreter(*end.fragment, &oracle_).Scope(0, parameters, path + ".");
   }
 
   static Ending Sleep(const Frame& frame, const v1::Step& step) {
@@ -291,30 +305,85 @@ class Interpreter {
     return Ending::Value(Datum());
   }
 
+  // The items of a map, page by page if it has a page body; and how the fetching of them ended.
+  std::vector<Datum> ItemsOf(const v1::Step& step, const Datum& source,
+                             std::vector<Ending> parameters, const std::string& path,
+                             Ending* fetched) {
+    *fetched = Ending::Value(Datum());
+    if (!step.map().has_page_body()) {
+      std::optional<std::vector<Datum>> items = Items(source);
+      if (!items) *fetched = BadProjection();
+      return std::move(items).value_or(std::vector<Datum>());
+    }
+    std::vector<Datum> all;
+    parameters[0] = Ending::Value(source);
+    while (true) {
+      const Ending page = Scope(step.map().page_body(), parameters, path + "[page].");
+      if (page.kind == Ending::Kind::kSkipped) return all;
+      if (page.kind != Ending::Kind::kValue) {
+        *fetched = page;
+        return all;
+      }
+      const std::optional<Datum> projected = Project(page.value, "/items");
+      const std::optional<std::vector<Datum>> items = projected ? Items(*projected) : std::nullopt;
+      if (!items) {
+        *fetched = BadProjection();
+        return all;
+      }
+      all.insert(all.end(), items->begin(), items->end());
+      const std::optional<Datum> next = Project(page.value, "/next");
+      const std::optional<Tree> cursor = next ? ParseJson(*next) : std::nullopt;
+      if (!cursor || cursor->is_null()) return all;
+      parameters[0] = Ending::Value(*next);
+    }
+  }
+
   Ending Map(const Frame& frame, const v1::Step& step, const std::string& path) {
+    const v1::MapStep& map = step.map();
     const Ending source = Read(frame, step.inputs(0));
     if (source.kind == Ending::Kind::kFailed) return source;
-    const std::optional<std::vector<Datum>> items = Items(source.value);
-    if (!items) return BadProjection();
     bool failed = false;
     std::vector<Ending> parameters = Parameters(frame, step.inputs(), 1, &failed);
     if (failed) return BadProjection();
     parameters.insert(parameters.begin(), Ending());
-    const size_t parallel = step.map().max_parallel() == 0 ? SIZE_MAX : step.map().max_parallel();
+    Ending fetched;
+    const std::vector<Datum> items = ItemsOf(step, source.value, parameters, path, &fetched);
+    const size_t parallel = map.max_parallel() == 0 ? SIZE_MAX : map.max_parallel();
+    // Done with the first of them, whichever those were.
+    const bool early = map.first() > 0 && oracle_.Completed(path).has_value();
 
     std::vector<Datum> outputs;
     std::vector<Foreseen> failures;
-    size_t never = 0;
-    for (size_t i = 0; i < items->size(); ++i) {
+    size_t never = 0, tolerated = 0, failing = 0;
+    for (size_t i = 0; i < items.size(); ++i) {
       if (never >= parallel) break;  // the places in flight are taken for good
-      parameters[0] = Ending::Value((*items)[i]);
-      Ending item = Scope(step.map().body(), parameters, absl::StrCat(path, "[", i, "]."));
+      const std::string place = absl::StrCat(path, "[", i, "]");
+      if (oracle_.Tolerated(place)) {
+        ++tolerated;
+        continue;
+      }
+      if (early && !oracle_.Completed(place)) continue;
+      parameters[0] = Ending::Value(items[i]);
+      Ending item = Scope(map.body(), parameters, place + ".");
       if (item.kind == Ending::Kind::kFailed) {
         Add(&failures, item.failures);
-        if (parallel == 1) break;  // the next ones do not begin
+        ++failing;
       }
       if (item.kind == Ending::Kind::kNever) ++never;
       if (item.kind == Ending::Kind::kValue) outputs.push_back(std::move(item.value));
+    }
+    const size_t allowed = std::max<size_t>(map.tolerated_failures(),
+                                            items.size() * map.tolerated_failure_permille() / 1000);
+    if (tolerated > allowed || (early && outputs.size() > map.first())) {
+      return Ending::Failed({Own("sim.too_many")});
+    }
+    if (tolerated + failing <= allowed) failures.clear();
+    if (!early) {
+      Add(&failures, fetched.failures);
+      if (fetched.kind == Ending::Kind::kNever) ++never;
+      if (map.first() > 0 && outputs.size() >= map.first()) {
+        return Ending::Failed({Own("sim.too_late")});
+      }
     }
     if (!failures.empty()) return Ending::Failed(std::move(failures));
     if (never > 0) return Ending::Never();
@@ -328,7 +397,7 @@ class Interpreter {
     if (failed) return BadProjection();
     for (uint64_t turn = 0;; ++turn) {
       const std::string place = absl::StrCat(path, "[", turn, "].");
-      Frame inner{parameters, {}, place};
+      Frame inner{parameters, {}, {}, place};
       Ending next = Scope(loop.body(), parameters, place, &inner.steps);
       if (next.kind != Ending::Kind::kValue) return next;
       if (loop.has_done()) {
@@ -373,6 +442,32 @@ class Interpreter {
       if (item.kind == Ending::Kind::kFailed) return item;
       items.push_back(std::move(item.value));
     }
+    return MakeList(std::move(items));
+  }
+
+  static bool IsEarly(const v1::Step& step) {
+    return step.has_join() && (step.join().first() > 0 || step.join().tolerated_failures() > 0);
+  }
+
+  // Done with what had completed by then; which that was is a matter of time.
+  Ending EarlyJoin(const Frame& frame, const v1::Step& step, const std::string& path) {
+    const std::optional<uint64_t> done_at = oracle_.Completed(path);
+    std::vector<Datum> items;
+    bool all = true;
+    for (const v1::Input& input : step.inputs()) {
+      const Ending source = Source(frame, input);
+      all = all && source.settled();
+      if (source.kind != Ending::Kind::kValue) continue;
+      if (done_at && input.source_case() == v1::Input::kStep) {
+        const auto at = oracle_.Completed(frame.place + frame.names[input.step()]);
+        if (!at || *at > *done_at) continue;
+      }
+      Ending item = Read(frame, input);
+      if (item.kind == Ending::Kind::kFailed) return AfterCatches(frame, step, path, item);
+      items.push_back(std::move(item.value));
+    }
+    const bool enough = step.join().first() > 0 && items.size() >= step.join().first();
+    if (!all && !enough) return Ending::Never();
     return MakeList(std::move(items));
   }
 

@@ -60,15 +60,30 @@ struct Ending {
   bool settled() const { return kind == Kind::kValue || kind == Kind::kSkipped; }
 };
 
-// What the graph does not say.
+// How a task ended: of itself, or by going on as a piece of graph.
+struct TaskEnd {
+  Ending ending;
+  const v1::Definition* fragment = nullptr;  // set: its value is the step's
+  std::vector<v1::Payload> inputs;           // of the fragment
+};
+
+// What the graph does not say. Paths are as people see them: "codes[17].parse".
 class Oracle {
  public:
   virtual ~Oracle() = default;
   // How the task step at `path` ends once all its attempts are over.
-  virtual Ending Task(const std::string& path, const v1::Step& step,
-                      const std::vector<Datum>& inputs) = 0;
+  virtual TaskEnd Task(const std::string& path, const v1::Step& step,
+                       const std::vector<Datum>& inputs) = 0;
+  // What a step that waits for an event comes to.
+  virtual Ending Event(const std::string& path, const v1::Step& step) = 0;
   // The failure that a catch clause of the step at `path` took. None: no clause of it ran.
   virtual std::optional<v1::Failure> Caught(const std::string& path) = 0;
+  // How an operator had the step end, or an early join that needed it no more (skipped).
+  virtual std::optional<Ending> Decreed(const std::string& path) = 0;
+  // When the step or item at `path` completed, in any order-preserving figure. None: it did not.
+  virtual std::optional<uint64_t> Completed(const std::string& path) = 0;
+  // Did the step or item at `path` fail, and was its failure tolerated?
+  virtual bool Tolerated(const std::string& path) = 0;
 };
 
 // The definition must be valid and the inputs as many as it takes.

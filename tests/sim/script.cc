@@ -1,6 +1,7 @@
 #include "tests/sim/script.h"
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "proto/bridge.h"
 #include "tests/sim/dice.h"
@@ -51,12 +52,22 @@ v1::Payload ValueOf(const TaskScript& script, Dice& dice) {
       (*payload.mutable_metadata())["key"] = "v";
       return payload;
     }
+    case Shape::kPage:  // needs its cursor: PageOf
     case Shape::kNone:
       break;
   }
   v1::Payload none;
   none.set_encoding(v1::ENCODING_NONE);
   return none;
+}
+
+// The page at a cursor, a number. Cursors grow, so that pages end.
+v1::Payload PageOf(const std::vector<std::string>& inputs, Dice& dice) {
+  uint64_t cursor = 0;
+  if (inputs.empty() || !absl::SimpleAtoi(inputs[0], &cursor)) cursor = 0;
+  const bool last = cursor >= 3 || dice.OneIn(3);
+  return Json(absl::StrCat("{\"items\":", Numbers(dice.Below(4), dice),
+                           ",\"next\":", last ? "null" : absl::StrCat(cursor + 1), "}"));
 }
 
 v1::Failure FailureOf(Dice& dice, bool final) {
@@ -90,6 +101,14 @@ Answer AnswerOf(const TaskScript& script, uint64_t seed, std::string_view path,
     answer.failure = FailureOf(dice, /*final=*/true);
   } else if (dice.Chance(script.skips)) {
     answer.end = Answer::End::kSkip;
+  } else if (script.fragment != nullptr && dice.Chance(script.continues)) {
+    answer.end = Answer::End::kContinue;
+    answer.fragment = script.fragment.get();
+    for (uint32_t i = 0; i < answer.fragment->scopes(0).parameters(); ++i) {
+      answer.inputs.push_back(LiteralOf(i == 0 ? Shape::kArray : Shape::kNumber, dice.Next()));
+    }
+  } else if (script.shape == Shape::kPage) {
+    answer.value = PageOf(inputs, dice);
   } else {
     answer.value = ValueOf(script, dice);
   }

@@ -5,16 +5,28 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "flux/v1/definition.pb.h"
 #include "flux/v1/payload.pb.h"
 
 namespace flux::sim {
 
 // What a value looks like, as far as the generator of graphs keeps track of it.
-enum class Shape : uint8_t { kNumber, kBool, kArray, kObject, kText, kList, kOpaque, kNone };
+enum class Shape : uint8_t {
+  kNumber,
+  kBool,
+  kArray,
+  kObject,
+  kText,
+  kList,
+  kOpaque,
+  kNone,
+  kPage  // of a map's items: {"items": […], "next": cursor}
+};
 
 // One task step's behaviour. Chances are in 1/1,000 of its inputs, not of its attempts.
 struct TaskScript {
@@ -26,6 +38,9 @@ struct TaskScript {
   uint32_t wide = 0;           // an array of dozens of items instead of a few
   uint32_t big = 0;            // a value of a few hundred bytes or more
   int64_t duration_ms_max = 5;
+  uint32_t continues = 0;  // goes on as the fragment
+  // Shared by the copies of the script; its tasks have scripts of their own.
+  std::shared_ptr<const v1::Definition> fragment = nullptr;
 };
 
 using Scripts = std::map<std::string, TaskScript, std::less<>>;  // by step name
@@ -33,13 +48,15 @@ using Scripts = std::map<std::string, TaskScript, std::less<>>;  // by step name
 // How a task goes, attempt by attempt.
 struct Answer {
   static constexpr uint32_t kAlways = UINT32_MAX;
-  enum class End : uint8_t { kValue, kSkip, kFailure };
+  enum class End : uint8_t { kValue, kSkip, kFailure, kContinue };
 
   uint32_t failing_attempts = 0;  // so many fail with `transient` first
   v1::Failure transient;
   End end = End::kValue;
   v1::Payload value;
   v1::Failure failure;
+  const v1::Definition* fragment = nullptr;  // the script's
+  std::vector<v1::Payload> inputs;           // of the fragment
   int64_t duration_ms = 1;
 };
 

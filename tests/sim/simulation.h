@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "tests/sim/dice.h"
+#include "tests/sim/fates.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/graphs.h"
 #include "tests/sim/ledger.h"
@@ -34,6 +36,9 @@ struct Run {
   bool cancelled = false;     // it was acknowledged
   v1::ExecutionStatus cancel_status = v1::EXECUTION_STATUS_UNSPECIFIED;
   std::optional<v1::GetResultResponse> closed;  // the first answer that said so
+  bool operated = false;  // an operator has a hand in it: it may be open again after it closed
+  std::map<std::string, std::set<std::string>> sent;  // payloads of events, by name
+  std::set<std::string> accepted;                     // names of events that were acknowledged
 };
 
 // Not thread-safe; one for each run.
@@ -132,6 +137,15 @@ class Simulation final : public Process::Peers {
   void SendStart(Run* run);
   void StartAnswered(Run* run, const absl::StatusOr<v1::StartWorkflowResponse>& answer);
   void StopLater(Run* run);
+  void SendEvents(Run* run);
+  void SendEvent(Run* run, const v1::SendEventRequest& request);
+  void OperateLater(Run* run);
+  void OperateOnce(Run* run);
+  // Insists until it is answered.
+  void Operate(Run* run, const v1::OperateExecutionRequest& request);
+  v1::OperateExecutionRequest OperationOn(const Run& run) const;
+  // Undoes what operators did that holds executions up.
+  void Release(Run* run);
   void LookLater(Run* run, int64_t after_us);
   void Look(Run* run);
   void Verify(Run* run);
@@ -142,9 +156,11 @@ class Simulation final : public Process::Peers {
   void CheckRun(Run* run);
   // The whole history of a run; none after a problem.
   std::optional<std::vector<v1::HistoryEvent>> HistoryOf(const Run& run);
-  void CheckHistory(const Run& run, const std::vector<v1::HistoryEvent>& events);
+  void CheckHistory(const Run& run, const std::vector<v1::HistoryEvent>& events,
+                    const Fates& fates);
+  void CheckUndone(const Run& run, const v1::GetResultResponse& result, const Fates& fates);
   void CheckOutcome(const Run& run, const v1::GetResultResponse& result,
-                    const std::vector<v1::HistoryEvent>& events);
+                    const std::vector<v1::HistoryEvent>& events, const Fates& fates);
   bool EndedEarly(const Run& run, const v1::GetResultResponse& result,
                   const std::vector<v1::HistoryEvent>& events);
   void Pass(int64_t us);

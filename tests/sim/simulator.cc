@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kMsUs = 1'000;
 constexpr int64_t kQuietUs = 45 * 60 * int64_t{1'000'000};  // longer than any timer and clock jump
 constexpr int64_t kLimitUs = 24 * 3'600 * int64_t{1'000'000};
+constexpr int64_t kReleaseUs = 10'000'000;
 constexpr size_t kProblemsMax = 5;
 
 }  // namespace
@@ -50,6 +51,11 @@ void Simulation::DrawPrograms() {
   bounds.parks = dice_.OneIn(10);
   bounds.deadlines = dice_.OneIn(4);
   bounds.waits = dice_.OneIn(8);
+  bounds.events = dice_.OneIn(3);
+  bounds.pages = dice_.OneIn(4);
+  bounds.continues = dice_.OneIn(4);
+  bounds.undoes = dice_.OneIn(4);
+  bounds.early = dice_.OneIn(4);
   const int64_t count = dice_.Between(1, 3);
   for (int64_t i = 0; i < count; ++i) {
     const std::string name = absl::StrCat("program-", i);
@@ -155,6 +161,12 @@ void Simulation::Heal() {
   Note("all faults stop");
   healed_ = true;
   process_->Heal();
+  // Behind whatever operators asked for before.
+  timeline_.After(kReleaseUs, [this] {
+    for (const std::unique_ptr<Run>& run : runs_) {
+      if (run->operated) Release(run.get());
+    }
+  });
 }
 
 // ---- the run ----
@@ -184,7 +196,10 @@ void Simulation::Settle() {
          timeline_.now_us() < kLimitUs) {
     Pass(1'000 * kMsUs);
     v1::CountExecutionsRequest request;
-    request.mutable_filter()->add_statuses(v1::EXECUTION_STATUS_RUNNING);
+    for (const auto open_status : {v1::EXECUTION_STATUS_RUNNING, v1::EXECUTION_STATUS_PAUSED,
+                                   v1::EXECUTION_STATUS_FAILING, v1::EXECUTION_STATUS_CANCELLING}) {
+      request.mutable_filter()->add_statuses(open_status);
+    }
     const auto count = AskNow<v1::CountExecutionsResponse>(
         [&](engine::Engine& engine, engine::Engine::Reply<v1::CountExecutionsResponse> reply) {
           engine.Count(request, std::move(reply));

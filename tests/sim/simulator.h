@@ -21,7 +21,8 @@ namespace flux::sim {
 
 struct SimOptions {
   uint64_t seed = 1;
-  std::vector<std::string> faults;  // "name=value" each, over what the seed says (FaultPlan::Set)
+  std::vector<std::string> faults =
+      {};  // "name=value" each, over what the seed says (FaultPlan::Set)
   Bug bug = Bug::kNone;
   bool quiet = false;    // no faults but those named in `faults`
   bool verbose = false;  // prints what happens, with its time, to standard output

@@ -173,6 +173,7 @@ v1::TaskResult SimWorker::ResultOf(const v1::Task& task) {
     *result.mutable_value() = Json(kPoison);
     return result;
   }
+  sim_.ledger().Answered(task.token());
   const TaskScript& script = sim_.ScriptsOf(task.workflow()).find(NameOf(task.step()))->second;
   const Answer answer = AnswerOf(script, sim_.script_seed(), task.step(), TextsOf(task));
   if (task.attempt() <= answer.failing_attempts) {
@@ -181,6 +182,10 @@ v1::TaskResult SimWorker::ResultOf(const v1::Task& task) {
     *result.mutable_value() = answer.value;
   } else if (answer.end == Answer::End::kSkip) {
     result.set_skip(true);
+  } else if (answer.end == Answer::End::kContinue) {
+    *result.mutable_continuation()->mutable_fragment() = *answer.fragment;
+    for (const v1::Payload& input : answer.inputs)
+      *result.mutable_continuation()->add_inputs() = input;
   } else {
     *result.mutable_failure() = answer.failure;
   }
@@ -247,8 +252,7 @@ void SimWorker::Heartbeat(const std::string& token) {
 void SimWorker::Acknowledged(const v1::ResultAck& ack) {
   const auto it = held_.find(ack.token().SerializeAsString());
   const bool known = it != held_.end() && it->second.state == State::kFinished;
-  sim_.ledger().Acknowledged(ack,
-                             known && (it->second.result.has_value() || it->second.result.skip()));
+  sim_.ledger().Acknowledged(ack, known && !it->second.result.has_failure());
   if (!known) return;
   held_.erase(it);
   if (!sim_.Strikes(sim_.plan().lie_permille)) return;

@@ -1,0 +1,138 @@
+#include "tests/sim/fates.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "proto/bridge.h"
+#include "tests/sim/script.h"
+
+namespace flux::sim {
+namespace {
+
+// Is the path the step's own, or of something below it?
+bool IsWithin(const std::string& path, const std::string& step) {
+  return absl::StartsWith(path, step) &&
+         (path.size() == step.size() || path[step.size()] == '.' || path[step.size()] == '[');
+}
+
+bool Reads(const v1::Step& step, const std::vector<bool>& of) {
+  const auto hit = [&](const v1::Input& input) {
+    return input.source_case() == v1::Input::kStep && of[input.step()];
+  };
+  for (const uint32_t after : step.after()) {
+    if (of[after]) return true;
+  }
+  if (std::any_of(step.inputs().begin(), step.inputs().end(), hit)) return true;
+  return std::any_of(step.catches().begin(), step.catches().end(), [&](const auto& clause) {
+    return std::any_of(clause.captures().begin(), clause.captures().end(), hit);
+  });
+}
+
+}  // namespace
+
+std::string TextOf(const v1::HistoryEvent& event) {
+  return absl::StrCat(event.ordinal(), " ", event.type(), " ", event.step(),
+                      event.attempt() > 0 ? absl::StrCat(" attempt ", event.attempt()) : "",
+                      event.has_failure() ? absl::StrCat(" ", TextOf(event.failure())) : "",
+                      event.has_payload() ? absl::StrCat(" ", TextOf(event.payload())) : "");
+}
+
+Fates::Fates(const std::vector<v1::HistoryEvent>& events, const Program& program) {
+  Index(program.definition);
+  for (const auto& [name, script] : program.scripts) {
+    if (script.fragment != nullptr) Index(*script.fragment);
+  }
+  uint64_t ordinal = 0;
+  int64_t time_ms = 0;
+  for (size_t i = 0; i < events.size(); ++i) {
+    const v1::HistoryEvent& event = events[i];
+    if (event.ordinal() < ordinal || event.ordinal() > ordinal + 1 || event.time_ms() < time_ms) {
+      if (fault_.empty()) fault_ = absl::StrCat("is out of order at ", TextOf(event));
+    }
+    ordinal = event.ordinal();
+    time_ms = event.time_ms();
+    Take(event, i);
+  }
+}
+
+void Fates::Index(const v1::Definition& definition) {
+  for (const v1::Scope& scope : definition.scopes()) {
+    for (int i = 0; i < scope.steps_size(); ++i) places_[scope.steps(i).name()] = {&scope, i};
+  }
+}
+
+const Fate& Fates::Of(const std::string& path) const {
+  static const Fate* const kNone = new Fate;
+  const auto it = fates_.find(path);
+  return it == fates_.end() ? *kNone : it->second;
+}
+
+void Fates::Ended(const v1::HistoryEvent& event) {
+  // Pages of a map go by one path.
+  if (!fault_.empty() || absl::StrContains(event.step(), "[page]")) return;
+  const Fate& fate = Of(event.step());
+  const v1::HistoryEvent* before = fate.completed != nullptr ? fate.completed : fate.skipped;
+  if (before == nullptr) return;
+  fault_ = absl::StrCat("has two outcomes of a step: ", TextOf(*before), " and ", TextOf(event));
+}
+
+void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
+  const std::string& type = event.type();
+  const std::string& path = event.step();
+  if (type == "step.completed" || type == "item.completed") {
+    Ended(event);
+    Fate& fate = fates_[path];
+    fate.completed = &event;
+    fate.completed_at = index;
+    const auto place = places_.find(NameOf(path));
+    if (type == "step.completed" && place != places_.end() &&
+        place->second.scope->steps(place->second.step).has_undo()) {
+      to_undo_.push_back(path);
+    }
+  } else if (type == "step.skipped" || type == "item.skipped") {
+    Ended(event);
+    fates_[path].skipped = &event;
+  } else if (type == "step.failed") {
+    fates_[path].failed = &event;
+  } else if (type == "step.caught") {
+    fates_[path].caught = &event;
+  } else if (type == "step.tolerated" || type == "item.failed") {
+    fates_[path].tolerated = &event;
+  } else if (type == "step.cancelled") {
+    fates_[path].cancelled = &event;
+  } else if (type == "step.skip_asked" || type == "step.result_set") {
+    Forget(path);
+    fates_[path].decreed = &event;
+  } else if (type == "step.superseded" || type == "step.retried") {
+    Forget(path);
+  } else if (type == "execution.rewound") {
+    ForgetDownstream(path);
+  } else if (type == "step.undone" || type == "undo.failed") {
+    undone_.push_back(path);
+  }
+}
+
+void Fates::Forget(const std::string& path) {
+  for (auto it = fates_.lower_bound(path);
+       it != fates_.end() && absl::StartsWith(it->first, path);) {
+    it = IsWithin(it->first, path) ? fates_.erase(it) : std::next(it);
+  }
+  std::erase_if(to_undo_, [&](const std::string& undo) { return IsWithin(undo, path); });
+}
+
+void Fates::ForgetDownstream(const std::string& path) {
+  const std::string_view name = NameOf(path);
+  const std::string place = path.substr(0, path.size() - name.size());
+  const auto found = places_.find(name);
+  if (found == places_.end()) return;
+  const v1::Scope& scope = *found->second.scope;
+  std::vector<bool> in(static_cast<size_t>(scope.steps_size()), false);
+  in[static_cast<size_t>(found->second.step)] = true;
+  for (int i = 0; i < scope.steps_size(); ++i) {
+    if (Reads(scope.steps(i), in)) in[static_cast<size_t>(i)] = true;
+    if (in[static_cast<size_t>(i)]) Forget(place + scope.steps(i).name());
+  }
+}
+
+}  // namespace flux::sim

@@ -1,0 +1,66 @@
+// What a history says became of each step: the events of an execution, read in order, with what
+// operators took back taken back.
+#ifndef FLUX_TESTS_SIM_FATES_H_
+#define FLUX_TESTS_SIM_FATES_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "flux/v1/workflow.pb.h"
+#include "tests/sim/graphs.h"
+
+namespace flux::sim {
+
+// The newest events of one step or map item, by path. Pointers are into the history; null: none.
+struct Fate {
+  const v1::HistoryEvent* completed = nullptr;
+  const v1::HistoryEvent* skipped = nullptr;
+  const v1::HistoryEvent* failed = nullptr;
+  const v1::HistoryEvent* caught = nullptr;
+  const v1::HistoryEvent* tolerated = nullptr;
+  const v1::HistoryEvent* cancelled = nullptr;
+  const v1::HistoryEvent* decreed = nullptr;  // by an operator
+  uint64_t completed_at = 0;                  // index in the history
+};
+
+// Immutable once made. The history and the program must outlive it.
+class Fates {
+ public:
+  Fates(const std::vector<v1::HistoryEvent>& events, const Program& program);
+
+  // Of a path the history does not name: all null.
+  const Fate& Of(const std::string& path) const;
+  const std::map<std::string, Fate>& all() const { return fates_; }
+  // What the history says twice, or in the wrong order; empty: nothing.
+  const std::string& fault() const { return fault_; }
+  // Completed steps that have an undo task, in order of completion, and those undone since.
+  const std::vector<std::string>& to_undo() const { return to_undo_; }
+  const std::vector<std::string>& undone() const { return undone_; }
+
+ private:
+  struct Place {
+    const v1::Scope* scope;
+    int step;
+  };
+
+  void Index(const v1::Definition& definition);
+  void Take(const v1::HistoryEvent& event, uint64_t index);
+  // Forgets the step and all below it.
+  void Forget(const std::string& path);
+  // And all that reads of it, by way of others, too.
+  void ForgetDownstream(const std::string& path);
+  void Ended(const v1::HistoryEvent& event);
+
+  std::map<std::string, Place, std::less<>> places_;  // by step name
+  std::map<std::string, Fate> fates_;
+  std::vector<std::string> to_undo_, undone_;
+  std::string fault_;
+};
+
+std::string TextOf(const v1::HistoryEvent& event);
+
+}  // namespace flux::sim
+
+#endif  // FLUX_TESTS_SIM_FATES_H_
