@@ -96,8 +96,9 @@ class Scheduler {
     int64_t wake_ms = INT64_MAX;  // its entry in wakes_; INT64_MAX: none
     bool touched = false;
     bool definition_dirty = false;
-    absl::flat_hash_map<uint64_t, Reply<v1::TriggerScheduleResponse>> triggers;  // by entry
-    std::vector<Reply<v1::GetScheduleResponse>> gets;  // wait until its runs were looked at
+    // By entry.
+    absl::flat_hash_map<uint64_t, Reply<v1::TriggerScheduleResponse>> triggers = {};
+    std::vector<Reply<v1::GetScheduleResponse>> gets = {};  // wait until its runs were looked at
   };
   using Key = std::pair<std::string, std::string>;  // namespace, id
 

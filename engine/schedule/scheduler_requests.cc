@@ -441,6 +441,7 @@ void Scheduler::DoList(v1::ListSchedulesRequest request, Reply<v1::ListSchedules
     v1::ScheduleSummary& summary = *response.add_schedules();
     summary.set_schedule_id(item.id);
     *summary.mutable_spec() = definition.spec();
+    summary.set_overlap(definition.policies().overlap());
     summary.set_workflow(definition.start().workflow());
     summary.set_paused(state.paused());
     summary.set_note(state.note());
