@@ -194,4 +194,10 @@ absl::StatusOr<DataDir> DataDir::Open(const std::string& path, uint32_t shards_a
   return directory;
 }
 
+absl::Status DataDir::RaiseFormat() {
+  if (format_.version == kDataFormatVersion) return absl::OkStatus();
+  format_.version = kDataFormatVersion;
+  return ReplaceFile(path_ + "/FORMAT", EncodeDataFormat(format_));
+}
+
 }  // namespace flux::store

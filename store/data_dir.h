@@ -18,7 +18,7 @@
 namespace flux::store {
 
 // Raised when a change makes older programs misread what newer ones wrote.
-inline constexpr uint32_t kDataFormatVersion = 1;
+inline constexpr uint32_t kDataFormatVersion = 2;
 
 // The FORMAT file.
 struct DataFormat {
@@ -47,6 +47,10 @@ class DataDir {
   std::string synced_path() const { return path_ + "/SYNCED"; }
   std::string ballast_path() const { return path_ + "/BALLAST"; }
   const DataFormat& format() const { return format_; }
+
+  // Says from now on that this program writes here, so that an older one refuses the directory.
+  // Called once everything has been judged, before anything is written. Durable.
+  absl::Status RaiseFormat();
 
  private:
   std::string path_;

@@ -126,6 +126,7 @@ absl::StatusOr<std::unique_ptr<RocksStore::Impl>> RocksStore::Impl::Open(RocksOp
                         RocksDatabase::Open(options, data.db_path(), impl->recovery_.create,
                                             impl->marks_.get(), callbacks));
   FLUX_RETURN_IF_ERROR(SyncDirectory(data.path()));
+  FLUX_RETURN_IF_ERROR(impl->directory_.RaiseFormat());
   if (impl->recovery_.create && Failpoint::Hit("create_after_database")) {
     return absl::UnavailableError("injected fault: create_after_database");
   }

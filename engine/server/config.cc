@@ -118,6 +118,10 @@ std::vector<Setting> MakeSettings() {
       Time(
           [](Config & c) -> auto& { return c.engine.idle_before_eviction; }, absl::Milliseconds(10),
           absl::Hours(24)));
+  add("retention", "720h", "How long closed executions are kept; 0: for ever",
+      Time(
+          [](Config & c) -> auto& { return c.engine.retention; }, absl::ZeroDuration(),
+          absl::Hours(24 * 36'500)));
   add("session-grace", "10s", "How long a worker may be away before its tasks go to others",
       Time(
           [](Config & c) -> auto& { return c.engine.dispatch.session_grace; },

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "engine/server/bulk_service.h"
 #include "engine/server/malformed.h"
 #include "engine/server/runtime.h"
 #include "engine/server/services.h"
@@ -89,6 +90,7 @@ class CoordinatorImpl final : public Coordinator {
   std::unique_ptr<WorkerService> workers_;
   std::unique_ptr<WorkflowServiceImpl> workflows_;
   std::unique_ptr<AdminServiceImpl> admin_;
+  std::unique_ptr<BulkServiceImpl> bulk_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
 };
@@ -137,6 +139,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   exchange_.Connect(engine_.get(), workers_.get());
   workflows_ = std::make_unique<WorkflowServiceImpl>(engine_.get(), pool_.get());
   admin_ = std::make_unique<AdminServiceImpl>(engine_.get());
+  bulk_ = std::make_unique<BulkServiceImpl>(engine_.get());
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -151,6 +154,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   builder.RegisterService(workers_.get());
   builder.RegisterService(workflows_.get());
   builder.RegisterService(admin_.get());
+  builder.RegisterService(bulk_.get());
   thread_ = std::make_unique<EngineThread>(engine_.get());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {

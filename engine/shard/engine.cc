@@ -141,9 +141,9 @@ int64_t Engine::NextDeadlineMs() const {
   }
   if (!waiter_deadlines_.empty()) next = std::min(next, waiter_deadlines_.begin()->first);
   if (!message_retries_.empty()) next = std::min(next, message_retries_.begin()->first);
-  if (!flush_queue_.empty() || !lru_.empty()) {
-    next =
-        std::min(next, last_housekeeping_ms_ + kHousekeepingMs * (flush_queue_.empty() ? 10 : 1));
+  if (!flush_queue_.empty() || !lru_.empty() || bulks_running_ > 0) {
+    const bool soon = !flush_queue_.empty() || bulks_running_ > 0;
+    next = std::min(next, last_housekeeping_ms_ + kHousekeepingMs * (soon ? 1 : 10));
   }
   next = std::max(next, now);
   planned_wake_ms_ = next;
@@ -231,9 +231,12 @@ void Engine::Release(Outputs outputs) {
         counters_.row_bytes += put.key.size() + put.value.size();
       }
     }
-    env_.store->rows().Write(std::move(flush.batches), [this, runs = std::move(flush.runs)](
+    env_.store->rows().Write(std::move(flush.batches), [this, runs = std::move(flush.runs),
+                                                        removed = std::move(flush.removed)](
                                                            const absl::Status& status) mutable {
-      Post([this, runs = std::move(runs), status] { Flushed(runs, status); });
+      Post([this, runs = std::move(runs), removed = std::move(removed), status] {
+        Flushed(runs, removed, status);
+      });
     });
   }
 }

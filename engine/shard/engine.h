@@ -23,13 +23,16 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -40,8 +43,11 @@
 #include "engine/shard/definitions.h"
 #include "engine/shard/history.h"
 #include "engine/shard/inbox.h"
+#include "engine/shard/index.h"
 #include "engine/shard/slot.h"
+#include "engine/shard/visible.h"
 #include "flux/v1/admin.pb.h"
+#include "flux/v1/bulk.pb.h"
 #include "flux/v1/workflow.pb.h"
 #include "store/store.h"
 
@@ -86,6 +92,8 @@ struct EngineOptions {
   size_t inbox_max = 100'000;  // above it, worker streams stop being read
   absl::Duration wake_horizon =
       absl::Minutes(1);  // timers of evicted executions are looked up this far ahead
+  // How long closed executions are kept; 0: for ever.
+  absl::Duration retention = absl::ZeroDuration();
   std::string version;
   std::string data_directory;  // for people
 };
@@ -145,6 +153,16 @@ class Engine final : public DispatchHost {
   void SendEvent(v1::SendEventRequest request, Reply<v1::SendEventResponse> reply);
   void ListEvents(v1::ListEventsRequest request, Reply<v1::ListEventsResponse> reply);
   void Operate(v1::OperateExecutionRequest request, Reply<v1::OperateExecutionResponse> reply);
+  // A closed execution goes with all its rows, for good. FailedPrecondition: it is open.
+  // Unavailable: it has messages to send. NotFound: no such run, or it is deleted already.
+  void Delete(v1::ExecutionRef ref, std::string identity, std::string reason,
+              Reply<v1::OperateExecutionResponse> reply);
+  void StartBulk(v1::StartBulkOperationRequest request,
+                 Reply<v1::StartBulkOperationResponse> reply);
+  void GetBulk(v1::GetBulkOperationRequest request, Reply<v1::GetBulkOperationResponse> reply);
+  void ListBulks(Reply<v1::ListBulkOperationsResponse> reply);
+  void CancelBulk(v1::CancelBulkOperationRequest request,
+                  Reply<v1::CancelBulkOperationResponse> reply);
   void Info(Reply<v1::GetServerInfoResponse> reply);
   void ListWorkers(v1::ListWorkersRequest request, Reply<v1::ListWorkersResponse> reply);
   void ListQueues(Reply<v1::ListTaskQueuesResponse> reply);
@@ -182,12 +200,17 @@ class Engine final : public DispatchHost {
     std::deque<std::pair<store::Lsn, uint64_t>> sizes;  // (lsn, bytes) of entries not truncated
     bool active = false;                                // in active_shards_
     bool truncating = false;
+    ShardCounts counts;
+    std::deque<std::pair<store::Lsn, RunId>> tombstones;  // that stand, by the commit they are of
   };
 
   // A row image of some executions, taken at the end of a turn.
   struct Flush {
     std::vector<store::RowBatch> batches;
     std::vector<std::pair<RunId, uint64_t>> runs;  // and the ordinal each image goes to
+    // Where the newest row of counts lies, by its key: batch and put.
+    absl::flat_hash_map<std::string, std::pair<size_t, size_t>> counted;
+    std::vector<RunId> removed;  // of deleted runs whose rows go
   };
 
   // Everything that leaves once one commit is durable.
@@ -205,10 +228,44 @@ class Engine final : public DispatchHost {
   struct IdEntry {
     bool loaded = false;  // the index rows have been read
     bool loading = false;
+    bool stale = false;                      // a run was deleted since loading began
     std::vector<v1::ExecutionSummary> runs;  // not resident ones, the newest first
     RunId current;                           // the newest run; empty: none known
     std::vector<absl::AnyInvocable<void(const absl::Status&)>> waiting;
     uint32_t residents = 0;  // slots in memory
+  };
+
+  // A run that is deleted, until nothing is left that speaks of it.
+  struct Deletion {
+    store::ShardId shard = 0;
+    store::Lsn lsn = 0;  // of the commit that holds its tombstone
+    std::string ns;
+    std::string workflow_id;
+    std::optional<v1::IndexMark> indexed;  // its part in the counts, while its rows stand
+    bool gone = false;                     // its rows are
+  };
+  // Runs once the deletion is decided (leave the loop by ReplyLater), or with why it is not.
+  using DeleteCallback = absl::AnyInvocable<void(const absl::Status& status, const RunId& run)>;
+
+  // An operation on all executions that a query matches.
+  struct Bulk {
+    struct Item {
+      std::string workflow_id;
+      RunId run;
+      int tries = 0;
+      int64_t not_before_ms = 0;  // monotonic
+    };
+    v1::StoredBulkOperation row;
+    Query query;
+    VisibleCursor after;     // behind the pages that are dealt with
+    std::deque<Item> page;   // to be operated on
+    VisibleCursor page_end;  // of the page under way
+    bool paged = false;      // a page is under way
+    bool last = false;       // and is the last one
+    bool searching = false;
+    size_t in_flight = 0;     // executions that have not answered
+    int64_t saved_milli = 0;  // thousandths of an execution that may be taken at once
+    int64_t paced_ms = 0;     // monotonic; 0: not yet
   };
 
   struct Waiter {
@@ -286,9 +343,18 @@ class Engine final : public DispatchHost {
   LiveLookup LiveOf(const Slot& slot) const;
   template <typename Response>
   void StopExecution(v1::ExecutionRef ref, Command command, Reply<Response> reply);
-  void ScanVisible(
-      v1::ExecutionFilter filter, size_t count, std::string token,
-      absl::AnyInvocable<void(absl::StatusOr<std::vector<v1::ExecutionSummary>>)> done);
+
+  // engine_visibility.cc: the index of executions
+  using SearchCallback = absl::AnyInvocable<void(absl::StatusOr<std::unique_ptr<VisibleSearch>>)>;
+  absl::Status OpenIndex();
+  absl::Status BuildIndex(store::ShardId shard, uint64_t* executions);
+  void IndexSlot(const Slot& slot, const v1::ExecutionSummary& summary, v1::RunRoot& root,
+                 Flush& flush, size_t batch);
+  static void PutCounts(Shard& shard, const std::string& group, Flush& flush, size_t batch);
+  void Search(VisibleRequest request, SearchCallback done);
+  void Overlay(VisibleRequest* request) const;
+  void StepSearch(std::unique_ptr<VisibleSearch> search, SearchCallback done);
+  std::map<v1::ExecutionStatus, uint64_t> CountByIndex(const std::string& ns, const Query& query);
 
   // engine_messages.cc: events, messages between executions, operators
   absl::Status CheckPayload(std::string_view what, const v1::Payload& payload) const;
@@ -308,6 +374,34 @@ class Engine final : public DispatchHost {
   void OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
                  Reply<v1::OperateExecutionResponse> reply);
 
+  // engine_delete.cc: deletion and retention
+  void DeleteRun(const RunId& run, v1::ExecutionRef ref, DeleteCallback done);
+  void DeleteResident(const RunId& run, v1::ExecutionRef ref, DeleteCallback done);
+  void Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root);
+  void CollectRows(const RunId& run);
+  void RemoveRows(const RunId& run, absl::StatusOr<store::RowBatch> batch);
+  void RowsRemoved(const RunId& run);
+  void ForgetDeletions();
+  absl::Status LoadTombstones(Shard& shard);
+  void ResumeDeletions();
+  void SweepRetention();
+
+  // engine_bulk.cc: operations by query
+  absl::Status CheckBulk(v1::StartBulkOperationRequest& request) const;
+  void PreviewBulk(const v1::StartBulkOperationRequest& request, uint64_t matched, Query query,
+                   Reply<v1::StartBulkOperationResponse> reply);
+  absl::StatusOr<v1::StartBulkOperationResponse> BeginBulk(v1::StartBulkOperationRequest request,
+                                                           uint64_t matched, Query query,
+                                                           int64_t now);
+  void SaveBulk(const Bulk& bulk);
+  absl::Status LoadBulks();
+  void EndBulk(Bulk& bulk, v1::BulkState state, std::string failure);
+  void PumpBulks();
+  void PumpBulk(Bulk& bulk);
+  void TakeBulkPage(const std::string& id, absl::StatusOr<VisibleSearch::Page> page);
+  void ApplyBulk(Bulk& bulk, Bulk::Item item);
+  void BulkAnswered(const std::string& id, Bulk::Item item, const absl::Status& status);
+
   // engine_rows.cc: loading, flushing, eviction, truncation
   void WithId(const std::string& id_key, absl::AnyInvocable<void(const absl::Status&)> callback);
   void WithRun(const RunId& run, SlotCallback callback);
@@ -325,7 +419,8 @@ class Engine final : public DispatchHost {
   void QueueFlush(Slot& slot, bool evict);
   void BuildFlushes();
   void BuildFlush(Slot& slot, bool evicting, Flush& flush);
-  void Flushed(const std::vector<std::pair<RunId, uint64_t>>& runs, const absl::Status& status);
+  void Flushed(const std::vector<std::pair<RunId, uint64_t>>& runs,
+               const std::vector<RunId>& removed, const absl::Status& status);
   void Housekeep();
   void TruncateLogs();
   void ScanWakes();
@@ -355,6 +450,12 @@ class Engine final : public DispatchHost {
   absl::btree_set<std::pair<int64_t, std::pair<uint64_t, RunId>>> waiter_deadlines_;
   // Messages to other executions that could not be taken, by when they are sent again (monotonic).
   std::multimap<int64_t, std::pair<RunId, uint64_t>> message_retries_;
+  absl::btree_map<RunId, Deletion> deletions_;
+  absl::flat_hash_set<RunId> standing_;  // deleted runs whose rows may still be there
+  size_t removing_ = 0;                  // deletions whose rows are being removed
+  absl::flat_hash_map<RunId, std::vector<absl::AnyInvocable<void()>>> after_flush_;
+  std::map<std::string, std::unique_ptr<Bulk>> bulks_;  // by id, the oldest first
+  size_t bulks_running_ = 0;
   std::list<Slot*> lru_;  // least recently touched first
   std::vector<RunId> flush_queue_;
   std::deque<RunId> load_queue_;
@@ -391,6 +492,11 @@ class Engine final : public DispatchHost {
   int64_t stalled_ms_ = 0;
   int64_t last_wall_ms_ = 0;
   int64_t start_wall_ms_ = 0;
+  int64_t start_monotonic_ms_ = 0;
+  int64_t next_sweep_ms_ = 0;  // of what is too old
+  bool sweeping_ = false;
+  store::ShardId sweep_shard_ = 0;
+  std::string sweep_cursor_;
   std::vector<Inbox::Job> jobs_;  // scratch of Turn
   struct Peer {
     std::string address;
@@ -401,7 +507,8 @@ class Engine final : public DispatchHost {
   struct Counters {
     uint64_t commits = 0, records = 0, commit_bytes = 0, results = 0, results_stale = 0,
              results_duplicate = 0, starts = 0, closes = 0, loads = 0, evictions = 0, flushes = 0,
-             row_bytes = 0, turns = 0, truncations = 0, snapshots = 0, stalls = 0;
+             row_bytes = 0, turns = 0, truncations = 0, snapshots = 0, stalls = 0, deletions = 0,
+             retention_deletions = 0;
   } counters_;
 };
 

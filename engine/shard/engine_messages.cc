@@ -371,6 +371,9 @@ void Engine::Operate(v1::OperateExecutionRequest request,
                      options_.payload_inline_bytes, " are allowed"));
   }
   if (!status.ok()) return reply(status);
+  if (request.operation().has_delete_()) {
+    return Delete(request.execution(), request.identity(), request.reason(), std::move(reply));
+  }
   Post([this, request = std::move(request), reply = std::move(reply)]() mutable {
     const v1::ExecutionRef ref = request.execution();
     WithExecution(ref, [this, request = std::move(request), reply = std::move(reply)](

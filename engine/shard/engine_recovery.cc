@@ -15,7 +15,7 @@ namespace flux::engine {
 absl::Status Engine::Recover() {
   const int64_t began_ms = env_.clock->MonotonicMs();
   start_wall_ms_ = last_wall_ms_ = env_.clock->WallMs();
-  last_turn_end_ms_ = planned_wake_ms_ = began_ms;
+  last_turn_end_ms_ = planned_wake_ms_ = start_monotonic_ms_ = began_ms;
   incarnation_ = env_.store->incarnation();
   const uint32_t count = env_.store->shards();
   shards_.resize(count);
@@ -63,6 +63,8 @@ absl::Status Engine::Recover() {
     FLUX_RETURN_IF_ERROR(env_.store->rows().WriteSync(std::move(closed)));
   }
 
+  FLUX_RETURN_IF_ERROR(OpenIndex());
+  FLUX_RETURN_IF_ERROR(LoadBulks());
   uint64_t records = 0;
   for (Shard& shard : shards_) FLUX_RETURN_IF_ERROR(RecoverShard(shard, &records));
   FLUX_RETURN_IF_ERROR(CountReady());
@@ -82,6 +84,7 @@ absl::Status Engine::Recover() {
       ++open;
     }
   }
+  ResumeDeletions();
   const int64_t took = env_.clock->MonotonicMs() - began_ms;
   last_turn_end_ms_ = planned_wake_ms_ = env_.clock->MonotonicMs();
   Log(1, absl::StrCat("recovered ", records, " log records, ", open, " open executions in memory, ",
@@ -90,13 +93,15 @@ absl::Status Engine::Recover() {
 }
 
 absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
+  FLUX_RETURN_IF_ERROR(LoadTombstones(shard));
   // Executions whose tasks may be in a worker's hands, though their log entries are gone.
   std::vector<RunId> active;
   {
     const auto [begin, end] = keys::TableRange(shard.id, keys::Table::kActive);
     FLUX_RETURN_IF_ERROR(
         env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view) {
-          if (auto run = keys::TrailingRun(key)) active.push_back(*run);
+          const std::optional<RunId> run = keys::TrailingRun(key);
+          if (run && !deletions_.contains(*run)) active.push_back(*run);
           return true;
         }));
   }
@@ -133,7 +138,7 @@ absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
                 absl::StrCat("log entry ", lsn, " of shard ", shard.id, " names no run"));
             return false;
           }
-          if (records.records_size() == 0) continue;
+          if (records.records_size() == 0 || deletions_.contains(*run)) continue;
           absl::StatusOr<Slot*> found = resident(*run);
           if (!found.ok()) {
             bad = found.status();
@@ -181,8 +186,8 @@ absl::Status Engine::CountReady() {
         env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view) {
           const std::string_view queue = key.substr(3, key.find('\0', 3) - 3);
           const std::optional<RunId> run = keys::TrailingRun(key);
-          if (!run || slots_.contains(*run))
-            return true;  // loaded ones offer their work themselves
+          // Loaded ones offer their work themselves.
+          if (!run || slots_.contains(*run) || deletions_.contains(*run)) return true;
           ++disk_queues_[std::string(queue)].rows;
           return true;
         }));

@@ -507,74 +507,6 @@ void Engine::Verify(v1::VerifyExecutionRequest request, Reply<v1::VerifyExecutio
   });
 }
 
-// ---- listing
-// --------------------------------------------------------------------------------------------------------
-
-void Engine::ScanVisible(
-    v1::ExecutionFilter filter, size_t count, std::string token,
-    absl::AnyInvocable<void(absl::StatusOr<std::vector<v1::ExecutionSummary>>)> done) {
-  if (filter.namespace_().empty()) filter.set_namespace_("default");
-  absl::StatusOr<VisibleCursor> cursor = VisibleCursor::Parse(token);
-  if (!cursor.ok()) return done(cursor.status());
-  Post([this, filter = std::move(filter), count, cursor = *cursor,
-        done = std::move(done)]() mutable {
-    // Rule 18: what the rows do not have yet is laid over them.
-    std::vector<v1::ExecutionSummary> fresh;
-    std::vector<store::ShardId> shards;
-    for (const Shard& shard : shards_) {
-      shards.push_back(shard.id);
-      for (const Slot* slot : shard.pins) {
-        if (slot->execution) fresh.push_back(Summarize(*slot->execution));
-      }
-    }
-    ReplyLater([this, filter = std::move(filter), count, cursor, fresh = std::move(fresh),
-                shards = std::move(shards), done = std::move(done)]() mutable {
-      env_.background->Run([this, filter = std::move(filter), count, cursor,
-                            fresh = std::move(fresh), shards = std::move(shards),
-                            done = std::move(done)]() mutable {
-        done(ListVisible(env_.store->rows(), shards, filter, cursor, count, std::move(fresh)));
-      });
-    });
-  });
-}
-
-void Engine::List(v1::ListExecutionsRequest request, Reply<v1::ListExecutionsResponse> reply) {
-  const size_t size =
-      std::clamp<uint32_t>(request.page_size() == 0 ? 100 : request.page_size(), 1, 1000);
-  ScanVisible(request.filter(), size + 1, request.page_token(),
-              [size, reply = std::move(reply)](
-                  absl::StatusOr<std::vector<v1::ExecutionSummary>> found) mutable {
-                if (!found.ok()) return reply(found.status());
-                v1::ListExecutionsResponse response;
-                if (found->size() > size) {
-                  found->resize(size);
-                  response.set_next_page_token(VisibleCursor::After(found->back()).Text());
-                }
-                for (const v1::ExecutionSummary& summary : *found) {
-                  *response.add_executions() = InfoOf(summary);
-                }
-                reply(std::move(response));
-              });
-}
-
-void Engine::Count(v1::CountExecutionsRequest request, Reply<v1::CountExecutionsResponse> reply) {
-  ScanVisible(
-      request.filter(), SIZE_MAX, "",
-      [reply = std::move(reply)](absl::StatusOr<std::vector<v1::ExecutionSummary>> found) mutable {
-        if (!found.ok()) return reply(found.status());
-        std::map<v1::ExecutionStatus, uint64_t> by_status;
-        for (const v1::ExecutionSummary& summary : *found) ++by_status[summary.status()];
-        v1::CountExecutionsResponse response;
-        response.set_count(found->size());
-        for (const auto& [status, count] : by_status) {
-          auto* entry = response.add_by_status();
-          entry->set_status(status);
-          entry->set_count(count);
-        }
-        reply(std::move(response));
-      });
-}
-
 // ---- stopping
 // -------------------------------------------------------------------------------------------------------
 
@@ -643,6 +575,8 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     counters["truncations"] = counters_.truncations;
     counters["snapshots"] = counters_.snapshots;
     counters["stalls"] = counters_.stalls;
+    counters["deletions"] = counters_.deletions;
+    counters["retention_deletions"] = counters_.retention_deletions;
     counters["log_tail_bytes"] = tail_bytes_;
     counters["cache_bytes"] = cache_bytes_;
     counters["handed_out"] = dispatch.handed_out;

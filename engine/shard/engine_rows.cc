@@ -108,11 +108,16 @@ void Engine::WithId(const std::string& id_key,
         Post([this, id_key, rows = std::move(rows)]() mutable {
           IdEntry& found = ids_[id_key];
           found.loading = false;
+          if (std::exchange(found.stale, false)) {
+            for (auto& each : std::exchange(found.waiting, {})) WithId(id_key, std::move(each));
+            return;
+          }
           absl::Status status = rows.status();
           if (rows.ok()) {
             found.loaded = true;
             for (v1::ExecutionSummary& summary : *rows) {
               const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
+              if (deletions_.contains(run)) continue;
               if (found.current < run) found.current = run;
               const auto slot = slots_.find(run);
               if (slot != slots_.end() && slot->second->execution) continue;
@@ -143,7 +148,7 @@ void Engine::WithRun(const RunId& run, SlotCallback callback) {
     return;
   }
   store::ShardId shard = 0;
-  if (!ShardOfRun(run, &shard)) {
+  if (!ShardOfRun(run, &shard) || deletions_.contains(run)) {
     callback(nullptr, absl::NotFoundError(absl::StrCat("no run ", run.Text())));
     return;
   }
@@ -389,17 +394,15 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
     root.set_active(active);
   }
 
+  // The rest in one batch: no crash leaves the index, its counts and the root apart.
+  if (bytes > kRowBatchTarget) next_batch();
   if (slot.flushed() == 0 || execution.closed() || ordinal != slot.flushed()) {
-    std::string visible(1, static_cast<char>(summary.status()));
-    visible += started.workflow();
-    visible += '\0';
-    visible += started.workflow_id();
-    put(keys::Visible(slot.shard, started.namespace_(), summary.start_time_ms(), slot.run),
-        std::move(visible));
-    put(keys::Current(slot.shard, started.namespace_(), started.workflow_id(), slot.run),
-        summary.SerializeAsString());
+    batch->puts.push_back(
+        {keys::Current(slot.shard, started.namespace_(), started.workflow_id(), slot.run),
+         summary.SerializeAsString()});
+    IndexSlot(slot, summary, root, flush, static_cast<size_t>(batch - flush.batches.data()));
   }
-  put(keys::Root(slot.shard, slot.run), root.SerializeAsString());
+  batch->puts.push_back({keys::Root(slot.shard, slot.run), root.SerializeAsString()});
 
   slot.sent_root = std::move(root);
   slot.flushing = true;
@@ -409,13 +412,18 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
 }
 
 void Engine::Flushed(const std::vector<std::pair<RunId, uint64_t>>& runs,
-                     const absl::Status& status) {
+                     const std::vector<RunId>& removed, const absl::Status& status) {
   --flushes_in_flight_;
   if (!status.ok()) {
     Fatal(status);
     return;
   }
+  for (const RunId& run : removed) RowsRemoved(run);
   for (const auto& [run, ordinal] : runs) {
+    if (auto waiting = after_flush_.find(run); waiting != after_flush_.end()) {
+      for (auto& job : waiting->second) deferred_.push_back(std::move(job));
+      after_flush_.erase(waiting);
+    }
     const auto it = slots_.find(run);
     if (it == slots_.end()) continue;
     Slot& slot = *it->second;
@@ -503,6 +511,9 @@ void Engine::Housekeep() {
     TruncateLogs();
   }
   ScanWakes();
+  PumpBulks();
+  SweepRetention();
+  ForgetDeletions();
 }
 
 void Engine::TruncateLogs() {

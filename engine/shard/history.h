@@ -1,5 +1,5 @@
-// Reading what has been: pages of an execution's history, the comparison of disk and memory, and
-// lists of executions. All of it blocks on the disk and runs off the loop.
+// Reading what has been: pages of an execution's history, and the comparison of disk and memory.
+// All of it blocks on the disk and runs off the loop.
 #ifndef FLUX_ENGINE_SHARD_HISTORY_H_
 #define FLUX_ENGINE_SHARD_HISTORY_H_
 
@@ -55,24 +55,6 @@ class Histories {
   absl::Mutex mutex_;
   std::list<Cursor> cursors_ ABSL_GUARDED_BY(mutex_);
 };
-
-// A place in the list of executions: newest start first, then greatest run id.
-struct VisibleCursor {
-  int64_t start_ms = INT64_MAX;
-  RunId run{UINT64_MAX, UINT64_MAX};
-
-  static absl::StatusOr<VisibleCursor> Parse(std::string_view text);
-  static VisibleCursor After(const v1::ExecutionSummary& summary);
-  std::string Text() const;
-};
-
-// Up to `count` executions behind `cursor` that the filter lets through; `fresh` are laid over the
-// rows.
-absl::StatusOr<std::vector<v1::ExecutionSummary>> ListVisible(
-    store::Rows& rows, const std::vector<store::ShardId>& shards, const v1::ExecutionFilter& filter,
-    const VisibleCursor& cursor, size_t count, std::vector<v1::ExecutionSummary> fresh);
-
-v1::ExecutionInfo InfoOf(const v1::ExecutionSummary& summary);
 
 }  // namespace flux::engine
 

@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kHeadBytes = 3;  // shard and table
 constexpr size_t kRunBytes = 16;
+constexpr size_t kPlaceBytes = 1 + 8 + kRunBytes;  // status, ~start, ~run
 
 void AppendU64(std::string& out, uint64_t v) {
   for (int shift = 56; shift >= 0; shift -= 8) out += static_cast<char>(v >> shift);
@@ -75,6 +76,8 @@ std::string Active(store::ShardId shard, const RunId& run) {
   return WithRun(shard, Table::kActive, run);
 }
 
+std::string Bulk(std::string_view id) { return Head(0, Table::kBulk).append(id); }
+
 std::string CurrentPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id) {
   std::string out = Head(shard, Table::kCurrent);
   AppendId(out, ns);
@@ -125,8 +128,12 @@ std::string Session(std::string_view session_id) {
   return Head(0, Table::kSession).append(session_id);
 }
 
+std::string PayloadPrefix(store::ShardId shard, const RunId& run) {
+  return WithRun(shard, Table::kPayload, run);
+}
+
 std::string Payload(store::ShardId shard, const RunId& run, uint64_t ordinal) {
-  std::string out = WithRun(shard, Table::kPayload, run);
+  std::string out = PayloadPrefix(shard, run);
   AppendU64(out, ordinal);
   return out;
 }
@@ -145,8 +152,12 @@ std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms
   return out;
 }
 
+std::string SnapshotsPrefix(store::ShardId shard, const RunId& run) {
+  return WithRun(shard, Table::kSnapshot, run);
+}
+
 std::string SnapshotPrefix(store::ShardId shard, const RunId& run, uint64_t ordinal) {
-  std::string out = WithRun(shard, Table::kSnapshot, run);
+  std::string out = SnapshotsPrefix(shard, run);
   AppendU64(out, ordinal);
   return out;
 }
@@ -163,11 +174,73 @@ std::string VisiblePrefix(store::ShardId shard, std::string_view ns) {
   return out;
 }
 
-std::string Visible(store::ShardId shard, std::string_view ns, int64_t start_ms, const RunId& run) {
-  std::string out = VisiblePrefix(shard, ns);
-  AppendU64(out, ~static_cast<uint64_t>(start_ms));
-  AppendRunReversed(out, run);
+std::string WorkflowPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow) {
+  std::string out = Head(shard, Table::kByWorkflow);
+  AppendId(out, ns);
+  AppendId(out, workflow);
   return out;
+}
+
+std::string LabelPrefix(store::ShardId shard, std::string_view ns, std::string_view name,
+                        std::string_view value) {
+  std::string out = Head(shard, Table::kByLabel);
+  AppendId(out, ns);
+  AppendId(out, name);
+  AppendId(out, value);
+  return out;
+}
+
+std::string At(std::string prefix, const Place& place) {
+  prefix += static_cast<char>(place.status);
+  AppendU64(prefix, ~static_cast<uint64_t>(place.start_ms));
+  AppendRunReversed(prefix, place.run);
+  return prefix;
+}
+
+std::pair<std::string, std::string> PlaceRange(const std::string& prefix, uint8_t status,
+                                               int64_t start_min, int64_t start_max) {
+  std::string begin = prefix;
+  begin += static_cast<char>(status);
+  std::string end = begin;
+  AppendU64(begin, ~static_cast<uint64_t>(start_max));
+  AppendU64(end, ~static_cast<uint64_t>(start_min));
+  return {std::move(begin), PrefixEnd(std::move(end))};
+}
+
+std::optional<Place> PlaceOf(std::string_view key) {
+  if (key.size() < kHeadBytes + 1 + kPlaceBytes) return std::nullopt;
+  const std::string_view tail = key.substr(key.size() - kPlaceBytes);
+  Place out;
+  out.status = static_cast<uint8_t>(tail[0]);
+  out.start_ms = static_cast<int64_t>(~ReadU64(tail.substr(1)));
+  out.run = {~ReadU64(tail.substr(9)), ~ReadU64(tail.substr(17))};
+  return out;
+}
+
+std::string Ended(store::ShardId shard, int64_t close_ms, const RunId& run) {
+  std::string out = EndedUntil(shard, close_ms);
+  AppendRun(out, run);
+  return out;
+}
+
+std::string EndedUntil(store::ShardId shard, int64_t close_ms) {
+  std::string out = Head(shard, Table::kEnded);
+  AppendU64(out, static_cast<uint64_t>(close_ms));
+  return out;
+}
+
+std::string Counts(store::ShardId shard, std::string_view group) {
+  return Head(shard, Table::kCounts).append(group);
+}
+
+std::string IndexVersion() {
+  std::string out = Head(0, Table::kCounts);
+  out += '\0';  // no namespace is empty
+  return out;
+}
+
+std::string Tombstone(store::ShardId shard, const RunId& run) {
+  return WithRun(shard, Table::kTombstone, run);
 }
 
 std::string Wake(store::ShardId shard, int64_t due_ms, const RunId& run) {
@@ -195,15 +268,6 @@ std::optional<RunId> TrailingRun(std::string_view key) {
 int64_t WakeDue(std::string_view key) {
   if (key.size() < kHeadBytes + 8) return 0;
   return static_cast<int64_t>(ReadU64(key.substr(kHeadBytes)));
-}
-
-std::optional<VisibleKey> ParseVisible(std::string_view key) {
-  if (key.size() < kHeadBytes + 1 + 8 + kRunBytes) return std::nullopt;
-  const std::string_view tail = key.substr(key.size() - 8 - kRunBytes);
-  VisibleKey out;
-  out.start_ms = static_cast<int64_t>(~ReadU64(tail));
-  out.run = {~ReadU64(tail.substr(8)), ~ReadU64(tail.substr(16))};
-  return out;
 }
 
 store::ShardId ShardOf(std::string_view ns, std::string_view workflow_id, uint32_t shards) {

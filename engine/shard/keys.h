@@ -19,6 +19,7 @@ namespace flux::engine::keys {
 
 enum class Table : char {
   kActive = 'A',      // run                     → empty: a task of it may be in a worker's hands
+  kBulk = 'B',        // id (shard 0)            → StoredBulkOperation
   kCurrent = 'C',     // ns 0 workflow_id 0 ~run → ExecutionSummary; the newest run first
   kDefinition = 'D',  // hash (shard 0)          → StoredDefinition
   kHistory = 'H',     // run first_ordinal       → HistoryChunk
@@ -28,9 +29,14 @@ enum class Table : char {
   kPayload = 'P',     // run ordinal             → Payload
   kReady = 'R',       // queue 0 since_ms run    → empty: tasks of an evicted run wait for workers
   kSnapshot = 'S',    // run ordinal page        → bytes
-  kVisible = 'V',     // ns 0 ~start_ms ~run     → status byte, workflow 0 workflow_id
-  kWake = 'W',        // due_ms run              → empty: the earliest timer of a run
-  kRoot = 'X',        // run                     → RunRoot
+  kVisible = 'V',  // ns 0 place              → index value (index.h); place: status ~start ~run
+  kByWorkflow = 'F',  // ns 0 workflow 0 place   → index value
+  kByLabel = 'L',     // ns 0 name 0 value 0 place → index value
+  kEnded = 'E',       // close_ms run            → ns 0 workflow_id
+  kCounts = 'G',     // ns 0 workflow 0         → VisibleCounts; (shard 0) 0: version of the index
+  kTombstone = 'Z',  // run                     → Tombstone
+  kWake = 'W',       // due_ms run              → empty: the earliest timer of a run
+  kRoot = 'X',       // run                     → RunRoot
 };
 
 // [begin, end) of a whole table of a shard.
@@ -39,6 +45,7 @@ std::pair<std::string, std::string> TableRange(store::ShardId shard, Table table
 std::string PrefixEnd(std::string prefix);
 
 std::string Active(store::ShardId shard, const RunId& run);
+std::string Bulk(std::string_view id);
 std::string CurrentPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id);
 std::string Current(store::ShardId shard, std::string_view ns, std::string_view workflow_id,
                     const RunId& run);
@@ -51,27 +58,44 @@ std::string ScheduleDefinition(std::string_view ns, std::string_view id);
 std::string ScheduleState(std::string_view ns, std::string_view id);
 std::string Session(std::string_view session_id);
 std::string Payload(store::ShardId shard, const RunId& run, uint64_t ordinal);
+std::string PayloadPrefix(store::ShardId shard, const RunId& run);
 std::string ReadyPrefix(store::ShardId shard, std::string_view queue);
 std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms, const RunId& run);
 std::string Snapshot(store::ShardId shard, const RunId& run, uint64_t ordinal, uint32_t page);
+std::string SnapshotsPrefix(store::ShardId shard, const RunId& run);
 std::string SnapshotPrefix(store::ShardId shard, const RunId& run, uint64_t ordinal);
+// Index rows: a prefix, then the place.
 std::string VisiblePrefix(store::ShardId shard, std::string_view ns);
-std::string Visible(store::ShardId shard, std::string_view ns, int64_t start_ms, const RunId& run);
+std::string WorkflowPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow);
+std::string LabelPrefix(store::ShardId shard, std::string_view ns, std::string_view name,
+                        std::string_view value);
+// Behind an index prefix: newest start first, then greatest run, within a status.
+struct Place {
+  uint8_t status = 0;
+  int64_t start_ms = 0;
+  RunId run;
+};
+std::string At(std::string prefix, const Place& place);
+// The keys of a status with starts in [start_min, start_max], both at least 0.
+std::pair<std::string, std::string> PlaceRange(const std::string& prefix, uint8_t status,
+                                               int64_t start_min, int64_t start_max);
+// The place an index key ends with.
+std::optional<Place> PlaceOf(std::string_view key);
+std::string Ended(store::ShardId shard, int64_t close_ms, const RunId& run);
+// Behind every run that closed before `close_ms`.
+std::string EndedUntil(store::ShardId shard, int64_t close_ms);
+// `group`: ns 0 workflow 0.
+std::string Counts(store::ShardId shard, std::string_view group);
+std::string IndexVersion();
+std::string Tombstone(store::ShardId shard, const RunId& run);
 std::string Wake(store::ShardId shard, int64_t due_ms, const RunId& run);
 std::string WakeUntil(store::ShardId shard, int64_t due_ms);
 std::string Root(store::ShardId shard, const RunId& run);
 
-// The run id a key of kActive, kReady, kWake or kRoot ends with.
+// The run id a key of kActive, kReady, kWake, kRoot, kEnded or kTombstone ends with.
 std::optional<RunId> TrailingRun(std::string_view key);
 // What a kWake key is due at.
 int64_t WakeDue(std::string_view key);
-// What a kVisible key says.
-struct VisibleKey {
-  int64_t start_ms = 0;
-  RunId run;
-};
-std::optional<VisibleKey> ParseVisible(std::string_view key);
-
 // The shard an execution lives in. XXH3-64 of "namespace 0 workflow_id", masked; `shards` is a
 // power of two.
 store::ShardId ShardOf(std::string_view ns, std::string_view workflow_id, uint32_t shards);

@@ -201,6 +201,18 @@ TEST_F(RocksStoreTest, RefusesANewerFormatAndADamagedOne) {
   EXPECT_TRUE(RocksStore::Open(Small(data_)).ok());
 }
 
+TEST_F(RocksStoreTest, TakesUpAnOlderFormatAndSaysSo) {
+  { ASSERT_TRUE(RocksStore::Open(Small(data_)).ok()); }
+  const std::string path = data_ + "/FORMAT";
+  DataFormat format = *DecodeDataFormat(Slurp(path), path);
+  EXPECT_EQ(format.version, kDataFormatVersion);
+  const std::string newest = Slurp(path);
+  format.version = 1;
+  Spit(path, EncodeDataFormat(format));
+  { ASSERT_TRUE(RocksStore::Open(Small(data_)).ok()); }
+  EXPECT_EQ(Slurp(path), newest);
+}
+
 TEST_F(RocksStoreTest, ASecondOpenIsRefusedAndNamesTheOwner) {
   auto store = RocksStore::Open(Small(data_));
   ASSERT_TRUE(store.ok());

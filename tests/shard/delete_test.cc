@@ -1,0 +1,330 @@
+// Deletion and retention: all of it goes, or none; whenever the process ends.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "engine/shard/index.h"
+#include "engine/shard/keys.h"
+#include "tests/shard/world.h"
+
+namespace flux::engine::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+v1::ExecutionRef Ref(const std::string& id, const std::string& run = "") {
+  v1::ExecutionRef ref;
+  ref.set_workflow_id(id);
+  ref.set_run_id(run);
+  return ref;
+}
+
+absl::Status Delete(World& world, const v1::ExecutionRef& ref) {
+  v1::OperateExecutionRequest request;
+  *request.mutable_execution() = ref;
+  request.mutable_operation()->mutable_delete_();
+  request.set_identity("tester");
+  return world
+      .Ask<v1::OperateExecutionResponse>(
+          [&](auto reply) { world.engine().Operate(request, std::move(reply)); })
+      .status();
+}
+
+absl::Status Terminate(World& world, const std::string& id) {
+  v1::TerminateExecutionRequest request;
+  *request.mutable_execution() = Ref(id);
+  return world
+      .Ask<v1::TerminateExecutionResponse>(
+          [&](auto reply) { world.engine().Terminate(request, std::move(reply)); })
+      .status();
+}
+
+std::vector<std::string> List(World& world, const std::string& query = "") {
+  v1::ListExecutionsRequest request;
+  request.mutable_filter()->set_query(query);
+  const auto page = world.Ask<v1::ListExecutionsResponse>(
+      [&](auto reply) { world.engine().List(request, std::move(reply)); });
+  EXPECT_TRUE(page.ok()) << page.status();
+  std::vector<std::string> ids;
+  if (!page.ok()) return ids;
+  for (const v1::ExecutionInfo& info : page->executions()) ids.push_back(info.workflow_id());
+  return ids;
+}
+
+uint64_t CountAll(World& world, const std::string& query = "") {
+  v1::CountExecutionsRequest request;
+  request.mutable_filter()->set_query(query);
+  const auto counted = world.Ask<v1::CountExecutionsResponse>(
+      [&](auto reply) { world.engine().Count(request, std::move(reply)); });
+  EXPECT_TRUE(counted.ok()) << counted.status();
+  return counted.ok() ? counted->count() : 0;
+}
+
+// Keys of rows that name the run.
+std::vector<std::string> RowsOf(World& world, const std::string& run_text) {
+  const RunId run = *RunId::FromText(run_text);
+  const std::string bytes = run.Bytes();
+  const std::string reversed = RunId{~run.high, ~run.low}.Bytes();
+  std::vector<std::string> found;
+  EXPECT_TRUE(world.store()
+                  .rows()
+                  .Scan(std::string(1, '\0'), "\xff\xff",
+                        [&](std::string_view key, std::string_view) {
+                          if (key.find(bytes) != std::string_view::npos ||
+                              key.find(reversed) != std::string_view::npos) {
+                            found.emplace_back(key.substr(2));
+                          }
+                          return true;
+                        })
+                  .ok());
+  return found;
+}
+
+v1::StartWorkflowRequest LargeStart(const std::string& workflow, const std::string& id) {
+  v1::StartWorkflowRequest request;
+  request.set_workflow(workflow);
+  request.set_workflow_id(id);
+  *request.add_inputs() = Json('"' + std::string(100'000, 'x') + '"');
+  (*request.mutable_labels())["tenant"] = "acme";
+  return request;
+}
+
+TEST(Delete, TakesEveryRowAlong) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 2));
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  const auto started = world.Start(LargeStart("chain", "a"));
+  ASSERT_TRUE(started.ok());
+  ASSERT_TRUE(world.Start("chain", "other", {"1"}).ok());
+  world.RunWorker(worker);
+  world.Advance(3'000);
+  EXPECT_GE(RowsOf(world, started->run_id()).size(), 8u);
+  ASSERT_TRUE(Delete(world, Ref("a")).ok());
+  EXPECT_THAT(List(world), UnorderedElementsAre("other"));
+  EXPECT_THAT(List(world, "label.tenant = \"acme\""), IsEmpty());
+  EXPECT_EQ(CountAll(world), 1u);
+  EXPECT_TRUE(absl::IsNotFound(Delete(world, Ref("a"))));
+  EXPECT_TRUE(absl::IsNotFound(Delete(world, Ref("a", started->run_id()))));
+  world.Advance(2'000);
+  EXPECT_THAT(RowsOf(world, started->run_id()), IsEmpty());
+  EXPECT_EQ(CountAll(world), 1u);
+  world.Crash();
+  ASSERT_TRUE(world.Open().ok());
+  EXPECT_TRUE(absl::IsNotFound(Delete(world, Ref("a"))));
+  EXPECT_THAT(List(world), UnorderedElementsAre("other"));
+  EXPECT_EQ(CountAll(world), 1u);
+  EXPECT_EQ(world.Result("other").status(), v1::EXECUTION_STATUS_COMPLETED);
+}
+
+TEST(Delete, RefusesWhatIsOpenInMemoryAndOnDisk) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Nap("nap", 3'600'000));
+  const auto started = world.Start("nap", "a", {"1"});
+  ASSERT_TRUE(started.ok());
+  for (int round = 0; round < 2; ++round) {
+    const absl::Status refused = Delete(world, Ref("a"));
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("is running: cancel or terminate it"));
+    world.Advance(3'000);
+  }
+  EXPECT_TRUE(absl::IsNotFound(Delete(world, Ref("none"))));
+  EXPECT_TRUE(absl::IsNotFound(Delete(world, Ref("b", started->run_id()))));
+  EXPECT_TRUE(absl::IsNotFound(Delete(world, Ref("a", std::string(32, '0')))));
+  v1::ExecutionRef elsewhere = Ref("a", started->run_id());
+  elsewhere.set_namespace_("elsewhere");
+  EXPECT_TRUE(absl::IsNotFound(Delete(world, elsewhere)));
+  EXPECT_EQ(CountAll(world), 1u);
+}
+
+TEST(Delete, AnIdIsFreeAtOnceAndEarlierRunsStay) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Nap("nap", 3'600'000));
+  v1::StartWorkflowRequest request;
+  request.set_workflow("nap");
+  request.set_workflow_id("a");
+  *request.add_inputs() = Json("1");
+  request.set_reuse_policy(v1::REUSE_POLICY_REJECT);
+  std::vector<std::string> runs;
+  for (int round = 0; round < 3; ++round) {
+    const auto started = world.Start(request);
+    ASSERT_TRUE(started.ok()) << started.status();
+    ASSERT_TRUE(Terminate(world, "a").ok());
+    EXPECT_TRUE(absl::IsAlreadyExists(world.Start(request).status()));
+    if (round == 1) world.Advance(3'000);
+    ASSERT_TRUE(Delete(world, Ref("a")).ok());
+    EXPECT_EQ(CountAll(world), 0u);
+    runs.push_back(started->run_id());
+  }
+  request.set_reuse_policy(v1::REUSE_POLICY_ALLOW);
+  const auto first = world.Start(request);
+  ASSERT_TRUE(Terminate(world, "a").ok());
+  world.Advance(2'000);
+  const auto second = world.Start(request);
+  ASSERT_TRUE(Terminate(world, "a").ok());
+  ASSERT_TRUE(Delete(world, Ref("a")).ok());  // the newest
+  EXPECT_EQ(world.Describe("a").info().run_id(), first->run_id());
+  EXPECT_NE(second->run_id(), first->run_id());
+  const auto third = world.Start(request);
+  ASSERT_TRUE(third.ok());
+  EXPECT_EQ(world.Describe("a").info().run_id(), third->run_id());
+  EXPECT_EQ(CountAll(world), 2u);
+}
+
+TEST(Delete, ManyRowsGoByRange) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Rounds("rounds", 30'000));
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  const auto started = world.Start("rounds", "a", {"1"});
+  ASSERT_TRUE(started.ok());
+  world.RunWorker(worker);
+  world.Advance(3'000);
+  ASSERT_EQ(world.Result("a").status(), v1::EXECUTION_STATUS_COMPLETED);
+  EXPECT_GT(RowsOf(world, started->run_id()).size(), 100u);
+  ASSERT_TRUE(Delete(world, Ref("a")).ok());
+  world.Advance(2'000);
+  EXPECT_THAT(RowsOf(world, started->run_id()), IsEmpty());
+}
+
+// The deletion is stopped by a crash after each of its steps, with more or less of what was written
+// kept by the disk.
+TEST(Delete, ACrashAtAnyStepLeavesAllOfItOrNothing) {
+  for (const bool evicted : {true, false}) {
+    int gone = 0;
+    int there = 0;
+    for (int steps = 0; steps < 30; ++steps) {
+      for (size_t kept : {size_t{0}, size_t{1}, size_t{100}}) {
+        SCOPED_TRACE(absl::StrCat(evicted ? "evicted" : "in memory", ", ", steps, " steps, ", kept,
+                                  " unsynced writes kept"));
+        World world;
+        ASSERT_TRUE(world.Open().ok());
+        world.Define(Chain("chain", 2));
+        StreamId worker = world.Connect("s1", {"t"}, 4);
+        const auto started = world.Start(LargeStart("chain", "a"));
+        ASSERT_TRUE(started.ok());
+        ASSERT_TRUE(world.Start("chain", "other", {"1"}).ok());
+        world.RunWorker(worker);
+        if (evicted) world.Advance(3'000);
+        std::optional<absl::Status> answer;
+        world.engine().Delete(Ref("a"), "tester", "",
+                              [&](const absl::StatusOr<v1::OperateExecutionResponse>& done) {
+                                answer = done.status();
+                              });
+        for (int step = 0; step < steps; ++step) {
+          switch (step % 3) {
+            case 0:
+              world.Turn();
+              break;
+            case 1:
+              world.RunJob();
+              break;
+            default:
+              world.StepStore();
+          }
+        }
+        world.Crash({.unsynced_kept = kept});
+        ASSERT_TRUE(world.Open().ok());
+        const bool listed = List(world).size() == 2;
+        EXPECT_EQ(CountAll(world), listed ? 2u : 1u);
+        EXPECT_EQ(CountAll(world, "label.tenant = \"acme\""), listed ? 1u : 0u);
+        v1::GetResultRequest request;
+        *request.mutable_execution() = Ref("a", started->run_id());
+        const auto result = world.Ask<v1::GetResultResponse>(
+            [&](auto reply) { world.engine().GetResult(request, std::move(reply)); });
+        if (listed) {
+          ++there;
+          EXPECT_FALSE(answer && answer->ok()) << "an acknowledged deletion was lost";
+          ASSERT_TRUE(result.ok()) << result.status();
+          EXPECT_EQ(result->status(), v1::EXECUTION_STATUS_COMPLETED);
+          const auto verified = world.Verify("a");
+          ASSERT_TRUE(verified.ok()) << verified.status();
+          EXPECT_TRUE(verified->equal()) << verified->difference();
+          ASSERT_TRUE(Delete(world, Ref("a")).ok());
+        } else {
+          ++gone;
+          EXPECT_TRUE(absl::IsNotFound(result.status())) << result.status();
+        }
+        world.Advance(2'000);
+        EXPECT_THAT(RowsOf(world, started->run_id()), IsEmpty());
+        EXPECT_EQ(CountAll(world), 1u);
+        EXPECT_EQ(CountAll(world, "started > -1h"), 1u);
+        worker = world.Connect("s2", {"t"}, 4);
+        ASSERT_TRUE(world.Start("chain", "a", {"1"}).ok());
+        world.RunWorker(worker);
+        EXPECT_EQ(world.Result("a").status(), v1::EXECUTION_STATUS_COMPLETED);
+        EXPECT_EQ(world.Result("other").status(), v1::EXECUTION_STATUS_COMPLETED);
+      }
+    }
+    EXPECT_GT(gone, 10);
+    EXPECT_GT(there, 5);
+  }
+}
+
+TEST(Retention, DeletesWhatHasBeenClosedForLongEnough) {
+  EngineOptions options;
+  options.retention = absl::Hours(1);
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  world.Define(Nap("nap", 10'000'000));
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  ASSERT_TRUE(world.Start("nap", "open", {"1"}).ok());
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(world.Start("chain", absl::StrCat("old", i), {"1"}).ok());
+  }
+  world.RunWorker(worker);
+  world.Advance(30 * 60'000, 10'000);
+  ASSERT_TRUE(world.Start("chain", "young", {"1"}).ok());
+  world.RunWorker(world.Connect("s2", {"t"}, 4));
+  world.Advance(29 * 60'000, 10'000);
+  EXPECT_EQ(CountAll(world), 22u);
+  world.Advance(3 * 60'000, 1'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("young", "open"));
+  EXPECT_EQ(CountAll(world), 2u);
+  EXPECT_EQ(world.Counter("retention_deletions"), 20u);
+  world.Advance(30 * 60'000, 10'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("open"));
+}
+
+TEST(Retention, OfZeroKeepsEverything) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  ASSERT_TRUE(world.Start("chain", "a", {"1"}).ok());
+  world.RunWorker(worker);
+  world.Advance(100 * 3'600'000LL, 3'600'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("a"));
+}
+
+TEST(Retention, GoesOnThroughMoreThanOneSweep) {
+  EngineOptions options;
+  options.retention = absl::Seconds(10);
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  const StreamId worker = world.Connect("s1", {"t"}, 100);
+  for (int i = 0; i < 1'300; ++i) {
+    v1::StartWorkflowRequest request;
+    request.set_workflow("chain");
+    request.set_workflow_id(absl::StrCat("e", i));
+    *request.add_inputs() = Json("1");
+    world.PostStart(std::move(request));
+  }
+  world.RunWorker(worker);
+  EXPECT_EQ(CountAll(world), 1'300u);
+  world.Advance(80'000, 100);
+  EXPECT_EQ(CountAll(world), 0u);
+  EXPECT_EQ(world.Counter("retention_deletions"), 1'300u);
+}
+
+}  // namespace
+}  // namespace flux::engine::testing
