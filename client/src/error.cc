@@ -135,6 +135,18 @@ RawOutcome RawOutcome::Fail(Failure failure) {
   return outcome;
 }
 
+RawOutcome RawOutcome::Continue(const absl::Status& status,
+                                std::shared_ptr<const Fragment> fragment) {
+  if (!status.ok()) {
+    return Fail(errors::kBadResult(
+        absl::StrCat("the task cannot go on as this graph: ", status.message())));
+  }
+  RawOutcome outcome;
+  outcome.kind = Kind::kContinue;
+  outcome.fragment = std::move(fragment);
+  return outcome;
+}
+
 RawOutcome RawOutcome::Fail(const absl::Status& status) { return Fail(FailureOf(status)); }
 
 }  // namespace internal

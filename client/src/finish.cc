@@ -84,6 +84,26 @@ void Tracer::CheckStep(const v1::Step& step, const StepInfo& info) {
         fail("a Switch needs a Case or a Default");
       }
       break;
+    case v1::Step::kWaitEvent:
+      if (step.wait_event().has_default_value() && step.wait_event().timeout_ms() == 0) {
+        fail("it has a Default but no Timeout, so that the default would never be taken");
+      }
+      break;
+    case v1::Step::kJoin:
+      if ((step.join().first() != 0 || step.join().tolerated_failures() != 0) &&
+          step.after_size() > 0) {
+        fail(
+            "a Join with First or TolerateFailures does not go with After; put the After on its "
+            "inputs");
+      }
+      break;
+    case v1::Step::kChild:
+      if (step.child().id_input() && step.has_undo()) {
+        fail(
+            "OnUndo does not go with a WorkflowId that is a value; undo the child in a workflow "
+            "of its own");
+      }
+      break;
     case v1::Step::kFail:
       if (absl::StartsWith(step.fail().failure().type(), "flux.")) {
         fail("error types that begin with \"flux.\" belong to Flux; fail with one of your own");
@@ -140,6 +160,14 @@ absl::StatusOr<Traced> Tracer::Finish() && {
   FLUX_ASSIGN_OR_RETURN(traced.hash, Sha256(traced.definition_bytes));
   traced.children = std::move(children_);
   return traced;
+}
+
+absl::StatusOr<Traced> TraceFragment(const std::function<void(Graph&)>& build) {
+  auto tracer = std::make_shared<Tracer>(
+      WorkflowSpec{.name = "continuation", .options = {}, .build = nullptr});
+  Graph graph(tracer);
+  build(graph);
+  return std::move(*tracer).Finish();
 }
 
 const absl::StatusOr<Traced>& TraceOnce(const WorkflowSpec& spec) {

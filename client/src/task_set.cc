@@ -31,6 +31,16 @@ std::vector<std::string> TaskSet::names() const {
   return names;
 }
 
+absl::Status TaskContext::SetLabel(std::string_view key, std::string_view value) {
+  FLUX_RETURN_IF_ERROR(internal::CheckName("label", key));
+  if (!value.empty()) {
+    FLUX_RETURN_IF_ERROR(
+        internal::CheckName(ToStd(absl::StrCat("value of label ", ToAbsl(key))), value));
+  }
+  LabelText(std::string(key), std::string(value));
+  return absl::OkStatus();
+}
+
 namespace internal {
 
 absl::Status CheckName(std::string_view what, std::string_view name) {

@@ -1,8 +1,10 @@
 // What flux/graph.h calls: each function adds a step or sets an option in the trace its argument
 // belongs to.
+#include <cmath>
 #include <string>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "client/src/tracer.h"
 #include "flux/codec.h"
 #include "flux/value.h"
@@ -97,10 +99,13 @@ ValueRef AddSleepMilliseconds(const TracerPtr& tracer, const Argument& milliseco
   return tracer->AddStep("sleep", at, std::move(step), {milliseconds});
 }
 
-ValueRef AddWaitEvent(const TracerPtr& tracer, std::string_view event, Location at) {
+ValueRef AddWaitEvent(const TracerPtr& tracer, std::string_view event, std::string type,
+                      Location at) {
   v1::Step step;
   tracer->CheckedName("event name", event, at);
+  tracer->CheckEventType(std::string(event), type, at);
   step.mutable_wait_event()->set_event(std::string(event));
+  step.mutable_wait_event()->set_type(std::move(type));
   return tracer->AddStep(event, at, std::move(step), {});
 }
 
@@ -143,6 +148,7 @@ ValueRef AddChild(const TracerPtr& tracer, const WorkflowSpec& workflow,
   v1::Step step;
   tracer->CheckedName("workflow name", workflow.name, at);
   step.mutable_child()->set_workflow(std::string(workflow.name));
+  step.mutable_child()->set_version(std::string(workflow.options.version));
   tracer->AddChild(workflow);
   return tracer->AddStep(workflow.name, at, std::move(step), inputs);
 }
@@ -298,8 +304,115 @@ void SetEventDefault(const ValueRef& step, const Argument& value) {
 void SetChildId(const ValueRef& step, std::string_view workflow_id) {
   step.tracer->CheckedName("workflow id", workflow_id, step.tracer->PlaceOf(step));
   if (v1::Step* found = step.tracer->Find(step); found != nullptr) {
+    if (found->child().id_input()) {
+      found->mutable_inputs()->RemoveLast();
+      found->mutable_child()->set_id_input(false);
+    }
     found->mutable_child()->set_workflow_id(std::string(workflow_id));
   }
+}
+
+void SetChildIdInput(const ValueRef& step, const Argument& workflow_id) {
+  Tracer& tracer = *step.tracer;
+  v1::Step* found = tracer.Find(step);
+  if (found == nullptr) return;
+  if (!tracer.InInnermost(step)) {
+    tracer.FailStep(step, "WorkflowId() is given inside another body; write it where the step is");
+    return;
+  }
+  v1::Input input =
+      tracer.Resolve(workflow_id, tracer.PlaceOf(step), "the workflow id of the child");
+  if (input.source_case() == v1::Input::kStep && input.step() >= step.index) {
+    tracer.FailStep(step, "its workflow id comes from a step written after it");
+    return;
+  }
+  // The second of two takes the first one's place.
+  if (found->child().id_input()) found->mutable_inputs()->RemoveLast();
+  *found->add_inputs() = std::move(input);
+  found->mutable_child()->set_id_input(true);
+  found->mutable_child()->clear_workflow_id();
+}
+
+void SetParentClose(const ValueRef& step, ParentClose policy) {
+  if (v1::Step* found = step.tracer->Find(step); found != nullptr) {
+    found->mutable_child()->set_parent_close(static_cast<v1::ParentClosePolicy>(policy));
+  }
+}
+
+void SetEmitDelay(const ValueRef& step, absl::Duration delay) {
+  Tracer& tracer = *step.tracer;
+  if (v1::Step* found = tracer.Find(step); found != nullptr) {
+    found->mutable_emit()->set_delay_ms(
+        tracer.Milliseconds(delay, tracer.PlaceOf(step), "a delay"));
+  }
+}
+
+void SetMapFirst(const ValueRef& step, int64_t items) {
+  v1::Step* found = step.tracer->Find(step);
+  if (found == nullptr) return;
+  if (items < 1) {
+    step.tracer->FailStep(step, "First(", items, "); a map is done with one item at the least");
+    return;
+  }
+  found->mutable_map()->set_first(static_cast<uint64_t>(items));
+}
+
+void SetMapTolerance(const ValueRef& step, int items) {
+  v1::Step* found = step.tracer->Find(step);
+  if (found == nullptr) return;
+  if (items < 0) {
+    step.tracer->FailStep(step, "TolerateFailures(", items, "); it is 0 or more");
+    return;
+  }
+  found->mutable_map()->set_tolerated_failures(static_cast<uint32_t>(items));
+}
+
+void SetMapToleranceShare(const ValueRef& step, double share) {
+  v1::Step* found = step.tracer->Find(step);
+  if (found == nullptr) return;
+  if (!(share >= 0 && share <= 1)) {
+    step.tracer->FailStep(step, "TolerateFailureShare(", share, "); it is a share from 0 to 1");
+    return;
+  }
+  found->mutable_map()->set_tolerated_failure_permille(
+      static_cast<uint32_t>(std::lround(share * 1000)));
+}
+
+void SetJoinFirst(const ValueRef& step, int inputs) {
+  v1::Step* found = step.tracer->Find(step);
+  if (found == nullptr) return;
+  if (inputs < 1 || inputs > found->inputs_size()) {
+    step.tracer->FailStep(step, "First(", inputs, ") of ", found->inputs_size(),
+                          " inputs; it is 1 to their number");
+    return;
+  }
+  found->mutable_join()->set_first(static_cast<uint32_t>(inputs));
+}
+
+void SetJoinTolerance(const ValueRef& step, int inputs) {
+  v1::Step* found = step.tracer->Find(step);
+  if (found == nullptr) return;
+  if (inputs < 0) {
+    step.tracer->FailStep(step, "TolerateFailures(", inputs, "); it is 0 or more");
+    return;
+  }
+  found->mutable_join()->set_tolerated_failures(static_cast<uint32_t>(inputs));
+}
+
+void SetLimitKey(const ValueRef& step, std::string_view pointer) {
+  v1::TaskStep* task = TaskOf(step);
+  if (task == nullptr) return;
+  if (pointer.empty() || pointer.front() != '/' ||
+      ValidUtf8Prefix(pointer).size() != pointer.size()) {
+    step.tracer->FailStep(step, "LimitKey(\"", absl::CHexEscape(ToAbsl(pointer)),
+                          "\"); it is a JSON pointer such as \"/customer/id\"");
+    return;
+  }
+  if (step.tracer->Find(step)->inputs().empty()) {
+    step.tracer->FailStep(step, "LimitKey() of a task without parameters");
+    return;
+  }
+  task->set_limit_key_pointer(std::string(pointer));
 }
 
 void SetDetached(const ValueRef& step) {

@@ -26,6 +26,7 @@ std::string Place(Location at) {
 uint32_t OwnParameters(BodyRole role) {
   switch (role) {
     case BodyRole::kMap:
+    case BodyRole::kPage:
     case BodyRole::kLoop:
     case BodyRole::kCatch:
       return 1;
@@ -103,6 +104,8 @@ std::string Tracer::Describe(const ValueRef& ref) {
   switch (scope.role) {
     case BodyRole::kMap:
       return absl::StrCat("the item of ", owner);
+    case BodyRole::kPage:
+      return absl::StrCat("the cursor of ", owner);
     case BodyRole::kLoop:
       return absl::StrCat("the state of ", owner);
     default:
@@ -199,6 +202,9 @@ ValueRef Tracer::OpenBody(const ValueRef& owner, const BodySpec& spec, Location 
   switch (spec.role) {
     case BodyRole::kMap:
       step->mutable_map()->set_body(body);
+      break;
+    case BodyRole::kPage:
+      step->mutable_map()->set_page_body(body);
       break;
     case BodyRole::kLoop:
       step->mutable_loop()->set_body(body);
@@ -402,6 +408,15 @@ v1::TaskStep Tracer::Task(std::string_view name, const TaskOptions& options, Loc
   }
   task.set_priority(options.priority);
   return task;
+}
+
+void Tracer::CheckEventType(const std::string& event, const std::string& type, Location at) {
+  const auto [first, added] = events_.emplace(event, EventReader{type, at});
+  if (added || first->second.type == type) return;
+  Fail(at, "event \"", event, "\" is awaited as ", type, " here and as ", first->second.type,
+       " at ", Place(first->second.at),
+       "; all readers of an event see the same one, so they agree on its type (or give one of them "
+       "a name of its own)");
 }
 
 void Tracer::AddChild(const WorkflowSpec& child) {

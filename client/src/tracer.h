@@ -78,6 +78,10 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
   void CheckedName(std::string_view what, std::string_view name, Location at);
 
   v1::Definition& definition() { return definition_; }
+  // One event has one type, whoever awaits it.
+  void CheckEventType(const std::string& event, const std::string& type, Location at);
+  // Whether steps are being added to the body that `step` belongs to.
+  bool InInnermost(const ValueRef& step) const { return step.scope == open_.back(); }
   void AddChild(const WorkflowSpec& child);
   Location PlaceOf(const ValueRef& ref) const;
   std::string Describe(const ValueRef& ref);
@@ -119,6 +123,11 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
   std::deque<ScopeInfo> scopes_;
   std::vector<uint32_t> open_ = {0};  // scopes, outermost first
   uint32_t steps_ = 0;
+  struct EventReader {
+    std::string type;
+    Location at;
+  };
+  std::map<std::string, EventReader> events_;  // first reader of each, by name
   std::vector<WorkflowSpec> children_;
   absl::Status status_;
   bool finished_ = false;

@@ -1,14 +1,18 @@
 // Every header of the SDK, twice: they include what they use and guard themselves.
 #include "flux/codec.h"
+#include "flux/continue.h"
 #include "flux/error.h"
 #include "flux/graph.h"
 #include "flux/inline_runner.h"
 #include "flux/outcome.h"
+#include "flux/page.h"
 #include "flux/payload.h"
+#include "flux/step.h"
 #include "flux/struct.h"
 #include "flux/task.h"
 #include "flux/task_context.h"
 #include "flux/task_set.h"
+#include "flux/testing.h"
 #include "flux/value.h"
 #include "flux/workflow.h"
 // Again.

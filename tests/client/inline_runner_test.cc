@@ -89,8 +89,8 @@ constexpr Workflow<int64_t(int64_t)> kMapped{"mapped", [](Graph& g, Value<int64_
 
 TEST_F(InlineRunnerTest, RunsStepsInOrderAndMapsItemsInOrder) {
   EXPECT_EQ(*runner_.Run(kMapped, 3), 12);
-  EXPECT_THAT(Steps(runner_), ElementsAre("pages", "map[0]/double", "map[0]/or", "map[1]/double",
-                                          "map[1]/or", "map[2]/double", "map[2]/or", "sum"));
+  EXPECT_THAT(Steps(runner_), ElementsAre("pages", "map[0].double", "map[0].or", "map[1].double",
+                                          "map[1].or", "map[2].double", "map[2].or", "sum"));
   EXPECT_EQ(*runner_.Run(kMapped, 0), 0);
 }
 
@@ -304,13 +304,29 @@ constexpr Workflow<int64_t()> kWaiting{"waiting", [](Graph& g) {
                                          return sum;
                                        }};
 
-TEST_F(InlineRunnerTest, WaitsForNoTimeAndTakesEventsInOrder) {
-  EXPECT_EQ(*runner_.Tell(kTold, 1).Tell(kTold, 2).Run(kWaiting), 3);
-  EXPECT_EQ(*runner_.Tell(kTold, 1).Run(kWaiting), 6);
+TEST_F(InlineRunnerTest, WaitsForNoTimeAndAllReadersSeeTheFirstEvent) {
+  EXPECT_EQ(*runner_.Tell(kTold, 1).Tell(kTold, 2).Run(kWaiting), 2);
+  EXPECT_EQ(*runner_.Tell(kTold, 4).Run(kWaiting), 8);
   EXPECT_TRUE(errors::kEventTimeout.Is(runner_.Run(kWaiting).status()));
   ASSERT_EQ(runner_.emissions().size(), 2u);
   EXPECT_EQ(runner_.emissions()[1].workflow_id, "other");
-  EXPECT_EQ(runner_.emissions()[1].value.data, "6");
+  EXPECT_EQ(runner_.emissions()[1].value.data, "8");
+}
+
+constexpr Workflow<int64_t()> kDefaulting{
+    "defaulting", [](Graph& g) { return g.WaitEvent(kTold).Timeout(absl::Hours(48)).Default(5); }};
+constexpr Workflow<int64_t()> kTurnsOfEvents{
+    "turns-of-events", [](Graph& g) {
+      return g
+          .Loop(0,
+                [&](Value<int64_t> sum) { return g.Call(kSum, g.Join(sum, g.WaitEvent(kTold))); })
+          .Turns(3);
+    }};
+
+TEST_F(InlineRunnerTest, AWaitThatNobodyEndsTakesItsDefaultAndALoopTakesAnEventATurn) {
+  EXPECT_EQ(*runner_.Run(kDefaulting), 5);
+  EXPECT_EQ(*runner_.Tell(kTold, 1).Tell(kTold, 20).Tell(kTold, 300).Run(kTurnsOfEvents), 321);
+  EXPECT_TRUE(errors::kEventTimeout.Is(runner_.Tell(kTold, 1).Run(kTurnsOfEvents).status()));
 }
 
 constexpr Workflow<int64_t(int64_t)> kCountdown{

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "flux/continue.h"
 #include "flux/inline_runner.h"
 #include "flux/task_set.h"
 #include "flux/workflow.h"
@@ -37,6 +38,10 @@ inline constexpr flux::Task<std::string(std::vector<std::string>)> kMerge{"merge
 inline constexpr flux::Task<int64_t(int64_t, bool)> kCount{"count"};
 inline constexpr flux::Task<void(int64_t, bool, int64_t)> kUncount{"uncount"};
 inline constexpr flux::Task<bool(std::optional<bool>)> kDecide{"decide"};
+inline constexpr flux::Task<flux::Page<Page>(std::string)> kListPages{"list_pages"};
+inline constexpr flux::Event<bool> kApproved{"approved"};
+inline constexpr flux::Workflow<std::string(std::string)> kInner{
+    "inner", [](flux::Graph&, flux::Value<std::string> text) { return text; }};
 
 #ifdef NO_CODEC
 inline constexpr flux::Task<void(Plain)> kMistaken{"mistaken"};
@@ -67,6 +72,42 @@ inline constexpr flux::Workflow<std::string(std::string)> kChart{
       auto number = g.Map(pages, [&](flux::Value<Page> page) { return page.Field(&Page::number); });
       auto count = g.Call(kCount, 1, true).OnUndo(kUncount);
       auto yes = g.Call(kDecide, true);
+      g.MapPages(kListPages, path, kCode).First(3).TolerateFailureShare(0.5);
+      g.Child(kInner, path).WorkflowId(path).ParentClose(flux::ParentClose::kAbandon);
+      g.Call(kCode, Page()).LimitKey(&Page::number);
+#ifdef PAGE_TASK
+      g.MapPages(kSplit, path, kCode);
+#endif
+#ifdef PAGE_BODY
+      g.MapPages([&](flux::Value<std::string> cursor) { return cursor; }, path, kCode);
+#endif
+#ifdef PAGE_CURSOR
+      g.MapPages(kListPages, count, kCode);
+#endif
+#ifdef PAGE_ITEM
+      g.MapPages(kListPages, path, kDecide);
+#endif
+#ifdef CHILD_ID
+      g.Child(kInner, path).WorkflowId(count);
+#endif
+#ifdef CHILD_UNDO
+      g.Child(kInner, path).OnUndo(kUncount);
+#endif
+#ifdef LIMIT_KEY
+      g.Call(kSplit, path).LimitKey(&Page::number);
+#endif
+#ifdef EVENT_DEFAULT
+      g.WaitEvent(kApproved).Timeout(absl::Seconds(1)).Default(yes);
+#endif
+#ifdef EMIT_VALUE
+      g.Emit(kApproved, path, count);
+#endif
+#ifdef OPTION_OF_OTHER_KIND_JOIN
+      g.Join(path, path).MaxParallel(3);
+#endif
+#ifdef OPTION_OF_OTHER_KIND_EMIT
+      g.WaitEvent(kApproved).Delay(absl::Seconds(1));
+#endif
 #ifdef WRONG_ARGUMENT
       g.Call(kSplit, pages);
 #endif
@@ -136,6 +177,10 @@ inline constexpr flux::Workflow<std::string(std::string)> kChart{
           [&] { return g.Fail(kOdd, "the count is odd"); });
     }};
 
+inline constexpr flux::Task<std::string(std::string)> kInnerTask{"inner_task"};
+inline constexpr flux::Workflow<int64_t(int64_t)> kNumber{
+    "number", [](flux::Graph&, flux::Value<int64_t> n) { return n; }};
+
 #ifdef CAPTURING_LAMBDA
 auto Mistaken(int turns) {
   return flux::Workflow<int()>("mistaken", [turns](flux::Graph& g) {
@@ -184,5 +229,20 @@ int main() {
 #ifdef HANDLER_ARITY
   tasks.Register(kCount, [](int64_t n) { return n; });
 #endif
+  tasks.Register(kInnerTask, [](std::string text) -> flux::Outcome<std::string> {
+#ifdef CONTINUE_RESULT
+    return flux::Continue<std::string>([](flux::Graph&, flux::Value<int> n) { return n; }, 1);
+#endif
+#ifdef CONTINUE_ARITY
+    return flux::Continue<std::string>([](flux::Graph&, flux::Value<std::string> s) { return s; });
+#endif
+#ifdef CONTINUE_BODY
+    return flux::Continue<std::string>([](std::string s) { return s; }, text);
+#endif
+#ifdef CONTINUE_WORKFLOW
+    return flux::Continue<std::string>(kNumber, 1);
+#endif
+    return flux::Continue<std::string>(kInner, text);
+  });
   return flux::InlineRunner(tasks).Run(kChart, "a.txt").ok() ? 0 : 1;
 }

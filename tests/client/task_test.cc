@@ -27,9 +27,11 @@ class FakeContext : public TaskContext {
   absl::Time deadline() const override { return absl::InfiniteFuture(); }
   void HeartbeatPayload(Payload progress) override { heartbeats.push_back(std::move(progress)); }
   Payload LastProgressPayload() const override { return last; }
+  void LabelText(std::string key, std::string value) override { labels[key] = value; }
 
   std::vector<Payload> heartbeats;
   Payload last;
+  std::map<std::string, std::string> labels;
 };
 
 internal::RawOutcome Call(const TaskSet& tasks, std::string_view name,

@@ -422,6 +422,7 @@ TEST(Trace, WritesEveryOtherKind) {
           event: "approved"
           timeout_ms: 172800000
           default_value { data: "false" encoding: ENCODING_JSON }
+          type: "bool"
         }
       }
       steps {
@@ -451,12 +452,12 @@ TEST(Trace, WritesEveryOtherKind) {
         name: "self"
         inputs { parameter: 0 }
         after: 1
-        child { workflow: "self" detached: true workflow_id: "other" }
+        child { workflow: "self" version: "1" detached: true workflow_id: "other" }
       }
       steps {
         name: "inner"
         inputs { step: 2 }
-        child { workflow: "code-chart" }
+        child { workflow: "code-chart" version: "2" }
       }
       steps {
         name: "emit approved"
@@ -467,7 +468,7 @@ TEST(Trace, WritesEveryOtherKind) {
       steps {
         name: "self-2"
         inputs { literal { data: '"again"' encoding: ENCODING_JSON } }
-        child { workflow: "self" }
+        child { workflow: "self" version: "1" }
       }
       result { step: 6 }
     }

@@ -5,11 +5,13 @@
 #include <atomic>
 #include <chrono>
 #include <future>
+#include <map>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
 
+#include "flux/continue.h"
 #include "flux/worker.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -586,6 +588,70 @@ TEST(WorkerSession, SkipIsAResultOfItsOwn) {
   ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "1")}));
   ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
   EXPECT_TRUE(coordinator.seen().results[0].skip());
+}
+
+TEST(WorkerSession, GoesOnAsAGraph) {
+  FakeCoordinator coordinator({.payload_bytes_max = 1000});
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kDouble, [](int n) -> Outcome<int> {
+    if (n == 0) return Continue<int>([](Graph& g) { return g.Call(kDouble, 1).Named(""); });
+    const std::string note(static_cast<size_t>(n), 'x');
+    return Continue<int>(
+        [](Graph& g, Value<int> twice, Value<std::string>) { return g.Call(kDouble, twice); },
+        2 * n, note);
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "7")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  const v1::TaskResult went_on = coordinator.seen().results[0];
+  ASSERT_TRUE(went_on.has_continuation()) << went_on.DebugString();
+  EXPECT_EQ(went_on.continuation().inputs_size(), 2);
+  EXPECT_EQ(went_on.continuation().inputs(0).data(), "14");
+  ASSERT_EQ(went_on.continuation().fragment().scopes_size(), 1);
+  EXPECT_EQ(went_on.continuation().fragment().scopes(0).steps(0).task().task(), "double");
+  // Too large, with what it passes on; and one that is wrong.
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(2, "double", "990"), MakeTask(3, "double", "0")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 3; }));
+  std::map<uint64_t, v1::Failure> failures;
+  for (const v1::TaskResult& result : coordinator.seen().results) {
+    failures[result.token().delivery()] = result.failure();
+  }
+  EXPECT_EQ(failures[2].type(), "flux.payload_too_large");
+  EXPECT_THAT(failures[2].message(), HasSubstr("goes on as a graph that has, with its arguments"));
+  EXPECT_EQ(failures[3].type(), "flux.task.bad_result");
+  EXPECT_TRUE(failures[3].non_retriable());
+  EXPECT_EQ(worker.stats().completed, 1u);
+}
+
+TEST(WorkerSession, SendsLabelsWithWhatIsRecorded) {
+  FakeCoordinator coordinator;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kText, [](TaskContext& context, int n) -> Outcome<std::string> {
+    EXPECT_TRUE(context.SetLabel("stage", "first").ok());
+    EXPECT_TRUE(context.SetLabel("stage", "coded").ok());
+    EXPECT_TRUE(context.SetLabel("old", "").ok());
+    EXPECT_EQ(context.SetLabel("", "x").code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(context.SetLabel("key", "a\nb").code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(context.SetLabel("key", std::string(257, 'x')).code(),
+              absl::StatusCode::kInvalidArgument);
+    if (n == 1) return Skip{};
+    if (n == 2) return kBadPage("torn");
+    return "done";
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks(
+      {MakeTask(10, "text", "0"), MakeTask(11, "text", "1"), MakeTask(12, "text", "2")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 3; }));
+  for (const v1::TaskResult& result : coordinator.seen().results) {
+    const std::map<std::string, std::string> labels(result.labels().begin(), result.labels().end());
+    if (result.has_failure()) {
+      EXPECT_TRUE(labels.empty());
+    } else {
+      EXPECT_EQ(labels, (std::map<std::string, std::string>{{"stage", "coded"}, {"old", ""}}));
+    }
+  }
 }
 
 TEST(WorkerSession, WaitsForACoordinatorThatIsNotThereYet) {

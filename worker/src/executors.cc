@@ -6,6 +6,8 @@
 // tasks that block still get all the slots within a millisecond or two.
 #include <algorithm>
 #include <exception>
+#include <map>
+#include <mutex>
 #include <system_error>
 #include <utility>
 
@@ -14,6 +16,7 @@
 #include "client/src/rpc_convert.h"
 #include "flux/codec.h"
 #include "flux/error.h"
+#include "flux/internal/tracer.h"
 #include "proto/bridge.h"
 #include "worker/src/session.h"
 #include "worker/src/task_text.h"
@@ -36,6 +39,8 @@ class DeliveryContext final : public TaskContext {
   std::string step() const override { return task().step(); }
   std::string fencing_token() const override { return FencingToken(*held_->token); }
   bool cancelled() const override { return held_->cancelled.load(std::memory_order_relaxed); }
+  // Once the function has returned.
+  std::map<std::string, std::string> TakeLabels() { return std::move(labels_); }
   absl::Time deadline() const override {
     if (task().start_to_close_ms() <= 0) return absl::InfiniteFuture();
     return absl::Now() + absl::Milliseconds(task().start_to_close_ms()) -
@@ -45,6 +50,10 @@ class DeliveryContext final : public TaskContext {
  protected:
   void HeartbeatPayload(Payload progress) override {
     session_->Heartbeat(held_, std::move(progress));
+  }
+  void LabelText(std::string key, std::string value) override {
+    std::lock_guard lock(labels_mutex_);
+    labels_[std::move(key)] = std::move(value);
   }
   Payload LastProgressPayload() const override {
     if (!task().has_progress()) return {};
@@ -57,6 +66,8 @@ class DeliveryContext final : public TaskContext {
 
   Session* session_;
   HeldTask* held_;
+  std::mutex labels_mutex_;  // the function may share its context with threads of its own
+  std::map<std::string, std::string> labels_;
 };
 
 // The one place where user code may throw.
@@ -111,26 +122,56 @@ RawOutcome RunTask(const TaskHandlers& handlers, v1::Task* task, TaskContext& co
   return CallFunction(handler->second, task->name(), context, std::move(inputs));
 }
 
+// Too large for the coordinator: what to say of it; empty: it is not.
+std::string TooLarge(const RawOutcome& outcome, uint64_t bytes_max) {
+  if (outcome.kind == RawOutcome::Kind::kValue && outcome.value.data.size() > bytes_max) {
+    return absl::StrCat("returned ", outcome.value.data.size(),
+                        " bytes, over the coordinator's limit of ", bytes_max,
+                        " for a payload: return less, or keep the data elsewhere and return where");
+  }
+  if (outcome.kind != RawOutcome::Kind::kContinue) return "";
+  size_t bytes = outcome.fragment->definition_bytes.size();
+  for (const Payload& input : outcome.fragment->inputs) bytes += input.data.size();
+  if (bytes <= bytes_max) return "";
+  return absl::StrCat("goes on as a graph that has, with its arguments, ", bytes,
+                      " bytes, over the coordinator's limit of ", bytes_max,
+                      ": pass data by reference, or map over a list instead of writing it out");
+}
+
+// False: the definition is not one of this SDK's.
+bool FillContinuation(const Fragment& fragment, v1::Continuation* continuation) {
+  for (Payload input : fragment.inputs) MovePayload(std::move(input), continuation->add_inputs());
+  return continuation->mutable_fragment()->ParseFromString(fragment.definition_bytes);
+}
+
 }  // namespace
 
 std::unique_ptr<v1::TaskResult> Session::Execute(HeldTask* held) {
   DeliveryContext context(this, held);
   RawOutcome outcome = RunTask(handlers_, held->task, context);
   const uint64_t bytes_max = payload_bytes_max_.load(std::memory_order_relaxed);
-  if (outcome.kind == RawOutcome::Kind::kValue && outcome.value.data.size() > bytes_max) {
-    outcome = FailFor(
-        errors::kPayloadTooLarge,
-        absl::StrCat("task '", held->task->name(), "' returned ", outcome.value.data.size(),
-                     " bytes, over the coordinator's limit of ", bytes_max,
-                     " for a payload: return less, or keep the data elsewhere and return where"));
+  if (const std::string why = TooLarge(outcome, bytes_max); !why.empty()) {
+    outcome =
+        FailFor(errors::kPayloadTooLarge, absl::StrCat("task '", held->task->name(), "' ", why));
   }
   auto result = std::make_unique<v1::TaskResult>();
+  if (outcome.kind == RawOutcome::Kind::kContinue &&
+      !FillContinuation(*outcome.fragment, result->mutable_continuation())) {
+    outcome = FailFor(errors::kBadResult, "the graph to go on with is no definition");
+  }
+  if (outcome.kind != RawOutcome::Kind::kFailure) {
+    for (auto& [key, value] : context.TakeLabels()) {
+      (*result->mutable_labels())[key] = std::move(value);
+    }
+  }
   switch (outcome.kind) {
     case RawOutcome::Kind::kValue:
       MovePayload(std::move(outcome.value), result->mutable_value());
       break;
     case RawOutcome::Kind::kSkip:
       result->set_skip(true);
+      break;
+    case RawOutcome::Kind::kContinue:
       break;
     case RawOutcome::Kind::kFailure: {
       outcome.failure.message =
@@ -216,6 +257,10 @@ void Session::Finished(HeldTask* held, std::unique_ptr<v1::TaskResult> result, N
   result->unsafe_arena_set_allocated_token(held->token);
   held->result_bytes = kResultOverheadBytes + result->value().data().size() +
                        result->failure().message().size() + result->progress().data().size();
+  if (result->has_continuation()) held->result_bytes += result->continuation().ByteSizeLong();
+  for (const auto& [key, value] : result->labels()) {
+    held->result_bytes += key.size() + value.size();
+  }
   held->result = std::move(result);
   ++unacked_;
   unacked_bytes_ += held->result_bytes;

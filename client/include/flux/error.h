@@ -92,6 +92,13 @@ inline constexpr ErrorType kUnknownTask{"flux.task.unknown", {.non_retriable = t
 inline constexpr ErrorType kPayloadTooLarge{"flux.payload_too_large", {.non_retriable = true}};
 inline constexpr ErrorType kInputTooLarge{"flux.input_too_large", {.non_retriable = true}};
 inline constexpr ErrorType kBadProjection{"flux.bad_projection", {.non_retriable = true}};
+inline constexpr ErrorType kBadFragment{"flux.bad_fragment", {.non_retriable = true}};
+inline constexpr ErrorType kTooManyFailures{"flux.too_many_failures", {.non_retriable = true}};
+inline constexpr ErrorType kDepthLimit{"flux.limit.depth", {.non_retriable = true}};
+// Of a Child or an Emit: no such workflow or execution, the id is in use, or it takes no events.
+inline constexpr ErrorType kNotFound{"flux.not_found", {.non_retriable = true}};
+inline constexpr ErrorType kConflict{"flux.conflict", {.non_retriable = true}};
+inline constexpr ErrorType kRefused{"flux.refused", {.non_retriable = true}};
 inline constexpr ErrorType kCancelled{"flux.cancelled", {.non_retriable = true}};
 inline constexpr ErrorType kTerminated{"flux.terminated", {.non_retriable = true}};
 inline constexpr ErrorType kSkipped{"flux.skipped", {.non_retriable = true}};

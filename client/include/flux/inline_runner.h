@@ -6,20 +6,20 @@
 //   absl::StatusOr<Report> report = flux::InlineRunner(tasks).Run(kCodeChart, "chart-17.txt");
 //
 // Steps run one after the other in the order they are written, so that equal inputs give equal
-// runs. Failed attempts are tried again at once, by their policy; sleeps take no time; timeouts do
-// not pass. Skipping, Catch and OnUndo are as on a server.
+// runs. Nothing takes time: failed attempts are tried again at once, by their policy; sleeps and
+// delays are over when they begin; timeouts do not pass. All else is as on a server. Where time
+// matters, or failures, see flux/testing.h.
 #ifndef FLUX_INLINE_RUNNER_H_
 #define FLUX_INLINE_RUNNER_H_
 
 #include <cstdint>
-#include <deque>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "flux/internal/simulation.h"
 #include "flux/task_set.h"
 #include "flux/workflow.h"
 
@@ -27,7 +27,7 @@ namespace flux {
 
 // One attempt that a run made.
 struct InlineAttempt {
-  std::string step;  // its name; "map[3]/charts.code" for one in a body
+  std::string step;  // its path: "map[3].charts.code" for one in a body
   std::string task;
   uint32_t attempt = 0;
   std::string failure;  // its type; empty: a value or Skip
@@ -44,17 +44,21 @@ struct InlineEmission {
 // Limits: children nested to kChildDepthMax.
 class InlineRunner {
  public:
-  static constexpr int kChildDepthMax = 50;
+  static constexpr int kChildDepthMax = internal::kTestChildDepthMax;
 
   explicit InlineRunner(const TaskSet& tasks) : tasks_(&tasks) {}
 
-  // Tells an event: WaitEvent steps of that name take them in order. A step that finds none takes
-  // its default, or fails with flux.timeout.event.
+  // Tells an event to the next run. As on a server, all readers of a name see the first one, and a
+  // loop takes one a turn. A step that finds none takes its default, or fails with
+  // flux.timeout.event.
   template <typename T, typename V>
   InlineRunner& Tell(const Event<T>& event, const V& value) {
     internal::Argument made = internal::MakeArgument<typename Event<T>::Value>(value);
     status_.Update(made.status);
-    events_[std::string(event.name())].push_back(std::move(made.literal));
+    script_.events.push_back({.at = absl::ZeroDuration(),
+                              .workflow_id = "",
+                              .event = std::string(event.name()),
+                              .value = std::move(made.literal)});
     return *this;
   }
 
@@ -75,6 +79,7 @@ class InlineRunner {
       case internal::RawOutcome::Kind::kFailure:
         return ToStatus(outcome->failure);
       case internal::RawOutcome::Kind::kSkip:
+      case internal::RawOutcome::Kind::kContinue:  // ends as one of the others
         break;
     }
     if constexpr (internal::OptionalTraits<Result>::value) return Result();
@@ -86,14 +91,12 @@ class InlineRunner {
   const std::vector<InlineEmission>& emissions() const { return emissions_; }
 
  private:
-  friend class InlineExecution;
-
   absl::StatusOr<internal::RawOutcome> RunRaw(const internal::WorkflowSpec& workflow,
                                               std::vector<Payload> inputs);
 
   const TaskSet* tasks_;
   absl::Status status_;
-  std::map<std::string, std::deque<Payload>> events_;
+  internal::TestScript script_;  // of the next run
   std::vector<InlineAttempt> attempts_;
   std::vector<InlineEmission> emissions_;
   uint64_t runs_ = 0;

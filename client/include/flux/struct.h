@@ -16,6 +16,7 @@
 
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 
 namespace flux::internal {
 
@@ -37,6 +38,20 @@ concept Struct = requires(const T* type) {
   FluxMembers(type);
   FluxTypeName(type);
 };
+
+// The name under which `member` is listed; empty: it is not.
+template <Struct Class, typename Type>
+constexpr std::string_view MemberName(Type Class::*member) {
+  std::string_view name;
+  auto match = [&](const auto& candidate) {
+    if constexpr (std::is_same_v<decltype(candidate.pointer), Type Class::*>) {
+      if (candidate.pointer == member) name = candidate.name;
+    }
+  };
+  std::apply([&](const auto&... candidates) { (match(candidates), ...); },
+             FluxMembers(static_cast<const Class*>(nullptr)));
+  return name;
+}
 
 }  // namespace flux::internal
 

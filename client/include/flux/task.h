@@ -209,6 +209,9 @@ inline RawOutcome ToRaw(const absl::Status& status) {
 template <typename R>
 RawOutcome ToRaw(const Outcome<R>& outcome) {
   if (outcome.skipped()) return RawOutcome::Skipped();
+  if (outcome.continued()) {
+    return RawOutcome::Continue(outcome.continuation().status(), outcome.continuation().fragment());
+  }
   return outcome.has_value() ? ToRaw(outcome.value()) : RawOutcome::Fail(outcome.status());
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -39,6 +40,11 @@ class TaskContext {
   // When the attempt times out; absl::InfiniteFuture() if it does not.
   virtual absl::Time deadline() const = 0;
 
+  // Sets a label of the execution, by which it can be found; an empty value removes it. It counts
+  // once the result is recorded, and not if the attempt fails. InvalidArgument: the key (1 to 256
+  // bytes of printable UTF-8) or the value (at most as many). The server allows 64 an execution.
+  absl::Status SetLabel(std::string_view key, std::string_view value);
+
   // Says that the task is alive. Cheap, never blocks; only the newest within an interval is sent.
   void Heartbeat() { HeartbeatPayload(Payload{}); }
   // The same with progress, which the next attempt gets as LastProgress(). InvalidArgument: it
@@ -63,6 +69,8 @@ class TaskContext {
   // Encoding::kUnspecified stands for no progress, in both.
   virtual void HeartbeatPayload(Payload progress) = 0;
   virtual Payload LastProgressPayload() const = 0;
+  // Of a checked label.
+  virtual void LabelText(std::string key, std::string value) = 0;
 };
 
 namespace internal {

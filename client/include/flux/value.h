@@ -45,14 +45,7 @@ class Value {
                   "FLUX_STRUCT(Type, members...) of this type, or read the member in a task");
     internal::ValueRef part = ref_;
     if constexpr (internal::Struct<T> && !internal::UserCodec<T>) {
-      std::string_view name;
-      auto match = [&](const auto& candidate) {
-        if constexpr (std::is_same_v<decltype(candidate.pointer), Member Class::*>) {
-          if (candidate.pointer == member) name = candidate.name;
-        }
-      };
-      std::apply([&](const auto&... candidates) { (match(candidates), ...); },
-                 FluxMembers(static_cast<const T*>(nullptr)));
+      const std::string_view name = internal::MemberName(member);
       if (name.empty()) {
         internal::Refuse(
             ref_.tracer, at,

@@ -15,11 +15,13 @@
 // TaskContext::fencing_token() tells deliveries apart.
 //
 // What a function may end with: a value; an absl::Status (a failure: retried by the task's policy,
-// unless its error type is listed as non-retriable); flux::Skip. An exception is caught and counts
-// as the failure "flux.task.exception". Other failures that the worker itself reports, none of them
-// retried unless said so:
+// unless its error type is listed as non-retriable); flux::Skip; flux::Continue (flux/continue.h),
+// a graph that takes the step's place. An exception is caught and counts as the failure
+// "flux.task.exception". Other failures that the worker itself reports, none of them retried unless
+// said so:
 //   flux.task.unknown       no function of that name is registered
 //   flux.task.bad_input     an argument does not decode, or its JSON pointer finds nothing
+//   flux.task.bad_result    the result cannot be encoded, or the graph to go on with is wrong
 //   flux.payload_too_large  the result is over the coordinator's limit for a payload
 #ifndef FLUX_WORKER_H_
 #define FLUX_WORKER_H_

@@ -6,6 +6,7 @@
 #define FLUX_INTERNAL_TRACER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,6 +37,14 @@ enum class Exhausted {
 };
 inline constexpr Exhausted kFail = Exhausted::kFail;
 inline constexpr Exhausted kPark = Exhausted::kPark;
+
+// What becomes of an awaited child when its parent closes first. Values equal
+// flux.v1.ParentClosePolicy's.
+enum class ParentClose {
+  kCancel = 1,     // it is asked to stop, and compensates
+  kTerminate = 2,  // it ends at once
+  kAbandon = 3,    // it goes on
+};
 
 namespace internal {
 
@@ -88,6 +97,16 @@ struct Traced {
       children;  // workflows that it starts, in order of appearance, itself left out
 };
 
+// What a task goes on with in its step's place: a graph and the values of its parameters.
+struct Fragment {
+  std::string definition_bytes;  // as Traced's
+  std::vector<Payload> inputs;
+  std::vector<WorkflowSpec> children;
+};
+
+// Traces a graph that is no workflow of its own. InvalidArgument as TraceOnce's.
+absl::StatusOr<Traced> TraceFragment(const std::function<void(Graph&)>& build);
+
 // Traces once a process; later calls answer with the same object, which is never destroyed.
 // Thread-safe. InvalidArgument: the graph is wrong; the message names the step, the file and line,
 // and the way out.
@@ -111,7 +130,8 @@ ValueRef AddTask(const TracerPtr& tracer, std::string_view task, const TaskOptio
                  const std::vector<Argument>& inputs, Location at);
 ValueRef AddSleep(const TracerPtr& tracer, absl::Duration duration, Location at);
 ValueRef AddSleepMilliseconds(const TracerPtr& tracer, const Argument& milliseconds, Location at);
-ValueRef AddWaitEvent(const TracerPtr& tracer, std::string_view event, Location at);
+ValueRef AddWaitEvent(const TracerPtr& tracer, std::string_view event, std::string type,
+                      Location at);
 ValueRef AddMap(const TracerPtr& tracer, const Argument& list, Location at);
 ValueRef AddSwitch(const TracerPtr& tracer, std::string_view base_name, const Argument& condition,
                    Location at);
@@ -129,7 +149,7 @@ ValueRef AddSkip(const TracerPtr& tracer, Location at);
 // ---- bodies
 // ---------------------------------------------------------------------------------------------------------
 
-enum class BodyRole { kMap, kCase, kDefault, kLoop, kBlock, kCatch };
+enum class BodyRole { kMap, kPage, kCase, kDefault, kLoop, kBlock, kCatch };
 
 struct BodySpec {
   BodyRole role = BodyRole::kBlock;
@@ -138,7 +158,7 @@ struct BodySpec {
 };
 
 // From here to CloseBody, steps are added to a body of `owner`. Answers the body's own parameter:
-// the item, the state or the failure (meaningless for the other roles).
+// the item, the cursor, the state or the failure (meaningless for the other roles).
 ValueRef OpenBody(const ValueRef& owner, const BodySpec& spec, Location at);
 void CloseBody(const ValueRef& owner, const Argument& result, Location at);
 void CloseLoopBody(const ValueRef& owner, const Argument* done, const Argument& next, Location at);
@@ -161,7 +181,17 @@ void SetTurns(const ValueRef& step, int64_t turns);
 void SetEventTimeout(const ValueRef& step, absl::Duration timeout);
 void SetEventDefault(const ValueRef& step, const Argument& value);
 void SetChildId(const ValueRef& step, std::string_view workflow_id);
+// The input becomes the child's workflow id.
+void SetChildIdInput(const ValueRef& step, const Argument& workflow_id);
+void SetParentClose(const ValueRef& step, ParentClose policy);
 void SetDetached(const ValueRef& step);
+void SetEmitDelay(const ValueRef& step, absl::Duration delay);
+void SetMapFirst(const ValueRef& step, int64_t items);
+void SetMapTolerance(const ValueRef& step, int items);
+void SetMapToleranceShare(const ValueRef& step, double share);
+void SetJoinFirst(const ValueRef& step, int inputs);
+void SetJoinTolerance(const ValueRef& step, int inputs);
+void SetLimitKey(const ValueRef& step, std::string_view pointer);
 // A mistake the typed side found.
 void Refuse(const TracerPtr& tracer, Location at, std::string_view why);
 
