@@ -254,7 +254,9 @@ Decision Decider::Continued(const StepKey& key, const StepState& step, ReportRes
   const absl::StatusOr<std::shared_ptr<const Graph>> fragment =
       Graph::CompileFragment(continuation.fragment());
   std::string error;
-  if (!fragment.ok()) {
+  if (s_.Scope(*s_.FindFrame(key.frame)).role == Graph::Role::kUndo) {
+    error = "an undo task answers with a value, or not at all";
+  } else if (!fragment.ok()) {
     error = std::string(Message(fragment.status()));
   } else if ((*fragment)->scopes()[0].scope->parameters() !=
              static_cast<uint32_t>(continuation.inputs_size())) {
@@ -312,7 +314,8 @@ namespace {
 // A map of the root scope over an input must find a list there.
 absl::Status CheckMapInputs(const Graph& graph, const v1::ExecutionStarted& started) {
   for (const Graph::StepPlan& plan : graph.scopes()[0].steps) {
-    if (plan.kind != v1::Step::kMap) continue;
+    // Over pages, it is a cursor.
+    if (plan.kind != v1::Step::kMap || plan.step->map().has_page_body()) continue;
     const Graph::InputPlan& input = plan.inputs[0];
     if (input.source != Graph::InputPlan::Source::kParameter) continue;
     const v1::Payload& payload = started.inputs(static_cast<int>(input.index));

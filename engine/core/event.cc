@@ -29,7 +29,7 @@
 // A name without a reader in a loop keeps its first event for all its readers, however late they
 // come; those after it are history only. In a loop each turn takes the earliest event that no turn
 // before it took, so that there all are kept until then. A name that is read both in a loop and
-// outside of it keeps all of its events.
+// outside of it keeps all of its events; so does one while a fragment reads it.
 #include <algorithm>
 #include <utility>
 
@@ -56,11 +56,14 @@ std::vector<uint32_t> ReadersOf(const Graph::StepPlan& plan) {
 
 namespace {
 
-// What the execution's graphs say of the event, its fragments included.
+// Are all events of that name kept? A fragment may lie in a loop, and have loops of its own.
 bool ReadInLoop(const ExecutionState& state, const std::string& name) {
   const Graph::EventPlan* plan = state.graph->FindEvent(name);
-  if (plan != nullptr) return plan->in_loop;
-  return true;  // of a fragment, whose place is not known
+  if (plan == nullptr || plan->in_loop) return true;
+  return std::any_of(state.frames.begin(), state.frames.end(), [&](const auto& entry) {
+    const Frame& frame = *entry.second;
+    return frame.fragment != nullptr && frame.graph->FindEvent(name) != nullptr;
+  });
 }
 
 bool Streamed(const ExecutionState& state, const Frame& frame, const std::string& name) {

@@ -204,10 +204,11 @@ void Machine::MergeLabels(const google::protobuf::Map<std::string, std::string>&
 void Machine::SweepReady() {
   if (effects_ == nullptr || (!revoked_any_ && s_.status == v1::EXECUTION_STATUS_RUNNING)) return;
   absl::btree_map<StepKey, uint32_t> swept;
+  absl::btree_set<StepKey> kept_ready;
   std::erase_if(effects_->ready, [&](const StepKey& key) {
     const StepState* step = s_.FindStep(key);
-    const bool gone =
-        step == nullptr || step->phase != Phase::kScheduled || s_.Dead(*s_.FindFrame(key.frame));
+    const bool gone = step == nullptr || step->phase != Phase::kScheduled ||
+                      s_.Dead(*s_.FindFrame(key.frame)) || !kept_ready.insert(key).second;
     if (gone) ++swept[key];
     return gone;
   });

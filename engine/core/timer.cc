@@ -98,6 +98,11 @@ void Machine::Yield(Frame* frame, uint32_t step) {
 }
 
 void Machine::Fired(const v1::TimerFired& fired) {
+  // Decided together with what began the undoing.
+  if (s_.compensating() && (fired.timer() == v1::TIMER_KIND_EXECUTION_TIMEOUT ||
+                            fired.timer() == v1::TIMER_KIND_EVENT_DELIVERY)) {
+    return;
+  }
   if (fired.timer() == v1::TIMER_KIND_EXECUTION_TIMEOUT) {
     s_.failure = std::make_unique<v1::Failure>(MakeFailure(
         kExecutionTimeout, absl::StrCat("the execution was not done within its timeout of ",

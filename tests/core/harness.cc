@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "engine/core/record.h"
 #include "proto/bridge.h"
 
 namespace flux::engine::testing {
@@ -133,6 +136,55 @@ uint32_t DefinitionBuilder::Join(uint32_t scope, std::string name, std::vector<v
   return index;
 }
 
+uint32_t DefinitionBuilder::Early(uint32_t scope, std::string name, std::vector<v1::Input> inputs,
+                                  uint32_t first, uint32_t tolerated) {
+  const uint32_t index = Join(scope, std::move(name), std::move(inputs));
+  step(scope, index).mutable_join()->set_first(first);
+  step(scope, index).mutable_join()->set_tolerated_failures(tolerated);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Pages(uint32_t scope, std::string name, uint32_t page, uint32_t body,
+                                  std::vector<v1::Input> inputs, uint32_t max_parallel) {
+  const uint32_t index = Map(scope, std::move(name), body, std::move(inputs), max_parallel);
+  step(scope, index).mutable_map()->set_page_body(page);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Wait(uint32_t scope, std::string name, std::string event,
+                                 int64_t timeout_ms, std::string_view default_json,
+                                 std::vector<v1::Input> inputs) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  v1::WaitEventStep* wait = step(scope, index).mutable_wait_event();
+  wait->set_event(std::move(event));
+  wait->set_timeout_ms(timeout_ms);
+  if (!default_json.empty()) *wait->mutable_default_value() = Json(default_json);
+  return index;
+}
+
+uint32_t DefinitionBuilder::Emit(uint32_t scope, std::string name, std::string event,
+                                 v1::Input payload, v1::Input target) {
+  const uint32_t index = Add(scope, std::move(name), {std::move(payload), std::move(target)});
+  step(scope, index).mutable_emit()->set_event(std::move(event));
+  return index;
+}
+
+uint32_t DefinitionBuilder::Child(uint32_t scope, std::string name, std::string workflow,
+                                  std::vector<v1::Input> inputs, bool detached) {
+  const uint32_t index = Add(scope, std::move(name), std::move(inputs));
+  v1::ChildStep* child = step(scope, index).mutable_child();
+  child->set_workflow(std::move(workflow));
+  child->set_detached(detached);
+  return index;
+}
+
+void DefinitionBuilder::Undo(uint32_t scope, uint32_t index, std::string name) {
+  v1::TaskStep* task = step(scope, index).mutable_undo()->mutable_task();
+  task->set_task(absl::StrCat("undo.", name));
+  task->mutable_retry()->set_max_attempts(2);
+  task->mutable_retry()->set_no_jitter(true);
+}
+
 uint32_t DefinitionBuilder::Fail(uint32_t scope, std::string name, std::string type,
                                  std::vector<v1::Input> inputs) {
   const uint32_t index = Add(scope, std::move(name), std::move(inputs));
@@ -171,7 +223,7 @@ std::shared_ptr<const Graph> DefinitionBuilder::Compile() const {
 namespace {
 
 v1::Record StartRecord(const Graph& graph, std::vector<v1::Payload> inputs, int64_t now_ms,
-                       uint64_t seed) {
+                       uint64_t seed, const std::function<void(v1::ExecutionStarted&)>& set) {
   v1::ExecutionStarted started;
   started.set_namespace_("default");
   started.set_workflow_id("run-1");
@@ -181,6 +233,7 @@ v1::Record StartRecord(const Graph& graph, std::vector<v1::Payload> inputs, int6
   (*started.mutable_labels())["env"] = "b";
   for (v1::Payload& input : inputs) *started.add_inputs() = std::move(input);
   AssignInputBlobs(&started);
+  if (set) set(started);
   absl::StatusOr<v1::Record> record = DecideStart(graph, std::move(started), now_ms);
   EXPECT_TRUE(record.ok()) << record.status();
   return *std::move(record);
@@ -189,14 +242,15 @@ v1::Record StartRecord(const Graph& graph, std::vector<v1::Payload> inputs, int6
 }  // namespace
 
 Driver::Driver(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inputs,
-               int64_t start_ms, uint64_t seed)
+               int64_t start_ms, uint64_t seed,
+               const std::function<void(v1::ExecutionStarted&)>& set)
     : live(nullptr), replayed(nullptr), reloaded(nullptr), now_ms(start_ms) {
   blob_reader = [this](uint64_t ordinal) -> absl::StatusOr<v1::Payload> {
     const auto it = blobs.find(ordinal);
     if (it == blobs.end()) return absl::NotFoundError(absl::StrCat("no blob ", ordinal));
     return it->second;
   };
-  v1::Record record = StartRecord(*graph, std::move(inputs), now_ms, seed);
+  v1::Record record = StartRecord(*graph, std::move(inputs), now_ms, seed, set);
   for (int i = 0; i < record.started().input_blobs_size(); ++i) {
     if (record.started().input_blobs(i) != 0) {
       blobs[record.started().input_blobs(i)] = record.started().inputs(i);
@@ -207,47 +261,121 @@ Driver::Driver(std::shared_ptr<const Graph> graph, std::vector<v1::Payload> inpu
   live = Create(graph, record, &effects);
   replayed = Create(graph, *ParseRecord(records[0], blob_reader), nullptr);
   reloaded = *LoadSnapshot(graph, SaveSnapshot(live), blob_reader);
-  Absorb(effects);
+  Absorb(effects, Before{.next_outbox = 1});
   CheckNow();
+}
+
+Driver::Before Driver::Look() const {
+  const internal::ExecutionState& state = live.state();
+  return {state.closed(), state.compensating(), state.paused, state.next_outbox};
 }
 
 absl::StatusOr<Verdict> Driver::Do(Command command) {
   effects.Clear();
+  const bool tells = effects.story != nullptr;
   absl::StatusOr<Decision> decision = Decide(live, std::move(command), now_ms);
   if (!decision.ok()) return decision.status();
   for (v1::Record& record : decision->records) {
     EXPECT_GE(record.time_ms(), live.last_time_ms());
-    if (record.step_completed().output_blob() != 0) {
-      EXPECT_EQ(record.step_completed().output_blob(), NextBlob(live));
-      blobs[record.step_completed().output_blob()] = record.step_completed().output();
+    if (const uint64_t blob = BlobOf(record); blob != 0) {
+      EXPECT_EQ(blob, NextBlob(live));
+      blobs[blob] = BlobPayload(record);
     }
-    records.push_back(SerializeRecord(record));
+    std::string bytes = SerializeRecord(record);
     const uint64_t ordinal = live.ordinal();
-    Apply(live, std::move(record), &effects);
+    const Before before = Look();
+    Effects one;
+    if (tells) one.story = &story;
+    Apply(live, std::move(record), &one);
     EXPECT_EQ(live.ordinal(), ordinal + 1);
-    Apply(replayed, *ParseRecord(records.back(), blob_reader), nullptr);
-    Apply(reloaded, *ParseRecord(records.back(), blob_reader), nullptr);
+    Apply(replayed, *ParseRecord(bytes, blob_reader), nullptr);
+    Apply(reloaded, *ParseRecord(bytes, blob_reader), nullptr);
+    if (keep_records) records.push_back(std::move(bytes));
+    Absorb(one, before);
+    effects.ready.insert(effects.ready.end(), one.ready.begin(), one.ready.end());
+    effects.revoked.insert(effects.revoked.end(), one.revoked.begin(), one.revoked.end());
+    effects.all_revoked |= one.all_revoked;
+    effects.closed |= one.closed;
+    effects.outbox |= one.outbox;
+    effects.paused |= one.paused;
+    effects.resumed |= one.resumed;
+    effects.reopened |= one.reopened;
   }
-  Absorb(effects);
   if (check_each) CheckNow();
   return decision->verdict;
 }
 
-void Driver::Absorb(const Effects& from) {
+void Driver::Absorb(const Effects& from, const Before& before) {
+  const Before after = Look();
   for (const auto& [key, delivery] : from.revoked) {
     const auto it = offered_.find(key);
     EXPECT_TRUE(it != offered_.end() && it->second <= delivery)
         << "revoked what was never offered: frame " << key.frame << " step " << key.step;
     if (it != offered_.end()) offered_.erase(it);
   }
+  if (from.all_revoked) offered_.clear();
   for (const StepKey& key : from.ready) {
     const uint64_t delivery = Offer(live, key).delivery;
     EXPECT_TRUE(IsCurrent(live, key, delivery));
     EXPECT_GT(delivery, offered_[key]) << "a delivery number was used again";
     offered_[key] = delivery;
   }
-  if (from.all_revoked) offered_.clear();
-  EXPECT_EQ(from.closed && from.all_revoked, live.closed() && !from.ready.size() && from.closed);
+  EXPECT_EQ(from.reopened, before.closed && (!after.closed || from.closed));
+  EXPECT_EQ(from.closed, after.closed && (!before.closed || from.reopened));
+  EXPECT_EQ(from.all_revoked, from.closed || (after.compensating && !before.compensating));
+  EXPECT_EQ(from.outbox, after.next_outbox != before.next_outbox);
+  EXPECT_EQ(from.paused, after.paused && !before.paused);
+  // What ends an execution lifts its pause, too.
+  if (from.resumed) {
+    EXPECT_TRUE(before.paused && !after.paused);
+  }
+}
+
+void Driver::CheckLookUps(const Execution& shadow) const {
+  const internal::ExecutionState& a = live.state();
+  const internal::ExecutionState& b = shadow.state();
+  EXPECT_TRUE(a.delivered == b.delivered);
+  EXPECT_TRUE(a.readers == b.readers);
+  EXPECT_TRUE(a.known_ids == b.known_ids);
+  EXPECT_TRUE(a.delayed_ids == b.delayed_ids);
+  EXPECT_TRUE(a.children == b.children);
+  EXPECT_TRUE(a.timers == b.timers);
+}
+
+// A join is a counter, not a scan; here it is scanned.
+void Driver::CheckCounters() const {
+  const internal::ExecutionState& s = live.state();
+  if (s.status != v1::EXECUTION_STATUS_RUNNING) return;
+  for (const auto& [number, frame] : s.frames) {
+    const Graph::ScopePlan& scope = s.Scope(*frame);
+    const auto is_pending = [&](uint32_t parameter) {
+      return frame->parameters[parameter].state == internal::Parameter::State::kPending;
+    };
+    uint32_t remaining = 0;
+    for (uint32_t i = 0; i < frame->steps.size(); ++i) {
+      const internal::StepState& step = frame->steps[i];
+      if (!internal::IsSettled(step.phase)) ++remaining;
+      if (step.phase != internal::Phase::kPending) continue;
+      uint32_t waits = 0;
+      for (const uint32_t source : scope.steps[i].sources) {
+        if (!internal::IsSettled(frame->steps[source].phase)) ++waits;
+      }
+      for (uint32_t p = 0; p < frame->parameters.size(); ++p) {
+        const auto& readers = scope.parameter_dependants[p];
+        if (is_pending(p) && std::find(readers.begin(), readers.end(), i) != readers.end()) {
+          ++waits;
+        }
+      }
+      ASSERT_EQ(step.waiting_for, waits) << PathOf({number, i});
+      ASSERT_GT(waits, 0u) << PathOf({number, i}) << " waits for nothing";
+    }
+    if (scope.result.has_value() && scope.result->source == Graph::InputPlan::Source::kParameter &&
+        is_pending(scope.result->index)) {
+      ++remaining;
+    }
+    ASSERT_EQ(frame->remaining, remaining) << "frame " << number;
+    ASSERT_GT(remaining, 0u) << "frame " << number << " is done and there";
+  }
 }
 
 void Driver::CheckNow() {
@@ -257,6 +385,11 @@ void Driver::CheckNow() {
   ASSERT_EQ(LiveEntries(live), LiveEntries(reloaded));
   ASSERT_EQ(NextTimerMs(live), NextTimerMs(reloaded));
   ASSERT_LT(MemoryBytes(live), size_t{1} << 40) << "the count of memory went below zero";
+  ASSERT_LT(MemoryBytes(reloaded), size_t{1} << 40) << "the count of memory went below zero";
+  ASSERT_EQ(MemoryBytes(live), MemoryBytes(replayed));
+  CheckLookUps(replayed);
+  CheckLookUps(reloaded);
+  CheckCounters();
   // What the effects offered and did not take back is what the state says, of those not answered
   // since.
   std::map<StepKey, uint64_t> ready;
@@ -333,6 +466,154 @@ Verdict Driver::FailTask(std::string_view path, std::string_view type, bool non_
   failure->set_message(absl::StrCat("it went wrong: ", ToAbsl(type)));
   failure->set_non_retriable(non_retriable);
   command.worker_id = "worker-1";
+  return *Do(std::move(command));
+}
+
+Verdict Driver::Continue(std::string_view path, const v1::Definition& fragment,
+                         std::vector<v1::Payload> inputs) {
+  ReportResult command;
+  command.result = ResultFor(path);
+  v1::Continuation* continuation = command.result.mutable_continuation();
+  *continuation->mutable_fragment() = fragment;
+  for (v1::Payload& input : inputs) *continuation->add_inputs() = std::move(input);
+  command.worker_id = "worker-1";
+  return *Do(std::move(command));
+}
+
+absl::StatusOr<Verdict> Driver::Send(std::string_view event, std::string_view json,
+                                     std::string_view id, int64_t deliver_at_ms) {
+  SendEvent command;
+  command.event = std::string(event);
+  command.event_id = std::string(id);
+  command.payload = Json(json);
+  if (json.size() > kBlobBytesMin) command.blob = NextBlob(live);
+  command.deliver_at_ms = deliver_at_ms;
+  command.identity = "sender";
+  return Do(std::move(command));
+}
+
+std::string Driver::Try(Command command) {
+  const uint64_t ordinal = live.ordinal();
+  const absl::StatusOr<Verdict> verdict = Do(std::move(command));
+  if (!verdict.ok()) {
+    EXPECT_EQ(live.ordinal(), ordinal) << "a refusal changed something";
+    return std::string(Message(verdict.status()));
+  }
+  EXPECT_EQ(*verdict, Verdict::kAccepted);
+  return "";
+}
+
+std::string Driver::Retry(std::string_view path) {
+  engine::Retry command;
+  if (!path.empty()) command.step = Key(path);
+  command.identity = "ann";
+  command.reason = "again";
+  return Try(std::move(command));
+}
+
+std::string Driver::Park(std::string_view path) {
+  return Try(engine::Park{Key(path), "ann", "aside"});
+}
+
+std::string Driver::Resolve(std::string_view path, std::string_view json) {
+  engine::Resolve command;
+  command.step = Key(path);
+  command.result = Json(json);
+  if (json.size() > kBlobBytesMin) command.blob = NextBlob(live);
+  command.identity = "ann";
+  command.reason = "by hand";
+  return Try(std::move(command));
+}
+
+std::string Driver::SkipStep(std::string_view path) {
+  engine::Resolve command;
+  command.step = Key(path);
+  command.identity = "ann";
+  command.reason = "not needed";
+  return Try(std::move(command));
+}
+
+std::string Driver::Rewind(std::string_view path) {
+  return Try(engine::Rewind{Key(path), "ann", "once more"});
+}
+
+std::string Driver::Edit(std::string_view event, std::string_view json, uint64_t number) {
+  EditEvent command;
+  command.event = std::string(event);
+  command.number = number;
+  command.payload = Json(json);
+  if (json.size() > kBlobBytesMin) command.blob = NextBlob(live);
+  command.identity = "ann";
+  command.reason = "a typo";
+  return Try(std::move(command));
+}
+
+std::string Driver::Replay(std::string_view event, std::string_view json) {
+  ReplayEvent command;
+  command.event = std::string(event);
+  command.payload = Json(json);
+  if (json.size() > kBlobBytesMin) command.blob = NextBlob(live);
+  command.identity = "ann";
+  command.reason = "new data";
+  return Try(std::move(command));
+}
+
+OutboxMessage Driver::Pending(v1::OutboxKind kind) const {
+  const std::vector<uint64_t> numbers = PendingOutbox(live);
+  for (auto it = numbers.rbegin(); it != numbers.rend(); ++it) {
+    if (live.state().outbox.find(*it)->second.kind != kind) continue;
+    absl::StatusOr<OutboxMessage> message = BuildOutboxMessage(live, *it);
+    EXPECT_TRUE(message.ok()) << message.status();
+    return message.ok() ? *std::move(message) : OutboxMessage();
+  }
+  ADD_FAILURE() << "no message of kind " << v1::OutboxKind_Name(kind) << " is pending";
+  return OutboxMessage();
+}
+
+std::vector<std::string> Driver::Outbox() const {
+  std::vector<std::string> kinds;
+  for (const auto& [number, message] : live.state().outbox) {
+    kinds.push_back(
+        v1::OutboxKind_Name(message.kind).substr(std::string_view("OUTBOX_KIND_").size()));
+  }
+  return kinds;
+}
+
+Verdict Driver::Settle(uint64_t number, std::string_view failure_type) {
+  SettleOutbox command;
+  command.number = number;
+  if (!failure_type.empty()) {
+    command.failure.emplace();
+    command.failure->set_type(std::string(failure_type));
+    command.failure->set_message("it was refused");
+    command.failure->set_non_retriable(true);
+  }
+  return *Do(std::move(command));
+}
+
+Verdict Driver::ChildStarted(uint64_t number, char run) {
+  SettleOutbox command;
+  command.number = number;
+  const auto message = live.state().outbox.find(number);
+  if (message != live.state().outbox.end()) command.workflow_id = message->second.workflow_id;
+  command.run_id = std::string(16, run);
+  return *Do(std::move(command));
+}
+
+Verdict Driver::ChildClosed(std::string_view path, v1::ExecutionStatus status,
+                            std::string_view what, char run) {
+  ReportChild command;
+  command.ref = Key(path);
+  command.generation = live.state().FindStep(command.ref)->generation;
+  command.run_id = std::string(16, run);
+  command.status = status;
+  if (status == v1::EXECUTION_STATUS_COMPLETED) {
+    command.result = Json(what);
+    if (what.size() > kBlobBytesMin) command.blob = NextBlob(live);
+  } else if (status != v1::EXECUTION_STATUS_SKIPPED) {
+    command.failure.set_type(std::string(what));
+    command.failure.set_message("it went wrong there");
+  }
   return *Do(std::move(command));
 }
 

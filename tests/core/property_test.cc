@@ -1,10 +1,12 @@
-// Random graphs under random commands: replay equals the live state at every step, snapshots
-// continue as what they were taken of, effects equal what the state says, and once faults stop,
-// everything ends.
+// Random graphs under random commands, events, answers of other executions and operators: replay
+// equals the live state at every step, snapshots continue as what they were taken of, effects equal
+// what the state says, steps wait for what their graph says, and once everybody answers, everything
+// ends.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -25,11 +27,14 @@ class Dice {
 
 class GraphMaker {
  public:
-  explicit GraphMaker(Dice& dice) : dice_(dice), builder_("random", 2) {
-    FillScope(0, 0, 3 + dice_.Below(8));
+  // With steps of `steps_min` at least; fragments begin deeper, so that they stay small.
+  GraphMaker(Dice& dice, uint32_t parameters, uint32_t steps_min, uint32_t depth = 0)
+      : dice_(dice), builder_("random", parameters) {
+    FillScope(0, depth, steps_min + dice_.Below(8));
   }
 
   std::shared_ptr<const Graph> Compile() const { return builder_.Compile(); }
+  const v1::Definition& definition() const { return builder_.definition(); }
 
  private:
   // Any earlier step or parameter of the scope, or a literal.
@@ -71,14 +76,12 @@ class GraphMaker {
   void AddStep(uint32_t scope, uint32_t depth) {
     const std::string name = absl::StrCat("s", names_++);
     uint32_t step = 0;
+    bool ordered = true;  // may come after other steps
     // Bodies are made first: they add scopes, not steps of this one.
     std::vector<v1::Input> inputs = Inputs(scope, 1);
     const uint32_t given = static_cast<uint32_t>(inputs.size());
-    switch (depth >= 3 ? dice_.Below(6) : dice_.Below(14)) {
-      default:
-      case 0:
-      case 1:
-      case 2: {
+    switch (depth >= 3 ? 8 + dice_.Below(12) : dice_.Below(20)) {
+      default: {
         step = builder_.Task(scope, name, Inputs(scope, 0));
         v1::TaskStep* task = builder_.step(scope, step).mutable_task();
         task->mutable_retry()->set_max_attempts(2 + dice_.Below(3));
@@ -86,41 +89,75 @@ class GraphMaker {
           task->mutable_timeouts()->set_schedule_to_close_ms(1 + dice_.Below(4000));
         }
         if (dice_.OneIn(10)) builder_.step(scope, step).set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+        if (dice_.OneIn(5)) builder_.Undo(scope, step, name);
         break;
       }
-      case 3:
+      case 8:
         step = builder_.Sleep(scope, name, dice_.Below(3000));
         break;
-      case 4:
+      case 9:
         step = builder_.Join(scope, name, std::move(inputs));
         break;
-      case 5:
+      case 10:
         step = dice_.OneIn(8) ? builder_.Fail(scope, name, "mine", std::move(inputs))
                               : builder_.Skip(scope, name, std::move(inputs));
         break;
-      case 6:
-      case 7:
-      case 8: {
-        if (!dice_.OneIn(6)) inputs[0] = Literal("[10,20,30,40]");
-        const uint32_t body = Body(given, depth);
-        step = builder_.Map(scope, name, body, std::move(inputs), 1 + dice_.Below(3));
+      case 11:
+      case 12: {
+        const bool times_out = dice_.OneIn(2);
+        step = builder_.Wait(scope, name, absl::StrCat("event-", dice_.Below(3)),
+                             times_out ? 1 + dice_.Below(4000) : 0,
+                             times_out && !dice_.OneIn(3) ? "\"default\"" : "", Inputs(scope, 0));
         break;
       }
-      case 9:
-      case 10: {
+      case 13:
+        step = builder_.Emit(scope, name, "event-0", inputs[0],
+                             dice_.OneIn(8) ? AnyInput(scope) : Literal("\"other\""));
+        break;
+      case 14: {
+        step = builder_.Child(scope, name, "sub", std::move(inputs), dice_.OneIn(3));
+        v1::ChildStep* child = builder_.step(scope, step).mutable_child();
+        child->set_parent_close(static_cast<v1::ParentClosePolicy>(dice_.Below(4)));
+        if (dice_.OneIn(6)) builder_.Undo(scope, step, name);
+        break;
+      }
+      case 15:
+        step =
+            builder_.Early(scope, name, std::move(inputs), dice_.Below(given + 1), dice_.Below(2));
+        ordered = false;
+        break;
+      case 0:
+      case 1:
+      case 2: {
+        if (!dice_.OneIn(6)) inputs[0] = Literal("[10,20,30,40]");
+        const uint32_t body = Body(given, depth);
+        if (dice_.OneIn(4)) {
+          const uint32_t page = Body(given, depth);
+          step = builder_.Pages(scope, name, page, body, std::move(inputs), 1 + dice_.Below(3));
+        } else {
+          step = builder_.Map(scope, name, body, std::move(inputs), 1 + dice_.Below(3));
+        }
+        v1::MapStep* map = builder_.step(scope, step).mutable_map();
+        if (dice_.OneIn(4)) map->set_first(1 + dice_.Below(4));
+        if (dice_.OneIn(4)) map->set_tolerated_failures(1 + dice_.Below(2));
+        if (dice_.OneIn(4)) map->set_tolerated_failure_permille(500);
+        break;
+      }
+      case 3:
+      case 4: {
         const uint32_t body = Body(given, depth);
         std::optional<v1::Input> done;
         if (dice_.OneIn(4)) done = FromParameter(0);
         step = builder_.Loop(scope, name, body, std::move(inputs), 1 + dice_.Below(3), done);
         break;
       }
-      case 11: {
+      case 5: {
         const uint32_t body = Body(given, depth);
         step = builder_.Block(scope, name, body, std::move(inputs));
         break;
       }
-      case 12:
-      case 13: {
+      case 6:
+      case 7: {
         if (!dice_.OneIn(4)) inputs[0] = Literal(dice_.OneIn(2) ? "true" : "1");
         const uint32_t yes = Body(given - 1, depth);
         const uint32_t no = Body(given - 1, depth);
@@ -134,7 +171,7 @@ class GraphMaker {
         break;
       }
     }
-    if (step > 0 && dice_.OneIn(4)) builder_.After(scope, step, dice_.Below(step));
+    if (ordered && step > 0 && dice_.OneIn(4)) builder_.After(scope, step, dice_.Below(step));
     if (depth < 3 && dice_.OneIn(3)) {
       std::vector<v1::Input> captures;
       // Captures come before the step; AnyInput may now name the step itself, so draw again until
@@ -159,7 +196,7 @@ class GraphMaker {
 };
 
 v1::Payload AnyValue(Dice& dice) {
-  switch (dice.Below(9)) {
+  switch (dice.Below(10)) {
     case 0:
       return Json("true");
     case 1:
@@ -186,19 +223,173 @@ v1::Payload AnyValue(Dice& dice) {
     }
     case 7:
       return Json("[]");
+    case 8:
+      return dice.OneIn(2) ? Json("{\"items\":[1,{\"a\":2}],\"next\":7}") : Json("{\"items\":[3]}");
     default:
       return Json(absl::StrCat(dice.Below(100)));
   }
 }
 
+uint64_t BlobFor(const Driver& run, const v1::Payload& payload) {
+  return payload.data().size() > kBlobBytesMin ? NextBlob(run.live) : 0;
+}
+
+// Any step there is, and now and then one that is not.
+StepKey AnyStep(const Driver& run, Dice& dice) {
+  const auto& frames = run.live.state().frames;
+  auto it = frames.begin();
+  std::advance(it, dice.Below(static_cast<uint32_t>(frames.size())));
+  const uint32_t steps = static_cast<uint32_t>(it->second->steps.size());
+  if (dice.OneIn(30)) return {it->first + dice.Below(2) * 1'000'000, steps};
+  return {it->first, steps == 0 ? 0 : dice.Below(steps)};
+}
+
+std::string AnyEvent(Dice& dice) { return absl::StrCat("event-", dice.Below(4)); }
+
+// A command of an operator or of somebody outside. It is done, or refused with a reason and nothing
+// changed.
+void OneOfOperators(Driver& run, Dice& dice) {
+  const StepKey step = AnyStep(run, dice);
+  Command command;
+  switch (dice.Below(15)) {
+    case 0:
+      command = Pause{"ann", "why"};
+      break;
+    case 1:
+      command = Resume{"ann", "why"};
+      break;
+    case 2:
+      command = Retry{dice.OneIn(3) ? std::nullopt : std::optional(step), "ann", "why"};
+      break;
+    case 3:
+      command = Park{step, "ann", dice.OneIn(2) ? "why" : ""};
+      break;
+    case 4:
+      command = Rewind{step, "ann", "why"};
+      break;
+    case 5: {
+      Resolve resolve{step, std::nullopt, 0, "ann", "why"};
+      if (!dice.OneIn(3)) {
+        resolve.result = AnyValue(dice);
+        resolve.blob = BlobFor(run, *resolve.result);
+      }
+      command = std::move(resolve);
+      break;
+    }
+    case 6: {
+      EditEvent edit;
+      edit.event = AnyEvent(dice);
+      if (dice.OneIn(3)) edit.number = 1 + dice.Below(9);
+      edit.payload = AnyValue(dice);
+      edit.blob = BlobFor(run, edit.payload);
+      command = std::move(edit);
+      break;
+    }
+    case 7: {
+      ReplayEvent replay;
+      replay.event = AnyEvent(dice);
+      replay.payload = AnyValue(dice);
+      replay.blob = BlobFor(run, replay.payload);
+      command = std::move(replay);
+      break;
+    }
+    case 8:
+      command = CancelEvent{absl::StrCat("id-", dice.Below(4)), "ann", ""};
+      break;
+    case 9:
+      if (!dice.OneIn(12)) return;
+      command = Cancel{"enough", "ann"};
+      break;
+    case 10:
+      if (!dice.OneIn(20)) return;
+      command = Terminate{"enough", "ann"};
+      break;
+    default: {
+      SendEvent send;
+      send.event = AnyEvent(dice);
+      send.payload = AnyValue(dice);
+      if (dice.OneIn(2)) send.event_id = absl::StrCat("id-", dice.Below(20));
+      if (dice.OneIn(4)) send.deliver_at_ms = run.now_ms + dice.Below(3'000);
+      send.blob = BlobFor(run, send.payload);
+      command = std::move(send);
+    }
+  }
+  const uint64_t before = run.live.ordinal();
+  const absl::StatusOr<Verdict> verdict = run.Do(std::move(command));
+  if (!verdict.ok()) {
+    EXPECT_FALSE(verdict.status().message().empty());
+    EXPECT_EQ(run.live.ordinal(), before);
+  }
+}
+
+// What other executions answer. False: nothing is on its way.
+bool OneAnswer(Driver& run, Dice& dice, bool well) {
+  const std::vector<uint64_t> pending = PendingOutbox(run.live);
+  const auto& children = run.live.state().children;
+  const uint32_t waiting = static_cast<uint32_t>(pending.size() + children.size());
+  if (waiting == 0) return false;
+  const uint32_t chosen = dice.Below(waiting);
+  if (chosen < pending.size()) {
+    // It can be built, or is settled with why it cannot.
+    const absl::StatusOr<OutboxMessage> message = BuildOutboxMessage(run.live, pending[chosen]);
+    SettleOutbox settle;
+    settle.number = pending[chosen];
+    if (!message.ok() || (!well && dice.OneIn(4))) {
+      settle.failure.emplace();
+      settle.failure->set_type(dice.OneIn(2) ? "mine" : "flux.not_found");
+    } else {
+      EXPECT_EQ(message->number, pending[chosen]);
+      settle.workflow_id = message->start.workflow_id();
+      settle.run_id = std::string(16, static_cast<char>('a' + dice.Below(20)));
+    }
+    EXPECT_EQ(*run.Do(std::move(settle)), Verdict::kAccepted);
+    return true;
+  }
+  auto child = children.begin();
+  std::advance(child, chosen - pending.size());
+  const internal::StepState& step = *run.live.state().FindStep(*child);
+  ReportChild report;
+  report.ref = *child;
+  report.generation = step.generation;
+  report.run_id = step.extra->child->run_id;
+  if (report.run_id.empty()) report.run_id = std::string(16, 'z');
+  static constexpr v1::ExecutionStatus kEnds[] = {
+      v1::EXECUTION_STATUS_COMPLETED, v1::EXECUTION_STATUS_SKIPPED, v1::EXECUTION_STATUS_FAILED,
+      v1::EXECUTION_STATUS_CANCELLED, v1::EXECUTION_STATUS_TERMINATED};
+  report.status = well ? kEnds[0] : kEnds[dice.Below(5)];
+  if (report.status == v1::EXECUTION_STATUS_COMPLETED) {
+    report.result = well ? Json("1") : AnyValue(dice);
+    report.blob = BlobFor(run, report.result);
+  } else {
+    report.failure.set_type(dice.OneIn(2) ? "mine" : "");
+  }
+  ReportChild other = report;
+  other.run_id = std::string(16, '!');
+  if (!step.extra->child->run_id.empty()) {
+    EXPECT_EQ(*run.Do(other), Verdict::kStale);
+  }
+  EXPECT_EQ(*run.Do(std::move(report)), Verdict::kAccepted);
+  return true;
+}
+
 void OneCommand(Driver& run, Dice& dice) {
+  if (dice.OneIn(5)) return OneOfOperators(run, dice);
+  if (dice.OneIn(6) && OneAnswer(run, dice, /*well=*/false)) return;
   std::vector<std::string> ready = run.Ready();
   if (ready.empty() || dice.OneIn(6)) {
     run.Advance(dice.Below(2000));
     return;
   }
   const std::string path = ready[dice.Below(static_cast<uint32_t>(ready.size()))];
-  switch (dice.Below(12)) {
+  switch (dice.Below(13)) {
+    case 12: {
+      const uint32_t inputs = dice.Below(3);
+      const GraphMaker fragment(dice, inputs, 1, /*depth=*/2);
+      std::vector<v1::Payload> given;
+      for (uint32_t i = 0; i < inputs; ++i) given.push_back(AnyValue(dice));
+      EXPECT_EQ(run.Continue(path, fragment.definition(), std::move(given)), Verdict::kAccepted);
+      return;
+    }
     case 0:
       EXPECT_EQ(run.FailTask(path, dice.OneIn(2) ? "mine" : "other", dice.OneIn(6)),
                 Verdict::kAccepted);
@@ -243,19 +434,32 @@ void OneCommand(Driver& run, Dice& dice) {
   }
 }
 
-bool HasParked(const Driver& run) {
-  for (const auto& [number, frame] : run.live.state().frames) {
-    for (const internal::StepState& step : frame->steps) {
-      if (step.phase == internal::Phase::kParked) return true;
-    }
+// Everybody does what is waited for. False: nothing is waited for.
+bool Further(Driver& run, Dice& dice) {
+  if (IsPaused(run.live)) return run.Try(Resume{"ann", ""}).empty();
+  const std::vector<std::string> ready = run.Ready();
+  if (!ready.empty()) return run.Complete(ready[0], "1") == Verdict::kAccepted;
+  if (NextTimerMs(run.live).has_value()) {
+    run.Advance(std::max<int64_t>(*NextTimerMs(run.live) - run.now_ms, 0));
+    return true;
   }
-  return false;
+  if (OneAnswer(run, dice, /*well=*/true)) return true;
+  if (!run.live.state().readers.empty()) {
+    return *run.Send(run.live.state().readers.begin()->first, "1") == Verdict::kAccepted;
+  }
+  return run.Retry().empty();
+}
+
+std::string Shown(const Driver& run) {
+  v1::DescribeExecutionResponse shown;
+  DescribeExecution(run.live, 100, true, nullptr, &shown);
+  return shown.DebugString();
 }
 
 void OneSeed(uint64_t seed, std::map<v1::ExecutionStatus, int>* ends) {
   SCOPED_TRACE(absl::StrCat("seed ", seed));
   Dice dice(seed);
-  GraphMaker maker(dice);
+  GraphMaker maker(dice, 2, 3);
   std::shared_ptr<const Graph> graph = maker.Compile();
   ASSERT_NE(graph, nullptr);
   v1::ExecutionStarted probe;
@@ -269,32 +473,40 @@ void OneSeed(uint64_t seed, std::map<v1::ExecutionStatus, int>* ends) {
   for (const v1::Payload& input : inputs) *probe.add_inputs() = input;
   if (!DecideStart(*graph, probe, 1).ok()) return;
 
-  Driver run(graph, inputs, 5'000, seed);
-  const uint32_t faulty_commands = dice.Below(60);
-  for (uint32_t i = 0; i < faulty_commands && !run.live.closed(); ++i) {
-    OneCommand(run, dice);
-    if (::testing::Test::HasFatalFailure()) return;
-    if (dice.OneIn(5)) run.Reload();
-  }
-  if (dice.OneIn(10) && !run.live.closed()) {
-    ASSERT_TRUE(run.Do(Cancel{"enough", "tester"}).ok());
-    ASSERT_EQ(run.status(), v1::EXECUTION_STATUS_CANCELLED);
-  }
-  // No more faults: everything that can end does.
-  for (int i = 0; i < 5'000 && !run.live.closed(); ++i) {
-    const std::vector<std::string> ready = run.Ready();
-    if (!ready.empty()) {
-      ASSERT_EQ(run.Complete(ready[0], "1"), Verdict::kAccepted);
-    } else if (NextTimerMs(run.live).has_value()) {
-      run.Advance(std::max<int64_t>(*NextTimerMs(run.live) - run.now_ms, 0));
-    } else {
+  const bool child = dice.OneIn(3);
+  Driver run(graph, inputs, 5'000, seed, [&](v1::ExecutionStarted& started) {
+    if (dice.OneIn(5)) started.set_execution_timeout_ms(1 + dice.Below(60'000));
+    if (!child) return;
+    started.mutable_parent()->set_workflow_id("mother");
+    started.mutable_parent()->set_run_id(std::string(16, 'm'));
+  });
+  const uint32_t commands = dice.Below(60);
+  for (uint32_t i = 0; i < commands; ++i) {
+    if (!run.live.closed()) {
+      OneCommand(run, dice);
+    } else if (dice.OneIn(3)) {
+      OneOfOperators(run, dice);  // it may run again
+    } else if (!OneAnswer(run, dice, /*well=*/false) && dice.OneIn(4)) {
       break;
     }
-    if (::testing::Test::HasFatalFailure()) return;
+    if (::testing::Test::HasFailure()) return;
+    if (dice.OneIn(5)) run.Reload();
   }
-  if (!run.live.closed()) {
-    ASSERT_TRUE(HasParked(run)) << "stuck: no task, no timer, not closed";
-    ASSERT_TRUE(run.Do(Terminate{"parked", "tester"}).ok());
+  if (dice.OneIn(10) && !run.live.closed() && !run.live.state().compensating()) {
+    ASSERT_TRUE(run.Do(Cancel{"enough", "tester"}).ok());
+  }
+  if (dice.OneIn(20) && !run.live.closed()) {
+    ASSERT_TRUE(run.Do(Terminate{"enough", "tester"}).ok());
+  }
+  // No more faults: everything ends.
+  for (int i = 0; i < 5'000 && !run.live.closed(); ++i) {
+    ASSERT_TRUE(Further(run, dice))
+        << "stuck: nothing is waited for, and it is not closed: " << Shown(run);
+    if (::testing::Test::HasFailure()) return;
+  }
+  ASSERT_TRUE(run.live.closed()) << "it goes on and on: " << Shown(run);
+  while (HasOutbox(run.live)) {
+    ASSERT_TRUE(OneAnswer(run, dice, /*well=*/true));
   }
   EXPECT_EQ(NextTimerMs(run.live), std::nullopt);
   EXPECT_TRUE(ReadyTasks(run.live).empty());

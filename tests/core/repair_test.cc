@@ -1,0 +1,911 @@
+// What operators do: every command from every state of a step, allowed or refused with its reason;
+// and what a rewind takes back.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "tests/core/harness.h"
+
+namespace flux::engine::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::UnorderedElementsAre;
+
+const auto kAccepted = Verdict::kAccepted;
+
+std::string InputOf(const Driver& run, std::string_view path) {
+  v1::Task task;
+  EXPECT_TRUE(FillTask(run.live, run.Key(path), 1 << 20, &task).ok());
+  return task.inputs_size() == 0 ? "" : task.inputs(0).payload().data();
+}
+
+uint32_t GenerationOf(const Driver& run, std::string_view path) {
+  return run.live.state().FindStep(run.Key(path))->generation;
+}
+
+const v1::HistoryEvent* Told(const Driver& run, std::string_view type) {
+  for (const v1::HistoryEvent& event : run.story) {
+    if (event.type() == type) return &event;
+  }
+  return nullptr;
+}
+
+void RunAll(Driver& run, std::string_view value) {
+  for (std::vector<std::string> ready = run.Ready(); !ready.empty(); ready = run.Ready()) {
+    ASSERT_EQ(run.Complete(ready[0], value), kAccepted);
+  }
+}
+
+// ---- every command in every state ----
+
+// Step "s" in the state; "next" reads it, and "beside" keeps the execution open.
+enum class State {
+  kPending,
+  kScheduled,
+  kBackingOff,
+  kParked,
+  kSleeping,
+  kAwaiting,  // an event
+  kSending,
+  kChild,
+  kUnderWay,  // its body is open
+  kCompleted,
+  kSkipped,
+  kCancelled,
+  kClosedFailed,  // the execution failed there
+};
+
+constexpr State kStates[] = {
+    State::kPending,  State::kScheduled, State::kBackingOff,  State::kParked,   State::kSleeping,
+    State::kAwaiting, State::kSending,   State::kChild,       State::kUnderWay, State::kCompleted,
+    State::kSkipped,  State::kCancelled, State::kClosedFailed};
+
+std::unique_ptr<Driver> In(State state) {
+  DefinitionBuilder b("states");
+  b.Task(0, "first");
+  uint32_t s = 1;
+  switch (state) {
+    case State::kSleeping:
+      b.Sleep(0, "s", 60'000);
+      break;
+    case State::kAwaiting:
+      b.Wait(0, "s", "go");
+      break;
+    case State::kSending:
+      b.Emit(0, "s", "go", Literal("1"), Literal("\"other\""));
+      break;
+    case State::kChild:
+      b.Child(0, "s", "sub");
+      break;
+    case State::kUnderWay: {
+      const uint32_t body = b.Scope(1);
+      b.Result(body, FromStep(b.Task(body, "inner", {FromParameter(0)})));
+      b.Map(0, "s", body, {Literal("[1,2]")});
+      break;
+    }
+    default:
+      b.Task(0, "s");
+  }
+  if (state == State::kPending) b.After(0, s, 0);
+  if (state == State::kParked) b.step(0, s).set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+  b.Task(0, "beside");
+  if (state == State::kCancelled) {
+    b.Early(0, "join", {FromStep(0), FromStep(s)}, 1);
+  } else {
+    b.Task(0, "next", {FromStep(s)});
+  }
+  b.Result(0, FromStep(3));
+  auto run = std::make_unique<Driver>(b.Compile());
+  switch (state) {
+    case State::kBackingOff:
+      run->FailTask("s", "io");
+      break;
+    case State::kParked:
+    case State::kClosedFailed:
+      run->FailTask("s", "io", true);
+      break;
+    case State::kCompleted:
+      run->Complete("s", "1");
+      break;
+    case State::kSkipped:
+      run->SkipResult("s");
+      break;
+    case State::kCancelled:
+      run->Complete("first", "1");
+      break;
+    case State::kChild:
+      run->ChildStarted(run->Pending(v1::OUTBOX_KIND_START_CHILD).number);
+      break;
+    default:
+      break;
+  }
+  run->Reload();
+  return run;
+}
+
+enum class Op { kRetry, kPark, kResolve, kSkip, kRewind };
+
+std::string Do(Driver& run, Op op) {
+  switch (op) {
+    case Op::kRetry:
+      return run.Retry("s");
+    case Op::kPark:
+      return run.Park("s");
+    case Op::kResolve:
+      return run.Resolve("s", "7");
+    case Op::kSkip:
+      return run.SkipStep("s");
+    case Op::kRewind:
+      return run.Rewind("s");
+  }
+  return "";
+}
+
+struct Row {
+  State state;
+  // Of each command in order: the state after it, or a part of the message that refuses it.
+  struct Cell {
+    v1::StepState then = v1::STEP_STATE_UNSPECIFIED;
+    const char* refused = "";
+  } cells[5];
+};
+
+TEST(Operators, EachCommandDoesInEachStateWhatItsTableSays) {
+  const auto scheduled = v1::STEP_STATE_SCHEDULED;
+  const auto waiting = v1::STEP_STATE_WAITING;
+  const auto parked = v1::STEP_STATE_PARKED;
+  const auto completed = v1::STEP_STATE_COMPLETED;
+  const auto skipped = v1::STEP_STATE_SKIPPED;
+  const Row::Cell no_task = {{}, "is no task: only a task that is scheduled or backing off"};
+  const Row::Cell done = {completed};
+  const Row::Cell skip = {skipped};
+  const Row kRows[] = {
+      //         retry, park, resolve, skip, rewind
+      {State::kPending,
+       {{{}, "has not begun: it waits for other steps, and runs by itself once they are done"},
+        {{}, "is pending: only a task that is scheduled or backing off can be parked"},
+        done,
+        skip,
+        {{}, "has not begun: there is nothing to take back"}}},
+      {State::kScheduled, {{scheduled}, {parked}, done, skip, {scheduled}}},
+      {State::kBackingOff, {{scheduled}, {parked}, done, skip, {scheduled}}},
+      {State::kParked, {{scheduled}, {{}, "is parked: only a task"}, done, skip, {scheduled}}},
+      {State::kSleeping, {{waiting}, no_task, done, skip, {waiting}}},
+      {State::kAwaiting, {{waiting}, no_task, done, skip, {waiting}}},
+      {State::kSending, {{waiting}, no_task, done, skip, {waiting}}},
+      {State::kChild, {{waiting}, no_task, done, skip, {waiting}}},
+      {State::kUnderWay,
+       {{{}, "is under way: retry the step in it that fails, or rewind to it"},
+        no_task,
+        done,
+        skip,
+        {waiting}}},
+      {State::kCompleted,
+       {{{}, "is completed: to run it again, rewind to it"},
+        {{}, "is completed: only a task"},
+        {{}, "is completed already: rewind to it first"},
+        {{}, "is completed already: rewind to it first"},
+        {scheduled}}},
+      {State::kSkipped,
+       {{{}, "is skipped: to run it again, rewind to it"},
+        {{}, "is skipped: only a task"},
+        {{}, "is skipped already: rewind to it first"},
+        {{}, "is skipped already: rewind to it first"},
+        {scheduled}}},
+      {State::kCancelled,
+       {{{}, "is cancelled: to run it again, rewind to it"},
+        {{}, "is cancelled: only a task"},
+        {{}, "is cancelled already: rewind to it first"},
+        {{}, "is cancelled already: rewind to it first"},
+        // Its join is taken back with it, has enough without it, and cancels it again.
+        {v1::STEP_STATE_CANCELLED}}},
+      {State::kClosedFailed,
+       {{scheduled}, {{}, "is FAILED: only a running execution"}, done, skip, {scheduled}}},
+  };
+  ASSERT_EQ(std::size(kRows), std::size(kStates));
+  for (const Row& row : kRows) {
+    for (int op = 0; op < 5; ++op) {
+      SCOPED_TRACE(absl::StrCat("state ", static_cast<int>(row.state), ", command ", op));
+      const auto run = In(row.state);
+      const Row::Cell& cell = row.cells[op];
+      const v1::StepState before = run->StateOf("s");
+      const std::string refused = Do(*run, static_cast<Op>(op));
+      if (cell.refused[0] != '\0') {
+        EXPECT_THAT(refused, HasSubstr(cell.refused));
+        EXPECT_EQ(run->StateOf("s"), before);
+        continue;
+      }
+      EXPECT_EQ(refused, "");
+      EXPECT_EQ(run->StateOf("s"), cell.then);
+      EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_RUNNING);
+      run->Reload();
+      // Whatever it is, it ends.
+      if (run->StateOf("s") == parked) {
+        EXPECT_EQ(run->Retry("s"), "");
+      }
+      for (int i = 0; i < 20 && !run->live.closed(); ++i) {
+        RunAll(*run, "1");
+        if (run->live.closed()) break;
+        run->Advance(60'000);
+        if (run->StateOf("s") != waiting || row.state == State::kUnderWay) continue;
+        if (row.state == State::kAwaiting) {
+          EXPECT_EQ(*run->Send("go", "1"), kAccepted);
+        }
+        if (row.state == State::kSending) {
+          EXPECT_EQ(run->Settle(run->Pending(v1::OUTBOX_KIND_EMIT).number), kAccepted);
+        }
+        if (row.state == State::kChild) {
+          run->ChildStarted(run->Pending(v1::OUTBOX_KIND_START_CHILD).number, 'd');
+          EXPECT_EQ(run->ChildClosed("s", v1::EXECUTION_STATUS_COMPLETED, "1", 'd'), kAccepted);
+        }
+      }
+      EXPECT_TRUE(run->live.closed());
+    }
+  }
+}
+
+TEST(Operators, AStepThatIsNotThereIsNotFound) {
+  for (const bool closed : {false, true}) {
+    const auto run = In(closed ? State::kClosedFailed : State::kScheduled);
+    for (const StepKey key : {StepKey{0, 99}, StepKey{99, 0}}) {
+      engine::Retry retry;
+      retry.step = key;
+      engine::Resolve resolve;
+      resolve.step = key;
+      const Command kCommands[] = {retry, resolve, engine::Park{key, "ann", ""},
+                                   engine::Rewind{key, "ann", ""}};
+      for (const Command& command : kCommands) {
+        const auto answer = run->Do(command);
+        ASSERT_FALSE(answer.ok());
+        if (!(closed && std::holds_alternative<engine::Park>(command))) {
+          EXPECT_EQ(answer.status().code(), absl::StatusCode::kNotFound);
+          EXPECT_THAT(std::string(answer.status().message()), HasSubstr("has no such step"));
+        }
+      }
+    }
+  }
+}
+
+TEST(Operators, AreRefusedOnWhatHasClosed) {
+  struct Case {
+    const char* name;
+    std::function<void(Driver&)> end;
+    const char* status;
+  };
+  const Case kCases[] = {
+      {"Completed", [](Driver& run) { RunAll(run, "1"); }, "COMPLETED"},
+      {"Cancelled",
+       [](Driver& run) {
+         EXPECT_EQ(run.Try(Cancel{"", "ann"}), "");
+       },
+       "CANCELLED"},
+      {"Terminated",
+       [](Driver& run) {
+         EXPECT_EQ(run.Try(Terminate{"", "ann"}), "");
+       },
+       "TERMINATED"},
+  };
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(c.name);
+    const auto run = In(State::kScheduled);
+    c.end(*run);
+    const auto is = HasSubstr(absl::StrCat(" is ", c.status, ": only "));
+    EXPECT_THAT(run->Retry(), AllOf(is, HasSubstr("only a failed execution can be retried; rewind "
+                                                  "it to a step instead")));
+    EXPECT_THAT(run->Retry("s"), is);
+    EXPECT_THAT(run->Park("s"), is);
+    EXPECT_THAT(run->Resolve("s", "1"), is);
+    EXPECT_THAT(run->SkipStep("s"), is);
+    EXPECT_THAT(run->Try(Pause{"ann", ""}), is);
+    EXPECT_THAT(run->Try(Resume{"ann", ""}), is);
+    EXPECT_THAT(run->Try(Cancel{"", "ann"}), is);
+    EXPECT_THAT(run->Try(Terminate{"", "ann"}), is);
+    EXPECT_THAT(run->Edit("go", "1"), is);
+    EXPECT_EQ(run->Rewind("s"), "");
+    EXPECT_TRUE(run->effects.reopened);
+    RunAll(*run, "1");
+    EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_COMPLETED);
+  }
+}
+
+TEST(Operators, EachIsToldWithWhoAndWhy) {
+  struct Case {
+    const char* type;
+    State state;
+    std::function<std::string(Driver&)> act;
+  };
+  const Case kCases[] = {
+      {"step.retried", State::kScheduled, [](Driver& run) { return run.Retry("s"); }},
+      {"step.parked", State::kScheduled, [](Driver& run) { return run.Park("s"); }},
+      {"step.result_set", State::kScheduled, [](Driver& run) { return run.Resolve("s", "7"); }},
+      {"step.skip_asked", State::kScheduled, [](Driver& run) { return run.SkipStep("s"); }},
+      {"execution.rewound", State::kScheduled, [](Driver& run) { return run.Rewind("s"); }},
+      {"execution.reopened", State::kClosedFailed, [](Driver& run) { return run.Retry("s"); }},
+      {"execution.paused", State::kScheduled,
+       [](Driver& run) {
+         return run.Try(Pause{"ann", "lunch"});
+       }},
+  };
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(c.type);
+    const auto run = In(c.state);
+    EXPECT_EQ(c.act(*run), "");
+    const v1::HistoryEvent* told = Told(*run, c.type);
+    ASSERT_NE(told, nullptr);
+    EXPECT_EQ(told->identity(), "ann");
+    EXPECT_NE(told->detail(), "");
+    EXPECT_FALSE(told->derived());
+    if (!std::string_view(c.type).starts_with("execution.re") &&
+        std::string_view(c.type) != "execution.paused") {
+      EXPECT_EQ(told->step(), "s");
+    }
+  }
+}
+
+// ---- pause ----
+
+TEST(Pause, WithholdsHandOutsAndNothingElse) {
+  const auto run = In(State::kScheduled);
+  EXPECT_EQ(run->Try(Pause{"ann", "lunch"}), "");
+  EXPECT_TRUE(run->effects.paused);
+  EXPECT_TRUE(IsPaused(run->live));
+  EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_PAUSED);
+  EXPECT_EQ(run->ReasonOf("s"), "the execution is paused");
+  EXPECT_THAT(run->Try(Pause{"ann", ""}), HasSubstr("is paused already"));
+  run->Reload();
+  EXPECT_EQ(run->Complete("s", "1"), kAccepted) << "results count";
+  EXPECT_EQ(run->StateOf("next"), v1::STEP_STATE_SCHEDULED);
+  EXPECT_EQ(run->Retry("next"), "");
+  EXPECT_EQ(run->Try(Resume{"ann", ""}), "");
+  EXPECT_TRUE(run->effects.resumed);
+  EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_RUNNING);
+  EXPECT_THAT(run->Try(Resume{"ann", ""}), HasSubstr("is not paused"));
+}
+
+TEST(Pause, EndsWithTheExecution) {
+  for (const bool cancelled : {true, false}) {
+    const auto run = In(State::kScheduled);
+    EXPECT_EQ(run->Try(Pause{"ann", ""}), "");
+    if (cancelled) {
+      EXPECT_EQ(run->Try(Cancel{"", "ann"}), "");
+    } else {
+      RunAll(*run, "1");
+    }
+    EXPECT_TRUE(run->live.closed());
+    EXPECT_FALSE(IsPaused(run->live));
+    EXPECT_EQ(run->Rewind("s"), "");
+    EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_RUNNING);
+  }
+}
+
+// ---- retry ----
+
+TEST(Retry, F11AParkedStepBeginsAnewWithItsCountersAtOne) {
+  const auto run = In(State::kParked);
+  EXPECT_EQ(run->Retry("s"), "");
+  const TaskOffer offer = Offer(run->live, run->Key("s"));
+  EXPECT_EQ(offer.attempt, 1u);
+  EXPECT_EQ(offer.delivery, 2u);
+  run->Complete("s", "3");
+  EXPECT_EQ(InputOf(*run, "next"), "3");
+}
+
+TEST(Retry, AScheduledStepIsRevokedAndItsOldResultIsStale) {
+  const auto run = In(State::kScheduled);
+  ReportResult old;
+  old.result = run->ResultFor("s");
+  *old.result.mutable_value() = Json("1");
+  EXPECT_EQ(run->Retry("s"), "");
+  EXPECT_THAT(run->effects.revoked, ElementsAre(std::pair(run->Key("s"), uint64_t{1})));
+  EXPECT_EQ(*run->Do(old), Verdict::kStale);
+}
+
+TEST(Retry, OfAllTakesEveryParkedStep) {
+  DefinitionBuilder b("park");
+  const uint32_t item = b.Scope(1);
+  b.Result(item, FromStep(b.Task(item, "work", {FromParameter(0)})));
+  b.step(item, 0).set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+  b.Result(0, FromStep(b.Map(0, "m", item, {Literal("[1,2,3]")})));
+  Driver run(b.Compile());
+  EXPECT_THAT(run.Retry(), HasSubstr("has no failed or parked step to retry"));
+  run.FailTask("m[0].work", "io", true);
+  run.FailTask("m[2].work", "io", true);
+  EXPECT_THAT(run.Ready(), ElementsAre("m[1].work"));
+  EXPECT_EQ(run.Retry(), "");
+  EXPECT_THAT(run.Ready(), ElementsAre("m[0].work", "m[1].work", "m[2].work"));
+}
+
+TEST(Retry, OfAFailedExecutionGoesOnFromTheStepItFailedAt) {
+  DefinitionBuilder b("fails");
+  const uint32_t item = b.Scope(1);
+  b.Task(item, "work", {FromParameter(0)});
+  b.step(item, 0).mutable_task()->mutable_timeouts()->set_schedule_to_close_ms(60'000);
+  b.Result(item, FromStep(0));
+  b.Map(0, "m", item, {Literal("[1,2,3]")});
+  b.Wait(0, "w", "go");
+  b.Sleep(0, "z", 5'000);
+  b.Task(0, "off");
+  b.Result(0, FromStep(b.Task(0, "next", {FromStep(0)})));
+  Driver run(b.Compile());
+  run.Complete("m[1].work", "20");
+  run.FailTask("off", "io");
+  run.FailTask("m[0].work", "bad", true);
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(run.StateOf("m"), v1::STEP_STATE_FAILED);
+  run.Reload();
+  EXPECT_THAT(run.Retry("m[2].work"), HasSubstr("failed at step \"m[0].work\": retry that one"));
+  // What went on beside it goes on; time spent closed counts against no task.
+  run.now_ms += 3'600'000;
+  EXPECT_EQ(run.Retry(), "");
+  EXPECT_EQ(run.StateOf("m"), v1::STEP_STATE_WAITING);
+  EXPECT_EQ(Offer(run.live, run.Key("m[2].work")).delivery, 2u);
+  run.Advance(0);
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("m[0].work", "m[2].work", "off"));
+  EXPECT_EQ(run.StateOf("z"), v1::STEP_STATE_COMPLETED);
+  run.Reload();
+  EXPECT_EQ(*run.Send("go", "1"), kAccepted);
+  RunAll(run, "9");
+  EXPECT_EQ(run.ResultText(), "9");
+}
+
+// The failure strikes amid what follows from one record: the rest follows once it runs again.
+TEST(Retry, DerivesWhatTheFailureCutOff) {
+  DefinitionBuilder b("cut", 1);
+  const uint32_t t = b.Task(0, "t");
+  b.Map(0, "no-list", b.Scope(1), {FromStep(t)});
+  b.Task(0, "after", {FromStep(t)});
+  const uint32_t body = b.Scope(1);
+  b.Task(body, "inner", {FromParameter(0)});
+  b.Result(body, FromStep(0));
+  b.Block(0, "block", body, {FromStep(t)});
+  b.Early(0, "early", {FromStep(t), FromStep(2)}, 1);
+  b.Result(0, FromStep(b.Join(0, "all", {FromStep(2), FromStep(3), FromStep(4)})));
+  Driver run(b.Compile(), {Json("1")});
+  run.Complete("t", "5");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  run.Reload();
+  EXPECT_EQ(run.Resolve("no-list", "[]"), "");
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("after", "block.inner"));
+  run.Complete("after", "6");
+  run.Complete("block.inner", "7");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
+}
+
+TEST(Retry, OfAStepWithBodiesDropsThem) {
+  DefinitionBuilder b("page");
+  const uint32_t page = b.Scope(1);
+  b.Result(page, FromStep(b.Task(page, "fetch", {FromParameter(0)})));
+  const uint32_t item = b.Scope(1);
+  b.Result(item, FromStep(b.Task(item, "work", {FromParameter(0)})));
+  b.Result(0, FromStep(b.Pages(0, "m", page, item, {Literal("0")}, 4)));
+  Driver run(b.Compile());
+  run.Complete("m[page].fetch", "{\"items\":[1,2],\"next\":1}");
+  run.Complete("m[page].fetch", "\"no page\"");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(run.StateOf("m"), v1::STEP_STATE_FAILED);
+  EXPECT_TRUE(run.Exists("m[0].work"));
+  EXPECT_THAT(run.Rewind("m[0].work"),
+              HasSubstr("lies in step \"m\", which failed: rewind to that one"));
+  run.Reload();
+  EXPECT_EQ(run.Retry(), "");
+  EXPECT_THAT(run.Ready(), ElementsAre("m[page].fetch"));
+  run.Complete("m[page].fetch", "{\"items\":[1]}");
+  run.Complete("m[0].work", "5");
+  EXPECT_EQ(run.ResultText(), "[5]");
+}
+
+TEST(Retry, OfAnExecutionThatFailedAtNoStepIsRefused) {
+  DefinitionBuilder b("fails", 1);
+  b.Task(0, "t", {FromParameter(0)});
+  b.Result(0, FromStep(0, "/gone"));
+  Driver run(b.Compile(), {Json("1")});
+  run.Complete("t", "{}");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_THAT(run.Retry(), HasSubstr("failed at no step: rewind it to the one to go on from"));
+  EXPECT_EQ(run.Rewind("t"), "");
+  run.Complete("t", "{\"gone\":3}");
+  EXPECT_EQ(run.ResultText(), "3");
+}
+
+TEST(Retry, AFailStepFailsAgainUnlessItIsResolved) {
+  DefinitionBuilder b("fails");
+  b.Result(0, FromStep(b.Fail(0, "f", "mine")));
+  Driver run(b.Compile());
+  EXPECT_EQ(run.Retry(), "");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(run.Resolve("f", "5"), "");
+  EXPECT_EQ(run.ResultText(), "5");
+}
+
+// ---- park ----
+
+TEST(Park, LeavesTheStepToTheOperator) {
+  for (const State state : {State::kScheduled, State::kBackingOff}) {
+    const auto run = In(state);
+    ReportResult old;
+    old.result = run->ResultFor("s");
+    *old.result.mutable_value() = Json("1");
+    EXPECT_EQ(run->Park("s"), "");
+    EXPECT_EQ(NextTimerMs(run->live), std::nullopt);
+    EXPECT_EQ(*run->Do(old), Verdict::kStale);
+    EXPECT_EQ(run->ReasonOf("s"), state == State::kScheduled
+                                      ? "parked after 1 attempt: flux.parked: aside"
+                                      : "parked after 1 attempt: io: it went wrong: io");
+    run->Reload();
+    run->Complete("beside", "1");
+    run->Complete("first", "1");
+    EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_RUNNING);
+    EXPECT_EQ(run->Retry(), "");
+    run->Complete("s", "2");
+    EXPECT_EQ(InputOf(*run, "next"), "2");
+  }
+}
+
+// ---- resolve ----
+
+TEST(Resolve, GivesAnyStepAValueOrSkipsIt) {
+  DefinitionBuilder b("bodies");
+  const uint32_t item = b.Scope(1);
+  b.Task(item, "work", {FromParameter(0)});
+  b.Result(item, FromStep(b.Task(item, "more", {FromStep(0)})));
+  const uint32_t m = b.Map(0, "m", item, {Literal("[1,2,3]")});
+  b.Result(0, FromStep(b.Task(0, "next", {FromStep(m)})));
+  {
+    // Steps of a body: pending ones, too.
+    Driver run(b.Compile());
+    EXPECT_EQ(run.Resolve("m[0].more", "10"), "");
+    EXPECT_EQ(run.StateOf("m[0].work"), v1::STEP_STATE_SCHEDULED) << "it runs all the same";
+    run.Complete("m[0].work", "0");
+    EXPECT_EQ(run.SkipStep("m[1].work"), "");
+    EXPECT_FALSE(run.Exists("m[1].more")) << "skipped, and with it the item";
+    EXPECT_EQ(run.Resolve("m[2].work", "30"), "");
+    EXPECT_EQ(InputOf(run, "m[2].more"), "30");
+    run.Complete("m[2].more", "31");
+    run.Complete("next", "0");
+    EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
+  }
+  {
+    // The map as a whole, with a value too large for its record.
+    Driver run(b.Compile());
+    const std::string large = "\"" + std::string(kBlobBytesMin, '7') + "\"";
+    EXPECT_EQ(run.Resolve("m", large), "");
+    EXPECT_LT(run.records.back().size(), 200u);
+    EXPECT_EQ(run.live.state().frames.size(), 1u);
+    EXPECT_EQ(run.effects.revoked.size(), 3u);
+    run.Reload();
+    EXPECT_EQ(InputOf(run, "next"), large);
+  }
+}
+
+TEST(Resolve, FencesWhatRunsAndWhatComesLater) {
+  const auto run = In(State::kScheduled);
+  ReportResult old;
+  old.result = run->ResultFor("s");
+  *old.result.mutable_value() = Json("1");
+  EXPECT_EQ(run->Resolve("s", "7"), "");
+  EXPECT_EQ(*run->Do(old), Verdict::kStale);
+  EXPECT_EQ(InputOf(*run, "next"), "7");
+}
+
+TEST(Resolve, APendingStepIsNotRunOnceItsSourcesAreDone) {
+  const auto run = In(State::kPending);
+  EXPECT_EQ(run->Resolve("s", "7"), "");
+  EXPECT_EQ(InputOf(*run, "next"), "7");
+  run->Complete("first", "1");
+  EXPECT_EQ(run->StateOf("s"), v1::STEP_STATE_COMPLETED);
+  EXPECT_THAT(run->Ready(), UnorderedElementsAre("beside", "next"));
+}
+
+// ---- rewind ----
+
+// a -> b -> c -> end, x -> y -> end.
+DefinitionBuilder Branches() {
+  DefinitionBuilder b("branches", 1);
+  b.Task(0, "a", {FromParameter(0)});
+  b.Task(0, "b", {FromStep(0)});
+  b.Task(0, "c", {FromStep(1)});
+  b.Task(0, "x");
+  b.Task(0, "y", {FromStep(3)});
+  b.Result(0, FromStep(b.Task(0, "end", {FromStep(2), FromStep(4)})));
+  return b;
+}
+
+TEST(Rewind, TakesBackWhatIsDownstreamAndNothingElse) {
+  Driver run(Branches().Compile(), {Json("0")});
+  RunAll(run, "\"old\"");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
+  run.Reload();
+  run.story.clear();
+  EXPECT_EQ(run.Rewind("b"), "");
+  EXPECT_TRUE(run.effects.reopened);
+  EXPECT_EQ(run.ResultText(), "");
+  for (const char* step : {"b", "c", "end"}) {
+    EXPECT_EQ(GenerationOf(run, step), 1u);
+    EXPECT_THAT(run.StoryTypes(), Contains(absl::StrCat("step.superseded ", step)));
+  }
+  for (const char* step : {"a", "x", "y"}) {
+    EXPECT_EQ(GenerationOf(run, step), 0u);
+    EXPECT_EQ(run.StateOf(step), v1::STEP_STATE_COMPLETED);
+  }
+  EXPECT_THAT(run.Ready(), ElementsAre("b"));
+  EXPECT_EQ(InputOf(run, "b"), "\"old\"") << "upstream keeps its results";
+  EXPECT_EQ(run.StateOf("end"), v1::STEP_STATE_PENDING);
+  EXPECT_EQ(run.ReasonOf("end"), "waits for step c");
+  run.Reload();
+  RunAll(run, "\"new\"");
+  EXPECT_EQ(run.ResultText(), "\"new\"");
+}
+
+TEST(Rewind, SeveralInTurnEachGiveANewGeneration) {
+  Driver run(Branches().Compile(), {Json("0")});
+  const char* kSteps[] = {"c", "a", "y", "b", "end", "x"};
+  uint32_t generation = 0;
+  for (const char* step : kSteps) {
+    if (generation % 2 == 0) RunAll(run, "1");
+    if (run.StateOf(step) == v1::STEP_STATE_PENDING) continue;
+    EXPECT_EQ(run.Rewind(step), "");
+    EXPECT_EQ(GenerationOf(run, step), ++generation);
+    EXPECT_EQ(GenerationOf(run, "end"), generation);
+    if (generation % 3 == 0) run.Reload();
+  }
+  RunAll(run, "\"last\"");
+  EXPECT_EQ(run.ResultText(), "\"last\"");
+}
+
+TEST(Rewind, FencesTheOldGeneration) {
+  Driver run(Branches().Compile(), {Json("0")});
+  run.Complete("a", "1");
+  ReportResult old;
+  old.result = run.ResultFor("b");
+  *old.result.mutable_value() = Json("1");
+  ReportResult beside;
+  beside.result = run.ResultFor("x");
+  *beside.result.mutable_value() = Json("1");
+  EXPECT_EQ(run.Rewind("a"), "");
+  EXPECT_THAT(run.effects.revoked, ElementsAre(std::pair(run.Key("b"), uint64_t{1})));
+  EXPECT_EQ(*run.Do(old), Verdict::kStale);
+  EXPECT_EQ(*run.Do(beside), kAccepted) << "another branch goes on as it was";
+  run.Complete("a", "1");
+  EXPECT_EQ(*run.Do(old), Verdict::kStale) << "though it is scheduled again";
+  EXPECT_EQ(Offer(run.live, run.Key("b")).delivery, 2u) << "no number is given twice";
+}
+
+TEST(Rewind, OfAFailedExecutionLeavesTheFailedStepParkedIfItLiesElsewhere) {
+  Driver run(Branches().Compile(), {Json("0")});
+  run.Complete("a", "1");
+  run.FailTask("x", "bad", true);
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(run.Rewind("a"), "");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_RUNNING);
+  EXPECT_EQ(run.StateOf("x"), v1::STEP_STATE_PARKED);
+  EXPECT_THAT(run.Ready(), ElementsAre("a"));
+  EXPECT_EQ(run.Retry(), "");
+  RunAll(run, "1");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
+}
+
+TEST(Rewind, OfACancelledOrTerminatedExecutionHandsOutAnew) {
+  for (const bool cancelled : {true, false}) {
+    Driver run(Branches().Compile(), {Json("0")});
+    run.Complete("a", "1");
+    if (cancelled) {
+      EXPECT_EQ(run.Try(Cancel{"", "ann"}), "");
+    } else {
+      EXPECT_EQ(run.Try(Terminate{"", "ann"}), "");
+    }
+    EXPECT_EQ(run.Rewind("b"), "");
+    EXPECT_THAT(run.effects.ready, UnorderedElementsAre(run.Key("b"), run.Key("x")));
+    EXPECT_EQ(Offer(run.live, run.Key("x")).delivery, 2u);
+    RunAll(run, "1");
+    EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
+  }
+}
+
+TEST(Rewind, InABodyStaysInIt) {
+  DefinitionBuilder b("bodies");
+  const uint32_t item = b.Scope(1);
+  b.Task(item, "one", {FromParameter(0)});
+  b.Task(item, "two", {FromStep(0)});
+  b.Result(item, FromStep(b.Task(item, "three", {FromStep(1)})));
+  b.Result(0, FromStep(b.Map(0, "m", item, {Literal("[1,2]")})));
+  Driver run(b.Compile());
+  run.Complete("m[0].one", "1");
+  run.Complete("m[0].two", "1");
+  run.Complete("m[1].one", "1");
+  EXPECT_EQ(run.Rewind("m[0].one"), "");
+  EXPECT_THAT(run.Ready(), ElementsAre("m[0].one", "m[1].two"));
+  run.Complete("m[1].two", "2");
+  run.Complete("m[1].three", "2");
+  EXPECT_FALSE(run.Exists("m[1].one"));
+  // A body that is gone cannot be rewound to; its step can.
+  EXPECT_EQ(FindStep(run.live, "m[1].one").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(FindStep(run.live, "m[1].one").status().message()),
+              HasSubstr("has no step \"m[1].one\" now: `workflow show` lists the steps"));
+  EXPECT_EQ(run.Rewind("m"), "");
+  EXPECT_THAT(run.Ready(), ElementsAre("m[0].one", "m[1].one"));
+  RunAll(run, "5");
+  EXPECT_EQ(run.ResultText(), "[5,5]");
+}
+
+TEST(Rewind, TakesALoopBackToItsFirstTurnOrAStepOfTheOpenTurn) {
+  DefinitionBuilder b("loop");
+  const uint32_t turn = b.Scope(1);
+  b.Result(turn, FromStep(b.Task(turn, "work", {FromParameter(0)})));
+  b.Result(0, FromStep(b.Loop(0, "l", turn, {Literal("0")}, 3)));
+  Driver run(b.Compile());
+  run.Complete("l[0].work", "1");
+  EXPECT_EQ(run.Rewind("l[1].work"), "");
+  EXPECT_EQ(InputOf(run, "l[1].work"), "1");
+  EXPECT_EQ(run.Rewind("l"), "");
+  EXPECT_EQ(InputOf(run, "l[0].work"), "0");
+  RunAll(run, "7");
+  EXPECT_EQ(run.ResultText(), "7");
+}
+
+TEST(Rewind, ABodyGivenLateValuesIsDownstreamOfThem) {
+  DefinitionBuilder b("lazy");
+  b.Task(0, "a");
+  const uint32_t body = b.Scope(1);
+  b.Task(body, "early");
+  b.Result(body, FromStep(b.Task(body, "late", {FromParameter(0)})));
+  b.Block(0, "block", body, {FromStep(0)});
+  b.Task(0, "risky");
+  const uint32_t handler = b.Scope(2);
+  b.Result(handler, FromStep(b.Task(handler, "mend", {FromParameter(1)})));
+  b.Catch(0, 2, {}, handler, {FromStep(0)});
+  b.Result(0, FromStep(b.Join(0, "all", {FromStep(1), FromStep(2)})));
+  Driver run(b.Compile());
+  run.FailTask("risky", "bad", true);
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("a", "block.early"));
+  run.Complete("a", "1");
+  EXPECT_EQ(InputOf(run, "block.late"), "1");
+  EXPECT_EQ(InputOf(run, "risky.catch.mend"), "1");
+  EXPECT_EQ(run.Rewind("a"), "");
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("a", "block.early", "risky"));
+  run.Reload();
+  run.Complete("a", "2");
+  run.FailTask("risky", "bad", true);
+  EXPECT_EQ(InputOf(run, "block.late"), "2");
+  EXPECT_EQ(InputOf(run, "risky.catch.mend"), "2");
+  RunAll(run, "3");
+  EXPECT_EQ(run.ResultText(), "[3,3]");
+}
+
+TEST(Rewind, AnEarlyJoinDownstreamCountsWhatItStillHas) {
+  DefinitionBuilder b("early");
+  for (const char* name : {"a", "b", "c", "d"}) b.Task(0, name);
+  b.Early(0, "j", {FromStep(0), FromStep(1), FromStep(2), FromStep(3)}, 2, 1);
+  b.Result(0, FromStep(b.Task(0, "end", {FromStep(4)})));
+  Driver run(b.Compile());
+  run.Complete("a", "1");
+  run.FailTask("c", "bad", true);
+  EXPECT_EQ(run.StateOf("c"), v1::STEP_STATE_SKIPPED);
+  EXPECT_EQ(run.Rewind("a"), "");
+  run.Reload();
+  // One of two, and the one failure that is tolerated, are counted still.
+  run.Complete("b", "2");
+  EXPECT_EQ(run.StateOf("j"), v1::STEP_STATE_PENDING);
+  run.FailTask("d", "bad", true);
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED) << "one failure was tolerated before";
+  EXPECT_EQ(run.Retry(), "");
+  run.Complete("d", "4");
+  EXPECT_EQ(run.StateOf("j"), v1::STEP_STATE_COMPLETED);
+  EXPECT_EQ(run.StateOf("a"), v1::STEP_STATE_CANCELLED);
+  EXPECT_EQ(run.Rewind("j"), "") << "done again at once: it has its two";
+  EXPECT_EQ(run.StateOf("j"), v1::STEP_STATE_COMPLETED);
+  EXPECT_EQ(run.Rewind("b"), "");
+  EXPECT_EQ(run.StateOf("j"), v1::STEP_STATE_PENDING);
+  run.Complete("b", "2");
+  RunAll(run, "5");
+  EXPECT_EQ(run.ResultText(), "5");
+}
+
+TEST(Rewind, AStepWhoseSourceWasCancelledIsSkipped) {
+  DefinitionBuilder b("cancelled");
+  b.Task(0, "slow");
+  b.Task(0, "fast");
+  b.Task(0, "k", {FromStep(0)});
+  b.Early(0, "j", {FromStep(0), FromStep(1)}, 1);
+  b.Task(0, "beside");
+  b.Result(0, FromStep(3));
+  Driver run(b.Compile());
+  EXPECT_EQ(run.Resolve("k", "1"), "");
+  run.Complete("fast", "1");
+  EXPECT_EQ(run.StateOf("slow"), v1::STEP_STATE_CANCELLED);
+  EXPECT_EQ(run.Rewind("k"), "");
+  EXPECT_EQ(run.StateOf("k"), v1::STEP_STATE_SKIPPED);
+  EXPECT_EQ(run.Rewind("slow"), "") << "its join has enough without it, but k needs it now";
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("slow", "beside"));
+  run.Complete("slow", "2");
+  EXPECT_EQ(InputOf(run, "k"), "2");
+}
+
+// Offered before, taken back, offered again and dropped in one record: the first offer is revoked.
+TEST(Rewind, RevokesWhatWasOfferedBeforeThoughItsSuccessorWasNot) {
+  DefinitionBuilder b("revoke");
+  const uint32_t w = b.Wait(0, "w", "go");
+  b.Task(0, "slow", {FromStep(w)});
+  const uint32_t body = b.Scope(1);
+  b.Result(body, FromParameter(0));
+  b.Switch(0, "quick", {FromStep(w), FromStep(w)}, {{"true", body}});
+  b.Result(0, FromStep(b.Early(0, "j", {FromStep(1), FromStep(2)}, 1)));
+  b.Task(0, "beside");
+  Driver run(b.Compile());
+  EXPECT_EQ(*run.Send("go", "false"), kAccepted);
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("slow", "beside"));
+  EXPECT_EQ(run.Replay("go", "true"), "");
+  EXPECT_EQ(run.StateOf("slow"), v1::STEP_STATE_CANCELLED);
+  EXPECT_THAT(run.effects.revoked, ElementsAre(std::pair(run.Key("slow"), uint64_t{1})));
+  EXPECT_THAT(run.effects.ready, IsEmpty());
+}
+
+TEST(Rewind, GivesAnExecutionItsWholeTimeoutAgain) {
+  DefinitionBuilder b("timeout");
+  b.definition().set_execution_timeout_ms(10'000);
+  b.Result(0, FromStep(b.Task(0, "t")));
+  Driver run(b.Compile());
+  run.Advance(9'000);
+  run.Complete("t", "1");
+  run.Advance(50'000);
+  EXPECT_EQ(run.Rewind("t"), "");
+  EXPECT_EQ(NextTimerMs(run.live), run.now_ms + 10'000);
+  run.Reload();
+  run.Advance(9'999);
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_RUNNING);
+  run.Advance(1);
+  EXPECT_THAT(run.ResultText(), HasSubstr("flux.timeout.execution"));
+  EXPECT_EQ(run.live.state().timers.size(), 0u);
+  EXPECT_EQ(run.Rewind("t"), "");
+  EXPECT_EQ(NextTimerMs(run.live), run.now_ms + 10'000);
+}
+
+TEST(Rewind, ToAStepThatTakesNoTimeMayCloseItAtOnce) {
+  DefinitionBuilder b("instant", 1);
+  b.Task(0, "t");
+  b.Result(0, FromStep(b.Join(0, "j", {FromStep(0), FromParameter(0)})));
+  Driver run(b.Compile(), {Json("2")});
+  run.Complete("t", "1");
+  EXPECT_EQ(run.Rewind("j"), "");
+  EXPECT_TRUE(run.effects.reopened);
+  EXPECT_TRUE(run.effects.closed);
+  EXPECT_EQ(run.ResultText(), "[1,2]");
+}
+
+// ---- finding steps ----
+
+TEST(FindStep, FollowsPathsIntoEveryKindOfBody) {
+  DefinitionBuilder b("paths");
+  b.Task(0, "a");
+  const uint32_t item = b.Scope(1);
+  const uint32_t inner = b.Scope(1);
+  b.Result(inner, FromStep(b.Task(inner, "deep", {FromParameter(0)})));
+  b.Result(item, FromStep(b.Loop(item, "loop", inner, {FromParameter(0)}, 2)));
+  b.Map(0, "map", item, {Literal("[1,2]")});
+  b.Task(0, "ab");
+  b.Task(0, "risky");
+  const uint32_t handler = b.Scope(1);
+  b.Result(handler, FromStep(b.Task(handler, "mend")));
+  b.Catch(0, 3, {}, handler);
+  b.Result(0, FromStep(0));
+  Driver run(b.Compile());
+  run.FailTask("risky", "bad", true);
+  for (const char* path :
+       {"a", "ab", "map", "map[1].loop", "map[1].loop[0].deep", "risky.catch.mend"}) {
+    const auto key = FindStep(run.live, path);
+    ASSERT_TRUE(key.ok()) << path;
+    EXPECT_EQ(run.PathOf(*key), path);
+  }
+  for (const char* path : {"", "x", "a.b", "map[2].loop", "map[1]", "map[1].", "map[01].loop",
+                           "map[1].loop[1].deep", "risky.mend", "a "}) {
+    EXPECT_EQ(FindStep(run.live, path).status().code(), absl::StatusCode::kNotFound) << path;
+  }
+}
+
+}  // namespace
+}  // namespace flux::engine::testing
