@@ -30,6 +30,9 @@ using internal::StepState;
 
 inline constexpr uint32_t kSnapshotFormat = 1;
 
+// Items of a list beyond which it is written packed.
+inline constexpr size_t kPackedAbove = 1'000;
+
 // Lists and splits in one another.
 inline constexpr uint32_t kReadDepthMax = 2 * (kListDepthMax + kSplitDepthMax);
 
@@ -147,7 +150,13 @@ class Writer {
     }
   }
 
+  // Long lists are written item by item, never in memory as messages all at once.
   void WriteList(const Value& value, v1::SnapshotValue* to) {
+    if (value.items() <= kPackedAbove) {
+      to->mutable_list();
+      for (const Value& item : value.list()) Write(item, to->mutable_list()->add_items());
+      return;
+    }
     std::string bytes;
     v1::SnapshotValue item;
     for (const Value& each : value.list()) {
@@ -155,7 +164,7 @@ class Writer {
       Write(each, &item);
       AppendField(v1::SnapshotList::kItemsFieldNumber, item, &bytes);
     }
-    to->set_list(std::move(bytes));
+    to->set_packed_list(std::move(bytes));
   }
 
   // The index + 1 of a value in Snapshot.values.
@@ -563,6 +572,12 @@ class Reader {
     return value;
   }
 
+  static absl::StatusOr<Value> ListOf(std::vector<Value> items) {
+    absl::StatusOr<Value> list = Value::List(std::move(items));
+    if (!list.ok()) return Damaged("a list nests too deep");
+    return list;
+  }
+
   absl::StatusOr<Value> ReadNested(const v1::SnapshotValue& from) {
     switch (from.kind_case()) {
       case v1::SnapshotValue::kPayload:
@@ -572,23 +587,30 @@ class Reader {
         return Value::FromPayload(std::move(payload), from.blob().ordinal());
       }
       case v1::SnapshotValue::kList: {
+        std::vector<Value> items;
+        items.reserve(static_cast<size_t>(from.list().items_size()));
+        for (const v1::SnapshotValue& item : from.list().items()) {
+          FLUX_ASSIGN_OR_RETURN(Value value, ReadValue(item));
+          items.push_back(std::move(value));
+        }
+        return ListOf(std::move(items));
+      }
+      case v1::SnapshotValue::kPackedList: {
         // Framed as a PayloadList is.
-        absl::StatusOr<std::vector<Slice>> slices = SplitPayloadList(from.list());
+        absl::StatusOr<std::vector<Slice>> slices = SplitPayloadList(from.packed_list());
         if (!slices.ok()) return Damaged("a list cannot be parsed");
         std::vector<Value> items;
         items.reserve(slices->size());
         v1::SnapshotValue item;
         for (const Slice& slice : *slices) {
-          if (!item.ParseFromArray(from.list().data() + slice.offset,
+          if (!item.ParseFromArray(from.packed_list().data() + slice.offset,
                                    static_cast<int>(slice.size))) {
             return Damaged("an item of a list cannot be parsed");
           }
           FLUX_ASSIGN_OR_RETURN(Value value, ReadValue(item));
           items.push_back(std::move(value));
         }
-        absl::StatusOr<Value> list = Value::List(std::move(items));
-        if (!list.ok()) return Damaged("a list nests too deep");
-        return list;
+        return ListOf(std::move(items));
       }
       case v1::SnapshotValue::kShared:
         return SharedValue(from.shared());

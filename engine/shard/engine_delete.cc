@@ -212,7 +212,7 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) 
   deletion.ns = root.namespace_();
   deletion.workflow_id = root.workflow_id();
   if (root.has_indexed()) deletion.indexed = root.indexed();
-  v1::Tombstone row;
+  v1::DeletedRun row;
   row.set_lsn(deletion.lsn);
   row.set_namespace_(deletion.ns);
   row.set_workflow_id(deletion.workflow_id);
@@ -324,7 +324,7 @@ absl::Status Engine::LoadTombstones(Shard& shard) {
   FLUX_RETURN_IF_ERROR(
       env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view value) {
         const std::optional<RunId> run = keys::TrailingRun(key);
-        v1::Tombstone row;
+        v1::DeletedRun row;
         if (!run || !row.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
           bad = absl::DataLossError(
               absl::StrCat("a tombstone row of shard ", shard.id, " cannot be parsed"));
