@@ -150,6 +150,8 @@ CommandTree::CommandTree()
       absl::StrCat("Example:\n  fluxctl workflow run hello --input '\"world\"'\n\n", kFooter));
   AddGlobal();
   AddWorkflow();
+  AddEvents();
+  AddSchedules();
   AddAdmin();
 
   auto shell = std::make_shared<std::string>();
@@ -251,6 +253,24 @@ void CommandTree::AddFilter(CLI::App* leaf, FilterOptions* filter) {
       ->type_name("WHEN");
 }
 
+void CommandTree::AddBulk(CLI::App* leaf, BulkOptions* bulk) {
+  leaf->add_option("WORKFLOW_ID", bulk->workflow_ids, "Which workflows; or give filters instead");
+  leaf->add_option("--run-id", bulk->run_id, "Which run (with one workflow id)")->type_name("ID");
+  AddFilter(leaf, &bulk->filter);
+  leaf->add_flag("-y,--yes", bulk->yes, "Do not ask before acting on what the filters match");
+}
+
+absl::Status CommandTree::CheckIds(const BulkOptions& bulk) const {
+  // CLI11 takes a word in brackets for a list; an id must never turn into another one.
+  for (const std::string& id : bulk.workflow_ids) {
+    if (std::find(arguments_.begin(), arguments_.end(), id) == arguments_.end()) {
+      return absl::InvalidArgumentError(
+          "a workflow id in square brackets must be selected with --id-prefix");
+    }
+  }
+  return absl::OkStatus();
+}
+
 void CommandTree::AddStart(CLI::App* group, const std::string& name, bool run) {
   auto options = std::make_shared<StartOptions>();
   const std::string common = absl::StrCat(
@@ -324,22 +344,11 @@ void CommandTree::AddStop(CLI::App* group, const std::string& name, bool termina
       absl::StrCat("  fluxctl workflow ", name, " chart-17 --reason 'wrong input'\n",
                    "  fluxctl workflow ", name, " --workflow code-chart --started-after 2h -y"),
       [this, options](Context& context) -> CommandResult {
-        // CLI11 takes a word in brackets for a list; an id must never turn into another one.
-        for (const std::string& id : options->workflow_ids) {
-          if (std::find(arguments_.begin(), arguments_.end(), id) == arguments_.end()) {
-            return absl::InvalidArgumentError(
-                "a workflow id in square brackets must be selected with --id-prefix");
-          }
-        }
+        FLUX_RETURN_IF_ERROR(CheckIds(options->bulk));
         return StopWorkflows(context, *options);
       });
-  leaf->add_option("WORKFLOW_ID", options->workflow_ids,
-                   "Which workflows; or give filters instead");
-  leaf->add_option("--run-id", options->run_id, "Which run (with one workflow id)")
-      ->type_name("ID");
+  AddBulk(leaf, &options->bulk);
   leaf->add_option("--reason", options->reason, "Why; kept in the history")->type_name("TEXT");
-  AddFilter(leaf, &options->filter);
-  leaf->add_flag("-y,--yes", options->yes, "Do not ask before acting on what the filters match");
 }
 
 void CommandTree::AddWorkflow() {
@@ -399,6 +408,7 @@ void CommandTree::AddWorkflow() {
 
   AddStop(group, "cancel", /*terminate=*/false);
   AddStop(group, "terminate", /*terminate=*/true);
+  AddRepair(group);
 }
 
 void CommandTree::AddAdmin() {
@@ -432,6 +442,16 @@ void CommandTree::AddAdmin() {
   leaf->add_option("--version", show->version, "Which version (default: the newest)")
       ->type_name("TEXT");
   leaf->add_option("--hash", show->hash, "Exactly this one")->type_name("HEX");
+  auto diff = std::make_shared<DiffOptions>();
+  leaf = Leaf(group, "diff",
+              "Compare two definitions: which steps were added, removed and changed, and how",
+              "  fluxctl definition diff code-chart@1 code-chart@2\n"
+              "  fluxctl definition diff code-chart@1 @2 -o json\n"
+              "  fluxctl definition diff 6cd8f12a 09be44d1",
+              [diff](Context& context) { return DiffDefinitions(context, *diff); });
+  leaf->add_option("A", diff->from, "NAME, NAME@VERSION, or a hash (its beginning will do)")
+      ->required();
+  leaf->add_option("B", diff->to, "The same; @VERSION is of A's name")->required();
   auto path = std::make_shared<std::string>();
   leaf = Leaf(group, "put",
               "Store a definition from its JSON form, as 'definition show -o json' prints it",

@@ -61,7 +61,19 @@ class CommandTree {
   void AddWorkflow();
   void AddStart(CLI::App* group, const std::string& name, bool run);
   void AddStop(CLI::App* group, const std::string& name, bool terminate);
+  void AddRepair(CLI::App* group);
+  void AddEvents();
+  void AddSchedules();
+  void AddScheduleEdit(CLI::App* group, bool create);
+  void AddSchedulePause(CLI::App* group, bool pause);
   void AddAdmin();
+  void AddBulk(CLI::App* leaf, BulkOptions* bulk);
+  // Ids must be what was typed.
+  absl::Status CheckIds(const BulkOptions& bulk) const;
+  // The target of a command for one execution; a step or an event; --reason; and, where the command
+  // takes one, its JSON.
+  CLI::App* AddRepairOne(CLI::App* group, const std::string& name, const std::string& description,
+                         const std::string& examples, RepairKind kind);
   void AddTarget(CLI::App* leaf, TargetOptions* target);
   void AddFilter(CLI::App* leaf, FilterOptions* filter);
 

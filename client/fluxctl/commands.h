@@ -140,15 +140,61 @@ struct ResultOptions {
 CommandResult ShowResult(Context& context, const ResultOptions& options);
 CommandResult WatchWorkflow(Context& context, const TargetOptions& options);
 
+// Which executions, and whether to ask.
+struct BulkOptions {
+  std::vector<std::string> workflow_ids;
+  std::string run_id;    // with exactly one workflow id
+  FilterOptions filter;  // instead of ids: everything that matches
+  bool yes = false;      // do not ask
+};
+
 struct StopOptions {
   bool terminate = false;
-  std::vector<std::string> workflow_ids;
-  std::string run_id;
+  BulkOptions bulk;
   std::string reason;
-  FilterOptions filter;  // instead of ids: everything that matches
-  bool yes = false;
 };
 CommandResult StopWorkflows(Context& context, const StopOptions& options);
+
+struct SignalOptions {
+  TargetOptions target;
+  std::string event;
+  InputArgument payload;  // JSON
+  std::string event_id;   // empty: a random one, which makes our own repeats safe
+  std::string deliver_at;
+  std::string deliver_in;
+};
+CommandResult SignalWorkflow(Context& context, const SignalOptions& options);
+
+struct EventsOptions {
+  TargetOptions target;
+  bool payloads = false;
+};
+CommandResult ListEvents(Context& context, const EventsOptions& options);
+
+// What an operator does to executions.
+enum class RepairKind {
+  kPause,
+  kResume,
+  kRetry,
+  kPark,
+  kSkip,
+  kSetResult,
+  kRewind,
+  kCancelEvent,
+  kEditEvent,
+  kReplayEvent,
+  kMigrate,
+};
+struct RepairOptions {
+  RepairKind kind = RepairKind::kPause;
+  BulkOptions bulk;     // pause, resume, retry, migrate: many; the others: one workflow id
+  std::string name;     // the step's path, the event's name or its id, a definition
+  uint64_t number = 0;  // of an event to edit; 0: the newest of that name
+  InputArgument value;  // set-result, edit and replay: JSON
+  std::string reason;
+  bool dry_run = false;  // migrate: says what would be done
+};
+CommandResult RepairWorkflows(Context& context, const RepairOptions& options);
 
 CommandResult ListWorkers(Context& context, const std::string& queue);
 CommandResult ListQueues(Context& context);
@@ -163,6 +209,14 @@ struct DefinitionOptions {
 CommandResult ListDefinitions(Context& context, const DefinitionOptions& options);
 CommandResult ShowDefinition(Context& context, const DefinitionOptions& options);
 CommandResult PutDefinition(Context& context, const std::string& path);
+struct DiffOptions {
+  std::string from;  // NAME, NAME@VERSION, @VERSION (of `from`'s name) or a hash
+  std::string to;
+};
+CommandResult DiffDefinitions(Context& context, const DiffOptions& options);
+// The definition that NAME, NAME@VERSION, @VERSION (of `name`) or a hash names.
+absl::StatusOr<v1::GetDefinitionResponse> FindDefinition(Context& context, const std::string& spec,
+                                                         const std::string& name);
 
 CommandResult ShowServer(Context& context);
 CommandResult VerifyWorkflow(Context& context, const TargetOptions& options);
@@ -174,6 +228,14 @@ enum class WatchTo { kNowhere, kOut, kErr, kOutJsonLines };
 // never answered, Cancelled when a person interrupted the live view.
 absl::StatusOr<v1::WatchExecutionResponse> Follow(Context& context, v1::ExecutionRef ref,
                                                   WatchTo to);
+
+// A parameter given on the command line, in a file or on stdin, checked to be JSON. `option` names
+// it in errors. InvalidArgument, NotFound.
+absl::StatusOr<v1::Payload> ReadJsonArgument(const std::string& option,
+                                             const InputArgument& argument);
+
+// 32 hexadecimal digits.
+std::string RandomId();
 
 // Who asks, for the audit line: user@host.
 std::string Identity();

@@ -62,7 +62,8 @@ Connection::Connection(std::string address, std::optional<absl::Duration> timeou
       deadline_(timeout.has_value() ? absl::Now() + *timeout : absl::InfiniteFuture()),
       channel_(MakeChannel(address_)),
       workflows_(v1::WorkflowService::NewStub(channel_)),
-      admin_(v1::AdminService::NewStub(channel_)) {}
+      admin_(v1::AdminService::NewStub(channel_)),
+      schedules_(v1::ScheduleService::NewStub(channel_)) {}
 
 bool Connection::IsLostConnection(const grpc::Status& status) {
   return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
@@ -94,6 +95,19 @@ absl::Status Connection::ToStatus(const grpc::Status& status) const {
         "is it a fluxd of the same version? 'fluxctl version' and 'fluxctl admin info' tell");
   }
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+absl::Status Connection::Once(const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  grpc::ClientContext context;
+  context.set_deadline(
+      ToDeadline(deadline_ == absl::InfiniteFuture() ? absl::Now() + kCallTimeout : deadline_));
+  const grpc::Status status = call(&context);
+  const bool lost = (IsLostConnection(status) && !IsUnreachable(status)) ||
+                    status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+  if (!lost) return ToStatus(status);
+  return WithHint(
+      ToStatus(status),
+      "it may have been done: 'fluxctl workflow history' tells, before it is sent again");
 }
 
 absl::Status Connection::Repeat(const std::function<grpc::Status(grpc::ClientContext*)>& call,

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "flux/v1/admin.grpc.pb.h"
+#include "flux/v1/schedule.grpc.pb.h"
 #include "flux/v1/workflow.grpc.pb.h"
 
 namespace flux::ctl {
@@ -30,6 +31,7 @@ class Connection {
 
   v1::WorkflowService::Stub& workflows() { return *workflows_; }
   v1::AdminService::Stub& admin() { return *admin_; }
+  v1::ScheduleService::Stub& schedules() { return *schedules_; }
   const std::string& address() const { return address_; }
   // When everything must be over; infinite without a timeout.
   absl::Time deadline() const { return deadline_; }
@@ -53,6 +55,20 @@ class Connection {
     return response;
   }
 
+  // The same for what would do more if it were done twice: sent once. Unavailable and
+  // DeadlineExceeded then say that it may have been done.
+  template <typename Stub, typename Request, typename Response>
+  absl::StatusOr<Response> CallOnce(Stub& stub,
+                                    grpc::Status (Stub::*method)(grpc::ClientContext*,
+                                                                 const Request&, Response*),
+                                    const Request& request) {
+    Response response;
+    absl::Status status = Once(
+        [&](grpc::ClientContext* context) { return (stub.*method)(context, request, &response); });
+    if (!status.ok()) return status;
+    return response;
+  }
+
   // For streams: whether a call that ended so is worth repeating, given that it once worked.
   static bool IsLostConnection(const grpc::Status& status);
   absl::Status ToStatus(const grpc::Status& status) const;
@@ -61,6 +77,7 @@ class Connection {
   bool reached() const { return reached_; }
 
  private:
+  absl::Status Once(const std::function<grpc::Status(grpc::ClientContext*)>& call);
   absl::Status Repeat(const std::function<grpc::Status(grpc::ClientContext*)>& call,
                       absl::Duration extra);
 
@@ -70,6 +87,7 @@ class Connection {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::WorkflowService::Stub> workflows_;
   std::unique_ptr<v1::AdminService::Stub> admin_;
+  std::unique_ptr<v1::ScheduleService::Stub> schedules_;
 };
 
 // gRPC deadlines want a system_clock; an infinite time becomes the far future.

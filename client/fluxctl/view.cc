@@ -49,6 +49,19 @@ std::string Ago(int64_t time_ms, absl::Time now) {
 
 int64_t Millis(absl::Time time) { return absl::ToUnixMillis(time); }
 
+// What an unusual status means for what happens next.
+const char* StatusNote(v1::ExecutionStatus status) {
+  switch (status) {
+    case v1::EXECUTION_STATUS_PAUSED:
+      return " (nothing more is handed out until it is resumed)";
+    case v1::EXECUTION_STATUS_FAILING:
+    case v1::EXECUTION_STATUS_CANCELLING:
+      return " (undoing what its completed steps did)";
+    default:
+      return "";
+  }
+}
+
 // What a frame as a whole is at, for its line in the tree.
 v1::StepState FrameState(const v1::FrameInfo& frame) {
   static constexpr v1::StepState kByWeight[] = {
@@ -190,7 +203,12 @@ class DefinitionTree {
   // The scopes a step owns, each under a label; a lone body has none.
   static std::vector<std::pair<std::string, uint32_t>> Bodies(const v1::Step& step) {
     std::vector<std::pair<std::string, uint32_t>> bodies;
-    if (step.has_map()) bodies.emplace_back("", step.map().body());
+    if (step.has_map() && step.map().has_page_body()) {
+      bodies.emplace_back("each page", step.map().page_body());
+      bodies.emplace_back("each item", step.map().body());
+    } else if (step.has_map()) {
+      bodies.emplace_back("", step.map().body());
+    }
     if (step.has_loop()) bodies.emplace_back("", step.loop().body());
     if (step.has_block()) bodies.emplace_back("", step.block().body());
     for (const auto& c : step.switch_().cases()) {
@@ -255,6 +273,8 @@ class DefinitionTree {
           "timeout ", DurationText(absl::Milliseconds(task.timeouts().start_to_close_ms()))));
     }
     if (task.priority() != 0) parts->push_back(absl::StrCat("priority ", task.priority()));
+    if (!task.limit_key_pointer().empty())
+      parts->push_back(absl::StrCat("limited by ", task.limit_key_pointer()));
   }
 
   static std::string Detail(const v1::Step& step) {
@@ -270,22 +290,51 @@ class DefinitionTree {
       case v1::Step::kMap:
         if (step.map().max_parallel() != 0)
           parts.push_back(absl::StrCat("at most ", step.map().max_parallel(), " in flight"));
+        if (step.map().has_page_body()) parts.emplace_back("in pages");
+        if (step.map().first() != 0)
+          parts.push_back(absl::StrCat("done with the first ", step.map().first()));
+        if (step.map().tolerated_failures() != 0)
+          parts.push_back(absl::StrCat(step.map().tolerated_failures(), " may fail"));
+        if (step.map().tolerated_failure_permille() != 0) {
+          parts.push_back(
+              absl::StrFormat("%.3g%% may fail", step.map().tolerated_failure_permille() / 10.0));
+        }
+        break;
+      case v1::Step::kJoin:
+        if (step.join().first() != 0)
+          parts.push_back(absl::StrCat("done with the first ", step.join().first()));
+        if (step.join().tolerated_failures() != 0)
+          parts.push_back(absl::StrCat(step.join().tolerated_failures(), " may fail"));
         break;
       case v1::Step::kWaitEvent:
-        parts.push_back(absl::StrCat("event ", step.wait_event().event()));
+        parts.push_back(absl::StrCat("event ", step.wait_event().event(),
+                                     step.wait_event().type().empty() ? "" : " of ",
+                                     step.wait_event().type()));
         if (step.wait_event().timeout_ms() != 0)
           parts.push_back(absl::StrCat("timeout ", ms(step.wait_event().timeout_ms())));
+        if (step.wait_event().has_default_value())
+          parts.push_back(absl::StrCat("else ", PayloadPreview(step.wait_event().default_value())));
         break;
       case v1::Step::kLoop:
         if (step.loop().turns() != 0)
           parts.push_back(absl::StrCat("at most ", step.loop().turns(), " turns"));
         break;
       case v1::Step::kChild:
-        parts.push_back(step.child().workflow());
+        parts.push_back(NameAndVersion(step.child().workflow(), step.child().version()));
+        if (!step.child().workflow_id().empty())
+          parts.push_back(absl::StrCat("as ", step.child().workflow_id()));
+        if (step.child().id_input()) parts.emplace_back("the last input is its workflow id");
         if (step.child().detached()) parts.emplace_back("detached");
+        if (step.child().parent_close() != v1::PARENT_CLOSE_POLICY_UNSPECIFIED) {
+          parts.push_back(absl::StrCat(
+              EnumName(*v1::ParentClosePolicy_descriptor(), step.child().parent_close()),
+              " when its parent closes"));
+        }
         break;
       case v1::Step::kEmit:
         parts.push_back(absl::StrCat("event ", step.emit().event()));
+        if (step.emit().delay_ms() != 0)
+          parts.push_back(absl::StrCat("after ", ms(step.emit().delay_ms())));
         break;
       case v1::Step::kFail:
         parts.push_back(FailureText(step.fail().failure()));
@@ -509,7 +558,8 @@ Block ExecutionBlock(const v1::DescribeExecutionResponse& response, absl::Time n
       {"Run ID", Cell(info.run_id())},
       {"Workflow", Cell(definition)},
       {"Namespace", Cell(info.namespace_() == "default" ? "" : info.namespace_())},
-      {"Status", Cell(StatusName(info.status()), StatusStyle(info.status()))},
+      {"Status", Cell(absl::StrCat(StatusName(info.status()), StatusNote(info.status())),
+                      StatusStyle(info.status()))},
       {"Started", Cell(Ago(info.start_time_ms(), now))},
       {"Closed", Cell(Ago(info.close_time_ms(), now))},
       {"Duration", Cell(info.start_time_ms() == 0
@@ -577,6 +627,36 @@ Table HistoryTable(const google::protobuf::RepeatedPtrField<v1::HistoryEvent>& e
                             : event.derived() ? Style::kDim
                                               : Style::kPlain),
          Cell(event.step()), Cell(absl::StrJoin(detail, "; "))});
+  }
+  return table;
+}
+
+Table EventsTable(const google::protobuf::RepeatedPtrField<v1::EventInfo>& events, absl::Time now,
+                  bool payloads) {
+  Table table;
+  table.columns = {{.header = "#", .right = true},
+                   {.header = "EVENT"},
+                   {.header = "EVENT ID", .shrink = true},
+                   {.header = "AGE", .right = true},
+                   {.header = "STATE"}};
+  if (payloads) table.columns.push_back({.header = "PAYLOAD", .shrink = true});
+  for (const v1::EventInfo& event : events) {
+    std::string state;
+    Style style = Style::kWait;
+    if (!event.delivered()) {
+      state = event.deliver_time_ms() <= Millis(now)
+                  ? "due now"
+                  : absl::StrCat("due in ", AgeText(event.deliver_time_ms(), now));
+    } else if (event.readers() == 0) {
+      state = "nobody has read it yet";
+    } else {
+      state = absl::StrCat("read by ", event.readers(), event.readers() == 1 ? " step" : " steps");
+      style = Style::kGood;
+    }
+    table.rows.push_back({Cell(absl::StrCat(event.number()), Style::kDim),
+                          Cell(event.event(), Style::kBold), Cell(event.event_id()),
+                          Cell(AgeText(event.time_ms(), now)), Cell(state, style)});
+    if (payloads) table.rows.back().push_back(Cell(PayloadPreview(event.payload())));
   }
   return table;
 }

@@ -58,6 +58,27 @@ struct HistoryOptions {
 Table HistoryTable(const google::protobuf::RepeatedPtrField<v1::HistoryEvent>& events,
                    const HistoryOptions& options);
 
+Table EventsTable(const google::protobuf::RepeatedPtrField<v1::EventInfo>& events, absl::Time now,
+                  bool payloads);
+
+// What became of a definition's steps between two versions, by name. Everything that a step says is
+// compared, references by the names they lead to; where a step stands in the text is not.
+struct StepChange {
+  std::string step;
+  std::string kind;  // of the new one, if there is one
+  std::string what;  // "added", "removed" or "changed"
+  struct Field {
+    std::string name;  // "task.retry.max_attempts"
+    std::string from;  // empty: it was not set
+    std::string to;
+  };
+  std::vector<Field> fields;  // of a changed one
+};
+std::vector<StepChange> DiffSteps(const v1::Definition& from, const v1::Definition& to);
+// The same of what the workflow itself says: its parameters, result, timeout.
+std::vector<StepChange::Field> DiffHeads(const v1::Definition& from, const v1::Definition& to);
+Table DiffTable(const std::vector<StepChange::Field>& heads, const std::vector<StepChange>& steps);
+
 Table WorkersTable(const google::protobuf::RepeatedPtrField<v1::WorkerInfo>& workers,
                    absl::Time now);
 Table QueuesTable(const google::protobuf::RepeatedPtrField<v1::TaskQueueInfo>& queues,

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "client/fluxctl/bulk.h"
 #include "client/fluxctl/commands.h"
 #include "client/fluxctl/view.h"
 #include "proto/bridge.h"
@@ -21,16 +22,8 @@ namespace {
 using v1::WorkflowService;
 
 constexpr uint32_t kPageSize = 500;
-constexpr std::size_t kPreviewRows = 10;
 constexpr absl::Duration kResultPoll = absl::Seconds(30);  // the service allows 60
 constexpr absl::Duration kResultPause = absl::Milliseconds(100);
-
-std::string RandomId() {
-  std::random_device device;
-  std::string id;
-  for (int i = 0; i < 4; ++i) id += absl::StrFormat("%08x", device());
-  return id;
-}
 
 v1::Payload JsonPayload(std::string text) {
   v1::Payload payload;
@@ -142,24 +135,6 @@ absl::StatusOr<v1::GetResultResponse> AwaitResult(Context& context, const v1::Ex
   }
 }
 
-// What a bulk command's filters match, newest first: the whole listing, so that it is stable while
-// we act on it.
-absl::StatusOr<std::vector<v1::ExecutionInfo>> Matching(Context& context,
-                                                        const v1::ExecutionFilter& filter) {
-  std::vector<v1::ExecutionInfo> all;
-  v1::ListExecutionsRequest request;
-  *request.mutable_filter() = filter;
-  request.set_page_size(kPageSize);
-  do {
-    FLUX_ASSIGN_OR_RETURN(v1::ListExecutionsResponse page,
-                          context.connection.Call(context.connection.workflows(),
-                                                  &WorkflowService::Stub::ListExecutions, request));
-    for (v1::ExecutionInfo& info : *page.mutable_executions()) all.push_back(std::move(info));
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return all;
-}
-
 absl::Status StopOne(Context& context, const StopOptions& options, const v1::ExecutionRef& ref) {
   Connection& connection = context.connection;
   if (options.terminate) {
@@ -179,33 +154,6 @@ absl::Status StopOne(Context& context, const StopOptions& options, const v1::Exe
       .status();
 }
 
-// Shows what a bulk command would do and asks. True: go on.
-absl::StatusOr<bool> ConfirmBulk(Context& context, const StopOptions& options,
-                                 const std::vector<v1::ExecutionInfo>& matches) {
-  Console& console = context.console;
-  google::protobuf::RepeatedPtrField<v1::ExecutionInfo> first;
-  for (std::size_t i = 0; i < std::min(matches.size(), kPreviewRows); ++i)
-    *first.Add() = matches[i];
-  Table table = ExecutionsTable(first, context.Now());
-  std::string preview = Render(console.err_theme(), table);
-  if (matches.size() > kPreviewRows)
-    absl::StrAppend(&preview, "and ", matches.size() - kPreviewRows, " more\n");
-  console.FlushOut();
-  console.Err(preview);
-  if (options.yes) return true;
-  const std::string verb = options.terminate ? "terminate" : "cancel";
-  if (!console.can_ask()) {
-    return WithHint(absl::InvalidArgumentError(
-                        absl::StrCat("refusing to ", verb, " ", matches.size(),
-                                     matches.size() == 1 ? " execution" : " executions",
-                                     " without asking, and there is no terminal to ask on")),
-                    "-y (--yes) goes ahead without the question");
-  }
-  return console.Confirm(absl::StrCat(options.terminate ? "Terminate" : "Cancel", " these ",
-                                      matches.size(),
-                                      matches.size() == 1 ? " execution?" : " executions?"));
-}
-
 absl::StatusOr<v1::StartWorkflowResponse> Start(Context& context, const StartOptions& options) {
   FLUX_ASSIGN_OR_RETURN(const v1::StartWorkflowRequest request,
                         BuildStart(options, context.name_space));
@@ -223,6 +171,25 @@ absl::StatusOr<v1::StartWorkflowResponse> Start(Context& context, const StartOpt
 }
 
 }  // namespace
+
+std::string RandomId() {
+  std::random_device device;
+  std::string id;
+  for (int i = 0; i < 4; ++i) id += absl::StrFormat("%08x", device());
+  return id;
+}
+
+absl::StatusOr<v1::Payload> ReadJsonArgument(const std::string& option,
+                                             const InputArgument& argument) {
+  std::string name = option;
+  std::string text = argument.value;
+  if (argument.file || argument.value == "-") {
+    name = argument.value == "-" ? "standard input" : Escape(argument.value, Lines::kOne);
+    FLUX_ASSIGN_OR_RETURN(text, ReadInput(argument.value));
+  }
+  FLUX_ASSIGN_OR_RETURN(text, CheckJson(name, text));
+  return JsonPayload(std::move(text));
+}
 
 ExitCode ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
@@ -339,17 +306,10 @@ absl::StatusOr<v1::StartWorkflowRequest> BuildStart(const StartOptions& options,
   }
   bool stdin_taken = false;
   for (const InputArgument& input : options.inputs) {
-    std::string name = "--input";
-    std::string text = input.value;
-    if (input.file || input.value == "-") {
-      if (input.value == "-" && std::exchange(stdin_taken, true)) {
-        return absl::InvalidArgumentError("standard input can be only one of the parameters");
-      }
-      name = input.value == "-" ? "standard input" : Escape(input.value, Lines::kOne);
-      FLUX_ASSIGN_OR_RETURN(text, ReadInput(input.value));
+    if (input.value == "-" && std::exchange(stdin_taken, true)) {
+      return absl::InvalidArgumentError("standard input can be only one of the parameters");
     }
-    FLUX_ASSIGN_OR_RETURN(text, CheckJson(name, text));
-    *request.add_inputs() = JsonPayload(std::move(text));
+    FLUX_ASSIGN_OR_RETURN(*request.add_inputs(), ReadJsonArgument("--input", input));
   }
   if (options.args.has_value()) {
     if (!options.inputs.empty()) {
@@ -550,78 +510,16 @@ CommandResult WatchWorkflow(Context& context, const TargetOptions& options) {
 }
 
 CommandResult StopWorkflows(Context& context, const StopOptions& options) {
-  const bool bulk = options.workflow_ids.empty();
-  if (bulk && options.filter.empty()) {
-    return absl::InvalidArgumentError(
-        "name the workflow ids, or say which executions with --workflow, --status, "
-        "--id-prefix or --started-after");
-  }
-  if (!bulk && !options.filter.empty()) {
-    return absl::InvalidArgumentError("give workflow ids or filters, not both");
-  }
-  if (!options.run_id.empty() && options.workflow_ids.size() != 1) {
-    return absl::InvalidArgumentError("--run-id goes with exactly one workflow id");
-  }
-  std::vector<v1::ExecutionRef> targets;
-  for (const std::string& id : options.workflow_ids)
-    targets.push_back(context.Ref(id, options.run_id));
-  if (bulk) {
-    FilterOptions filter_options = options.filter;
-    // A closed execution cannot be stopped: unless asked otherwise, only open ones are meant.
-    if (filter_options.statuses.empty())
-      filter_options.statuses = {"running", "cancelling", "failing", "paused"};
-    FLUX_ASSIGN_OR_RETURN(const v1::ExecutionFilter filter,
-                          BuildFilter(filter_options, context.name_space, context.Now()));
-    FLUX_ASSIGN_OR_RETURN(const std::vector<v1::ExecutionInfo> matches, Matching(context, filter));
-    if (matches.empty()) {
-      context.console.Note("no executions match");
-      return kExitOk;
-    }
-    FLUX_ASSIGN_OR_RETURN(const bool go, ConfirmBulk(context, options, matches));
-    if (!go) {
-      context.console.Note("nothing was done");
-      return kExitOk;
-    }
-    for (const v1::ExecutionInfo& info : matches)
-      targets.push_back(context.Ref(info.workflow_id(), info.run_id()));
-  }
-
-  // Outcomes are printed as they come: a thousand in, one may want to stop.
-  Listing listing(context, "outcomes");
-  ExitCode code = kExitOk;
-  std::size_t failures = 0;
-  const char* done = options.terminate ? "terminated" : "cancel requested";
-  for (const v1::ExecutionRef& ref : targets) {
-    const absl::Status status = StopOne(context, options, ref);
-    if (!status.ok()) {
-      ++failures;
-      if (code == kExitOk) code = ExitCodeOf(status);
-      // One execution makes an ordinary error; of several, each has its line.
-      if (targets.size() == 1 && !bulk && context.output == Output::kTable) return status;
-    }
-    if (context.output == Output::kTable) {
-      Table table;
-      table.columns = {{.header = "WORKFLOW ID"}, {.header = "OUTCOME"}};
-      table.widths = {24};
-      table.rows.push_back(
-          {Cell(ref.workflow_id(), Style::kBold),
-           status.ok() ? Cell(done, Style::kGood) : Cell(Message(status), Style::kBad)});
-      listing.Add(std::move(table));
-    } else {
-      listing.Add(
-          Json{{"workflow_id", ref.workflow_id()},
-               {"run_id", ref.run_id().empty() ? Json(nullptr) : Json(ref.run_id())},
-               {"ok", status.ok()},
-               {"error", status.ok() ? Json(nullptr) : Json(std::string(Message(status)))}});
-    }
-    // Once the coordinator is gone every further one would fail alike, after a timeout each.
-    if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) break;
-  }
-  listing.Finish();
-  if (failures > 0) {
-    context.console.Note(absl::StrCat(failures, " of ", targets.size(), " failed"));
-  }
-  return code;
+  const BulkVerb verb = {
+      .verb = options.terminate ? "terminate" : "cancel",
+      .past = options.terminate ? "terminated" : "cancel requested",
+      // A closed execution cannot be stopped: unless asked otherwise, only open ones are meant.
+      .statuses = {"running", "cancelling", "failing", "paused"}};
+  return ForEachExecution(context, options.bulk, verb,
+                          [&](const v1::ExecutionRef& ref) -> absl::StatusOr<std::string> {
+                            FLUX_RETURN_IF_ERROR(StopOne(context, options, ref));
+                            return std::string();
+                          });
 }
 
 }  // namespace flux::ctl

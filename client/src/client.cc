@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/src/client_access.h"
 #include "client/src/rpc_call.h"
 #include "client/src/rpc_channel.h"
 #include "client/src/rpc_convert.h"
@@ -52,6 +53,64 @@ class Waiter {
 std::string Named(const std::string& id, const std::string& run_id) {
   return run_id.empty() ? absl::StrCat("execution '", id, "'")
                         : absl::StrCat("execution '", id, "' (run ", run_id, ")");
+}
+
+// Null: the operation takes no payload. `operation` is of the kind that the call says.
+v1::Payload* FillOperation(internal::OperationCall* call, v1::Operation* operation) {
+  std::string name = std::move(call->name);
+  switch (call->kind) {
+    case internal::OperationKind::kPause:
+      operation->mutable_pause();
+      break;
+    case internal::OperationKind::kResume:
+      operation->mutable_resume();
+      break;
+    case internal::OperationKind::kRetry:
+      operation->mutable_retry()->set_step(std::move(name));
+      break;
+    case internal::OperationKind::kPark:
+      operation->mutable_park()->set_step(std::move(name));
+      break;
+    case internal::OperationKind::kSkip:
+      operation->mutable_skip()->set_step(std::move(name));
+      break;
+    case internal::OperationKind::kSetResult:
+      operation->mutable_set_result()->set_step(std::move(name));
+      return operation->mutable_set_result()->mutable_result();
+    case internal::OperationKind::kRewind:
+      operation->mutable_rewind()->set_step(std::move(name));
+      break;
+    case internal::OperationKind::kCancelEvent:
+      operation->mutable_cancel_event()->set_event_id(std::move(name));
+      break;
+    case internal::OperationKind::kEditEvent:
+      operation->mutable_edit_event()->set_event(std::move(name));
+      operation->mutable_edit_event()->set_number(call->number);
+      return operation->mutable_edit_event()->mutable_payload();
+    case internal::OperationKind::kReplayEvent:
+      operation->mutable_replay_event()->set_event(std::move(name));
+      return operation->mutable_replay_event()->mutable_payload();
+  }
+  return nullptr;
+}
+
+// Whether a second time changes nothing more.
+bool IsIdempotent(internal::OperationKind kind) {
+  return kind == internal::OperationKind::kPause || kind == internal::OperationKind::kResume ||
+         kind == internal::OperationKind::kEditEvent;
+}
+
+EventInfo ToEventInfo(v1::EventInfo* from) {
+  EventInfo to;
+  to.number = from->number();
+  to.event = std::move(*from->mutable_event());
+  to.event_id = std::move(*from->mutable_event_id());
+  to.time = absl::FromUnixMillis(from->time_ms());
+  if (from->deliver_time_ms() != 0) to.deliver_at = absl::FromUnixMillis(from->deliver_time_ms());
+  to.delivered = from->delivered();
+  to.readers = from->readers();
+  to.payload = internal::TakePayload(from->mutable_payload());
+  return to;
 }
 
 absl::Time After(absl::Duration timeout) {
@@ -118,6 +177,7 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   }
 
   const std::string& target() const { return target_; }
+  ClientConnection Connection() const { return {target_, options_, channel_}; }
 
   absl::Status Reach() {
     if (options_.connect_timeout <= absl::ZeroDuration()) return absl::OkStatus();
@@ -273,6 +333,82 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
     return static_cast<ExecutionStatus>(response->status());
   }
 
+  absl::StatusOr<SentEvent> SendEvent(EventCall call) {
+    if (!call.value.status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the value of event '", call.event,
+                       "' cannot be encoded: ", call.value.status.message()));
+    }
+    v1::SendEventRequest request;
+    *request.mutable_execution() = Ref(call.workflow_id, call.options.run_id);
+    request.set_event(std::move(call.event));
+    request.set_event_id(call.options.event_id.empty() ? RandomId()
+                                                       : std::move(call.options.event_id));
+    MovePayload(std::move(call.value.literal), request.mutable_payload());
+    const absl::Time deliver_at = call.options.deliver_at;
+    if (deliver_at == absl::InfiniteFuture()) {
+      return absl::InvalidArgumentError("deliver_at is infinite: the event would never come");
+    }
+    // 0 is "at once", as is whatever has passed.
+    if (deliver_at > absl::UnixEpoch()) {
+      request.set_deliver_time_ms(absl::ToUnixMillis(deliver_at));
+    }
+    request.set_identity(options_.identity);
+    SentEvent sent;
+    sent.event_id = request.event_id();
+    auto response = Blocking<v1::SendEventRequest, v1::SendEventResponse>(
+        "SendEvent", std::move(request),
+        [](auto* async, auto... arguments) { async->SendEvent(arguments...); });
+    if (!response.ok()) return std::move(response).status();
+    sent.run_id = std::move(*response->mutable_run_id());
+    sent.duplicate = response->duplicate();
+    sent.replaced = response->replaced();
+    return sent;
+  }
+
+  absl::StatusOr<std::vector<EventInfo>> ListEvents(const std::string& id,
+                                                    const std::string& run_id) {
+    v1::ListEventsRequest request;
+    *request.mutable_execution() = Ref(id, run_id);
+    request.set_payloads(true);
+    auto response = Blocking<v1::ListEventsRequest, v1::ListEventsResponse>(
+        "ListEvents", std::move(request),
+        [](auto* async, auto... arguments) { async->ListEvents(arguments...); });
+    if (!response.ok()) return std::move(response).status();
+    std::vector<EventInfo> events;
+    for (v1::EventInfo& event : *response->mutable_events()) events.push_back(ToEventInfo(&event));
+    return events;
+  }
+
+  absl::StatusOr<Operated> Operate(const std::string& id, const std::string& run_id,
+                                   OperationCall call) {
+    if (!call.value.status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the value cannot be encoded: ", call.value.status.message()));
+    }
+    v1::OperateExecutionRequest request;
+    *request.mutable_execution() = Ref(id, run_id);
+    if (v1::Payload* payload = FillOperation(&call, request.mutable_operation());
+        payload != nullptr) {
+      MovePayload(std::move(call.value.literal), payload);
+    }
+    request.set_reason(std::move(call.options.reason));
+    request.set_identity(call.options.identity.empty() ? options_.identity
+                                                       : std::move(call.options.identity));
+    const bool once = !IsIdempotent(call.kind);
+    // What is sent once is not sent before there is somebody to take it.
+    if (once && !channel_->WaitForConnected(absl::ToChronoTime(Deadline()))) {
+      return FromGrpc(grpc::Status(grpc::StatusCode::UNAVAILABLE, "no answer"), "connecting",
+                      target_);
+    }
+    auto response = Blocking<v1::OperateExecutionRequest, v1::OperateExecutionResponse>(
+        "OperateExecution", std::move(request),
+        [](auto* async, auto... arguments) { async->OperateExecution(arguments...); }, once);
+    if (!response.ok()) return std::move(response).status();
+    return Operated{.run_id = std::move(*response->mutable_run_id()),
+                    .detail = std::move(*response->mutable_detail())};
+  }
+
   absl::Time Deadline() const { return After(options_.deadline); }
 
  private:
@@ -326,13 +462,14 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
 
   template <typename Request, typename Response, typename Method>
   void Call(const char* name, std::shared_ptr<const Request> request, absl::Time deadline,
-            absl::Duration try_timeout, Method method, Done<Response> done) {
+            absl::Duration try_timeout, Method method, Done<Response> done, bool once = false) {
     auto call = std::make_shared<RetryingCall<Request, Response>>(
         name, target_, std::move(request),
         CallPolicy{.deadline = deadline,
                    .try_timeout = try_timeout,
                    .backoff_initial = options_.backoff_initial,
-                   .backoff_max = options_.backoff_max},
+                   .backoff_max = options_.backoff_max,
+                   .once = once},
         // The call keeps the core, and with it the stub, alive.
         [self = shared_from_this(), method](grpc::ClientContext* context, const Request* in,
                                             Response* out,
@@ -344,10 +481,12 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   }
 
   template <typename Request, typename Response, typename Method>
-  absl::StatusOr<Response> Blocking(const char* name, Request request, Method method) {
+  absl::StatusOr<Response> Blocking(const char* name, Request request, Method method,
+                                    bool once = false) {
     Waiter<absl::StatusOr<Response>> waiter;
-    Call<Request, Response>(name, std::move(request), Deadline(), options_.try_timeout, method,
-                            waiter.Callback());
+    Call<Request, Response>(name, std::make_shared<const Request>(std::move(request)), Deadline(),
+                            once ? options_.deadline : options_.try_timeout, method,
+                            waiter.Callback(), once);
     return waiter.Wait();
   }
 
@@ -385,6 +524,8 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   std::unique_ptr<v1::WorkflowService::Stub> stub_;
 };
 
+ClientConnection ClientAccess::Of(const Client& client) { return client.core_->Connection(); }
+
 }  // namespace internal
 
 absl::Status RunBase::Cancel(std::string reason) const {
@@ -396,6 +537,56 @@ absl::Status RunBase::Terminate(std::string reason) const {
 }
 
 absl::StatusOr<ExecutionStatus> RunBase::Status() const { return core_->Status(id_, run_id_); }
+
+absl::StatusOr<SentEvent> RunBase::SendEncoded(internal::EventCall call) const {
+  return core_->SendEvent(std::move(call));
+}
+
+absl::StatusOr<std::vector<EventInfo>> RunBase::ListEvents() const {
+  return core_->ListEvents(id_, run_id_);
+}
+
+absl::StatusOr<Operated> RunBase::Operate(internal::OperationCall call) const {
+  return core_->Operate(id_, run_id_, std::move(call));
+}
+
+absl::StatusOr<Operated> RunBase::Pause(OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kPause, .options = std::move(options)});
+}
+
+absl::StatusOr<Operated> RunBase::Resume(OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kResume, .options = std::move(options)});
+}
+
+absl::StatusOr<Operated> RunBase::Retry(std::string step, OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kRetry,
+                  .name = std::move(step),
+                  .options = std::move(options)});
+}
+
+absl::StatusOr<Operated> RunBase::Park(std::string step, OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kPark,
+                  .name = std::move(step),
+                  .options = std::move(options)});
+}
+
+absl::StatusOr<Operated> RunBase::Skip(std::string step, OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kSkip,
+                  .name = std::move(step),
+                  .options = std::move(options)});
+}
+
+absl::StatusOr<Operated> RunBase::Rewind(std::string step, OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kRewind,
+                  .name = std::move(step),
+                  .options = std::move(options)});
+}
+
+absl::StatusOr<Operated> RunBase::CancelEvent(std::string event_id, OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kCancelEvent,
+                  .name = std::move(event_id),
+                  .options = std::move(options)});
+}
 
 absl::StatusOr<Payload> RunBase::WaitResult(absl::Duration timeout) const {
   Waiter<absl::StatusOr<Payload>> waiter;

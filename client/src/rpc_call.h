@@ -25,6 +25,7 @@ struct CallPolicy {
   absl::Duration try_timeout;
   absl::Duration backoff_initial;
   absl::Duration backoff_max;
+  bool once = false;  // not to be repeated: a second time would do more
 };
 
 // Retries what is safe to send again, because the call is idempotent, and may succeed: an
@@ -62,8 +63,16 @@ class RetryingCall : public std::enable_shared_from_this<RetryingCall<Request, R
  private:
   void Ended(grpc::Status status) {
     if (status.ok()) return Finish(std::move(response_));
-    const bool retriable = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
-                           status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+    const bool lost = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                      status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+    if (lost && policy_.once) {
+      const absl::Status failed = FromGrpc(status, name_, target_);
+      return Finish(absl::Status(
+          failed.code(), absl::StrCat(failed.message(),
+                                      "; it may have been done: look at the execution's history "
+                                      "before it is sent again")));
+    }
+    const bool retriable = lost;
     // The first cause is the better explanation: the last try is often cut short by the deadline.
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE || cause_.ok()) cause_ = status;
     const absl::Time now = absl::Now();

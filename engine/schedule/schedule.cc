@@ -93,6 +93,7 @@ Schedule::Schedule(v1::StoredSchedule stored, Spec spec, v1::ScheduleState state
   for (v1::ScheduleStart& start : *state_.mutable_waiting()) {
     Entry& entry = waiting_.emplace_back();
     entry.start = std::move(start);
+    entry.uncertain = entry.start.starting();
     entry.number = next_entry_++;
     entry.tick = ++tick_;
   }
@@ -429,7 +430,8 @@ void Schedule::Started(uint64_t entry_number,
     waiting_.erase(found);
     return;
   }
-  const bool late = now_ms - entry.start.taken_time_ms() > CatchupMs();
+  // What may have been started is asked for until the engine knows.
+  const bool late = !entry.uncertain && now_ms - entry.start.taken_time_ms() > CatchupMs();
   if (!final && !late) {
     entry.next_try_ms = now_ms + std::min(kRetryMaxMs, kRetryFirstMs << std::min(entry.tries, 10));
     ++entry.tries;

@@ -141,6 +141,7 @@ class Schedule {
     uint64_t tick = 0;       // runs must be known open since then for a decision
     bool in_flight = false;  // the engine has been asked
     bool told = false;       // its outcome has been named
+    bool uncertain = false;  // a process before this one may have started it
     int tries = 0;
     int64_t next_try_ms = 0;
   };

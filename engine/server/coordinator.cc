@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <random>
@@ -16,6 +17,7 @@
 #include "engine/server/bulk_service.h"
 #include "engine/server/malformed.h"
 #include "engine/server/runtime.h"
+#include "engine/server/schedule_service.h"
 #include "engine/server/services.h"
 #include "engine/server/worker_service.h"
 #include "proto/bridge.h"
@@ -72,6 +74,7 @@ class CoordinatorImpl final : public Coordinator {
   ~CoordinatorImpl() override {
     if (server_ != nullptr) Shutdown();
     // Whoever might still call the engine ends before it.
+    scheduler_thread_ = nullptr;
     thread_ = nullptr;
     pool_ = nullptr;
     store_ = nullptr;
@@ -86,10 +89,13 @@ class CoordinatorImpl final : public Coordinator {
   std::unique_ptr<ThreadPool> pool_;
   Exchange exchange_;
   std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<engine::Scheduler> scheduler_;
   std::unique_ptr<EngineThread> thread_;
+  std::unique_ptr<SchedulerThread> scheduler_thread_;
   std::unique_ptr<WorkerService> workers_;
   std::unique_ptr<WorkflowServiceImpl> workflows_;
   std::unique_ptr<AdminServiceImpl> admin_;
+  std::unique_ptr<ScheduleServiceImpl> schedules_;
   std::unique_ptr<BulkServiceImpl> bulk_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
@@ -126,7 +132,13 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   environment.random = [generator = std::make_shared<std::mt19937_64>(
                             (static_cast<uint64_t>(std::random_device{}()) << 32) ^
                             std::random_device{}())] { return (*generator)(); };
-  environment.on_fatal = std::move(on_fatal);
+  // Shared by the engine and the scheduler, whichever sees the failure first.
+  const std::function<void(absl::Status)> on_fatal_once =
+      [on_fatal = std::move(on_fatal),
+       told = std::make_shared<std::atomic<bool>>(false)](absl::Status status) {
+        if (!told->exchange(true)) on_fatal(std::move(status));
+      };
+  environment.on_fatal = on_fatal_once;
   environment.log = LogLine;
   engine::EngineOptions engine_options = config.engine;
   engine_options.data_directory = config.data;
@@ -134,11 +146,19 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   auto engine = engine::Engine::Open(std::move(engine_options), environment);
   if (!engine.ok()) return of_the_store(engine.status());
   engine_ = *std::move(engine);
+  auto scheduler = engine::Scheduler::Open({}, {.engine = engine_.get(),
+                                                .store = store_.get(),
+                                                .clock = &clock_,
+                                                .on_fatal = on_fatal_once,
+                                                .log = LogLine});
+  if (!scheduler.ok()) return of_the_store(scheduler.status());
+  scheduler_ = *std::move(scheduler);
 
   workers_ = std::make_unique<WorkerService>(&exchange_);
   exchange_.Connect(engine_.get(), workers_.get());
   workflows_ = std::make_unique<WorkflowServiceImpl>(engine_.get(), pool_.get());
   admin_ = std::make_unique<AdminServiceImpl>(engine_.get());
+  schedules_ = std::make_unique<ScheduleServiceImpl>(scheduler_.get());
   bulk_ = std::make_unique<BulkServiceImpl>(engine_.get());
 
   grpc::EnableDefaultHealthCheckService(true);
@@ -154,6 +174,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   builder.RegisterService(workers_.get());
   builder.RegisterService(workflows_.get());
   builder.RegisterService(admin_.get());
+  builder.RegisterService(schedules_.get());
   builder.RegisterService(bulk_.get());
   thread_ = std::make_unique<EngineThread>(engine_.get());
   server_ = builder.BuildAndStart();
@@ -164,6 +185,8 @@ absl::Status CoordinatorImpl::Open(const Config& config,
         "cannot listen on ", config.listen,
         ": the address is in use or not one of this machine (choose another with --listen)"));
   }
+  // Only a coordinator that serves starts anything by itself.
+  scheduler_thread_ = std::make_unique<SchedulerThread>(scheduler_.get());
   server_->GetHealthCheckService()->SetServingStatus(true);
   return absl::OkStatus();
 }
@@ -172,6 +195,7 @@ bool CoordinatorImpl::Shutdown() {
   if (server_ == nullptr) return true;
   server_->GetHealthCheckService()->SetServingStatus(false);
   workflows_->Shutdown();
+  scheduler_->BeginShutdown();
   // While the loop turns, calls under way are answered and goodbyes leave; only then does it end.
   auto begun =
       std::make_shared<absl::Notification>();  // shared: the loop may come to it after we gave up
@@ -181,6 +205,7 @@ bool CoordinatorImpl::Shutdown() {
   workers_->WaitUntilIdle(drain_timeout_);
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   server_->Wait();
+  scheduler_thread_ = nullptr;
   const bool drained = thread_->Drain(drain_timeout_);
   server_ = nullptr;
   pool_ = nullptr;  // jobs under way finish; what they post is taken up by nobody

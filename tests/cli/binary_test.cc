@@ -132,6 +132,9 @@ class Workflows : public v1::WorkflowService::Service {
   FLUX_FAKE(CountExecutions)
   FLUX_FAKE(CancelExecution)
   FLUX_FAKE(TerminateExecution)
+  FLUX_FAKE(SendEvent)
+  FLUX_FAKE(ListEvents)
+  FLUX_FAKE(OperateExecution)
 #undef FLUX_FAKE
 
   grpc::Status WatchExecution(grpc::ServerContext* context,
@@ -563,8 +566,62 @@ class Fluxctl : public testing::Test {
     };
   }
 
+  // Every operation is done, but for those on run-1.
+  void AcceptOperations() {
+    workflows.on_OperateExecution = [this](const v1::OperateExecutionRequest& request,
+                                           v1::OperateExecutionResponse* response) {
+      operations.push_back(request);
+      if (request.execution().workflow_id() == "run-1") {
+        return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "run-1 is completed already");
+      }
+      response->set_run_id(kRunId);
+      if (request.operation().has_retry()) response->set_detail("3 steps are tried again");
+      return grpc::Status::OK;
+    };
+  }
+  // Two versions of a definition, and a hash of each.
+  void Define() {
+    const auto make = [](const std::string& version) {
+      v1::GetDefinitionResponse made;
+      v1::Definition& definition = *made.mutable_definition();
+      definition.set_name("code-chart");
+      definition.set_version(version);
+      v1::Step& step = *definition.add_scopes()->add_steps();
+      step.set_name("merge");
+      step.mutable_task()->set_task("merge");
+      step.mutable_task()->mutable_retry()->set_max_attempts(version == "1" ? 3 : 5);
+      made.mutable_summary()->set_name("code-chart");
+      made.mutable_summary()->set_version(version);
+      made.mutable_summary()->set_definition_hash(std::string(31, '\x11') +
+                                                  (version == "1" ? '\x01' : '\x02'));
+      return made;
+    };
+    workflows.on_ListDefinitions = [make](const v1::ListDefinitionsRequest&,
+                                          v1::ListDefinitionsResponse* response) {
+      *response->add_definitions() = make("1").summary();
+      *response->add_definitions() = make("2").summary();
+      return grpc::Status::OK;
+    };
+    workflows.on_GetDefinition = [make](const v1::GetDefinitionRequest& request,
+                                        v1::GetDefinitionResponse* response) {
+      for (const char* version : {"2", "1"}) {
+        *response = make(version);
+        const bool by_hash = !request.definition_hash().empty();
+        if (by_hash && request.definition_hash() == response->summary().definition_hash()) {
+          return grpc::Status::OK;
+        }
+        if (!by_hash && request.name() == "code-chart" &&
+            (request.version().empty() || request.version() == version)) {
+          return grpc::Status::OK;
+        }
+      }
+      return grpc::Status(grpc::StatusCode::NOT_FOUND, "no such definition");
+    };
+  }
+
   Coordinator coordinator;
   Workflows& workflows = coordinator.workflows;
+  std::vector<v1::OperateExecutionRequest> operations;
   std::vector<v1::StartWorkflowRequest> starts;
   std::vector<v1::ListExecutionsRequest> lists;
   std::vector<v1::CancelExecutionRequest> cancels;
@@ -1236,6 +1293,199 @@ TEST_F(Fluxctl, BashCompletesCommandsOptionsAndValues) {
       EXPECT_THAT(words, testing::IsSupersetOf(c.expected)) << c.words;
     }
   }
+}
+
+TEST_F(Fluxctl, SignalSendsAnEvent) {
+  std::vector<v1::SendEventRequest> events;
+  workflows.on_SendEvent = [&](const v1::SendEventRequest& request,
+                               v1::SendEventResponse* response) {
+    events.push_back(request);
+    response->set_run_id(kRunId);
+    response->set_duplicate(request.event_id() == "again");
+    return grpc::Status::OK;
+  };
+  const Outcome sent = Run({"workflow", "signal", "chart-17", "approved", "--input", "[true]"});
+  EXPECT_EQ(sent.code, 0) << sent.err;
+  EXPECT_THAT(sent.out, HasSubstr("accepted"));
+  const Outcome later = Run({"workflow", "signal", "chart-17", "approved", "--at",
+                             "2030-01-01T00:00:00Z", "--event-id", "mail-3", "--run-id", kRunId});
+  EXPECT_EQ(later.code, 0) << later.err;
+  EXPECT_THAT(later.out, HasSubstr("due at 2030-01-01T00:00:00.000Z"));
+  const Outcome again = Run({"workflow", "signal", "chart-17", "approved", "--in", "2h",
+                             "--event-id", "again", "-o", "json"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  const Json document = Json::parse(again.out);
+  EXPECT_EQ(document["duplicate"], true);
+  EXPECT_EQ(document["event_id"], "again");
+  ASSERT_EQ(events.size(), 3U);
+  EXPECT_EQ(events[0].event(), "approved");
+  EXPECT_EQ(events[0].payload().data(), "[true]");
+  EXPECT_EQ(events[0].event_id().size(), 32U) << "so that a repeated try is the same event";
+  EXPECT_EQ(events[0].deliver_time_ms(), 0);
+  EXPECT_THAT(events[0].identity(), StartsWith("fluxctl:tester@"));
+  EXPECT_EQ(events[1].payload().data(), "null");
+  EXPECT_EQ(events[1].deliver_time_ms(), 1'893'456'000'000);
+  EXPECT_EQ(events[1].execution().run_id(), kRunId);
+  EXPECT_GT(events[2].deliver_time_ms(), kStartMs);
+
+  EXPECT_EQ(Run({"workflow", "signal", "chart-17", "approved", "--input", "{"}).code, 2);
+  EXPECT_EQ(Run({"workflow", "signal", "chart-17", "a", "--in", "2h", "--at", "now"}).code, 2);
+  EXPECT_EQ(Run({"workflow", "signal", "chart-17"}).code, 2);
+  EXPECT_EQ(events.size(), 3U);
+}
+
+TEST_F(Fluxctl, EventsAreListedAndRepaired) {
+  workflows.on_ListEvents = [](const v1::ListEventsRequest& request,
+                               v1::ListEventsResponse* response) {
+    if (request.execution().workflow_id() == "empty") return grpc::Status::OK;
+    v1::EventInfo& read = *response->add_events();
+    read.set_number(1);
+    read.set_event("approved");
+    read.set_event_id("mail-3");
+    read.set_time_ms(kStartMs);
+    read.set_delivered(true);
+    read.set_readers(2);
+    if (request.payloads()) *read.mutable_payload() = JsonPayload("true");
+    return grpc::Status::OK;
+  };
+  const Outcome listed = Run({"event", "list", "chart-17", "--payloads"});
+  EXPECT_EQ(listed.code, 0) << listed.err;
+  EXPECT_THAT(listed.out, HasSubstr("read by 2 steps"));
+  EXPECT_THAT(listed.out, HasSubstr("true"));
+  EXPECT_EQ(
+      Json::parse(Run({"event", "list", "chart-17", "-o", "json"}).out)["events"][0]["payload"],
+      true);
+  EXPECT_EQ(Run({"event", "list", "empty"}).err, "fluxctl: no events\n");
+
+  AcceptOperations();
+  EXPECT_EQ(Run({"event", "cancel", "chart-17", "mail-3", "--reason", "by mistake"}).code, 0);
+  EXPECT_EQ(
+      Run({"event", "edit", "chart-17", "approved", "--input", "false", "--number", "4"}).code, 0);
+  const Outcome replayed =
+      Run({"event", "replay", "chart-17", "approved", "-f", "-"}, "{\"a\": 1}");
+  EXPECT_EQ(replayed.code, 0) << replayed.err;
+  EXPECT_THAT(replayed.out, HasSubstr("event replayed"));
+  ASSERT_EQ(operations.size(), 3U);
+  EXPECT_EQ(operations[0].operation().cancel_event().event_id(), "mail-3");
+  EXPECT_EQ(operations[0].reason(), "by mistake");
+  EXPECT_EQ(operations[1].operation().edit_event().number(), 4U);
+  EXPECT_EQ(operations[1].operation().edit_event().payload().data(), "false");
+  EXPECT_EQ(operations[2].operation().replay_event().payload().data(), "{\"a\": 1}");
+  EXPECT_EQ(Run({"event", "edit", "chart-17", "approved"}).code, 2) << "without a value";
+}
+
+TEST_F(Fluxctl, RepairsOneExecution) {
+  AcceptOperations();
+  const std::vector<std::vector<std::string>> commands = {
+      {"pause", "chart-17"},
+      {"resume", "chart-17"},
+      {"retry", "chart-17"},
+      {"retry", "chart-17", "--step", "codes[17].parse"},
+      {"park", "chart-17", "merge"},
+      {"skip", "chart-17", "codes[17].parse"},
+      {"set-result", "chart-17", "merge", "--input", "[1, 2]"},
+      {"rewind", "chart-17", "merge", "--run-id", kRunId}};
+  for (std::vector<std::string> command : commands) {
+    command.insert(command.begin(), "workflow");
+    command.insert(command.end(), {"--reason", "the printer was off"});
+    const Outcome done = Run(command);
+    EXPECT_EQ(done.code, 0) << command[1] << done.err;
+  }
+  ASSERT_EQ(operations.size(), commands.size());
+  for (const v1::OperateExecutionRequest& request : operations) {
+    EXPECT_EQ(request.execution().workflow_id(), "chart-17");
+    EXPECT_EQ(request.reason(), "the printer was off");
+    EXPECT_THAT(request.identity(), StartsWith("fluxctl:tester@"));
+  }
+  EXPECT_TRUE(operations[0].operation().has_pause());
+  EXPECT_TRUE(operations[1].operation().has_resume());
+  EXPECT_EQ(operations[2].operation().retry().step(), "");
+  EXPECT_EQ(operations[3].operation().retry().step(), "codes[17].parse");
+  EXPECT_EQ(operations[4].operation().park().step(), "merge");
+  EXPECT_EQ(operations[5].operation().skip().step(), "codes[17].parse");
+  EXPECT_EQ(operations[6].operation().set_result().result().data(), "[1, 2]");
+  EXPECT_EQ(operations[7].operation().rewind().step(), "merge");
+  EXPECT_EQ(operations[7].execution().run_id(), kRunId);
+  EXPECT_THAT(Run({"workflow", "retry", "chart-17"}).out, HasSubstr("3 steps are tried again"));
+  const Outcome refused = Run({"workflow", "skip", "run-1", "merge"});
+  EXPECT_EQ(refused.code, 4);
+  EXPECT_THAT(refused.err, HasSubstr("hint: 'fluxctl workflow show run-1' shows where it stands"));
+}
+
+TEST_F(Fluxctl, RepairsManyWithAPreview) {
+  List(3);
+  AcceptOperations();
+  const Outcome refused = Run({"workflow", "retry", "--workflow", "code-chart"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("refusing to retry 3 executions without asking"));
+  EXPECT_THAT(operations, IsEmpty());
+  const Outcome done = Run({"workflow", "retry", "--workflow", "code-chart", "-y", "-o", "json"});
+  EXPECT_EQ(done.code, 4) << "run-1 refuses";
+  EXPECT_EQ(operations.size(), 3U);
+  EXPECT_THAT(lists.back().filter().statuses(), testing::Contains(v1::EXECUTION_STATUS_FAILED));
+  const Json outcomes = Json::parse(done.out)["outcomes"];
+  EXPECT_EQ(outcomes[0]["detail"], "3 steps are tried again");
+  EXPECT_EQ(outcomes[1]["error"], "run-1 is completed already");
+  EXPECT_EQ(Run({"workflow", "pause"}).code, 2) << "neither ids nor filters";
+}
+
+TEST_F(Fluxctl, WhatMayNotBeDoneTwiceIsSentOnce) {
+  int calls = 0;
+  workflows.on_OperateExecution = [&](const v1::OperateExecutionRequest&,
+                                      v1::OperateExecutionResponse*) {
+    return ++calls % 2 == 1 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "try later")
+                            : grpc::Status::OK;
+  };
+  const Outcome rewound = Run({"workflow", "rewind", "chart-17", "merge"});
+  EXPECT_EQ(rewound.code, 5);
+  EXPECT_THAT(rewound.err, HasSubstr("it may have been done"));
+  EXPECT_EQ(calls, 1);
+  calls = 0;
+  EXPECT_EQ(Run({"workflow", "pause", "chart-17"}).code, 0);
+  EXPECT_EQ(calls, 2);
+}
+
+TEST_F(Fluxctl, MigratesToANamedDefinition) {
+  List(2);
+  AcceptOperations();
+  Define();
+  const Outcome dry = Run({"workflow", "migrate", "run-0", "--to", "code-chart@2", "--dry-run"});
+  EXPECT_EQ(dry.code, 0) << dry.err;
+  EXPECT_THAT(dry.out, HasSubstr("can be migrated"));
+  ASSERT_EQ(operations.size(), 1U);
+  EXPECT_TRUE(operations[0].operation().migrate().dry_run());
+  EXPECT_EQ(operations[0].operation().migrate().definition_hash(),
+            std::string(31, '\x11') + '\x02');
+  const Outcome many = Run({"workflow", "migrate", "--workflow", "code-chart", "--to", "@1", "-y"});
+  EXPECT_EQ(many.code, 4) << many.err;
+  ASSERT_EQ(operations.size(), 3U);
+  EXPECT_FALSE(operations[1].operation().migrate().dry_run());
+  EXPECT_EQ(operations[1].operation().migrate().definition_hash(),
+            std::string(31, '\x11') + '\x01');
+  EXPECT_EQ(Run({"workflow", "migrate", "run-0", "--to", "code-chart@9"}).code, 3);
+}
+
+TEST_F(Fluxctl, DiffTellsWhatChanged) {
+  Define();
+  const Outcome table = Run({"definition", "diff", "code-chart@1", "@2"});
+  EXPECT_EQ(table.code, 0) << table.err;
+  EXPECT_EQ(table.out,
+            "CHANGE   STEP          KIND  FIELD                    FROM  TO\n"
+            "changed  the workflow        version                  1     2\n"
+            "changed  merge         task  task.retry.max_attempts  3     5\n");
+  EXPECT_THAT(table.err, HasSubstr("from code-chart@1 (111111111111) to code-chart@2"));
+  // By the beginning of a hash that only one has, and by one that both have.
+  const std::string one = std::string(60, '1') + "1101";
+  const Outcome json = Run({"definition", "diff", one, "code-chart", "-o", "json"});
+  EXPECT_EQ(json.code, 0) << json.err;
+  const Json document = Json::parse(json.out);
+  EXPECT_EQ(document["from"]["version"], "1");
+  EXPECT_EQ(document["to"]["version"], "2");
+  EXPECT_EQ(document["steps"][0]["fields"][0]["to"], "5");
+  EXPECT_EQ(Run({"definition", "diff", "11111111", "@2"}).code, 2) << "ambiguous";
+  EXPECT_THAT(Run({"definition", "diff", "code-chart@2", "code-chart"}).err,
+              HasSubstr("do the same"));
+  EXPECT_EQ(Run({"definition", "diff", "code-chart@9", "@2"}).code, 3);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "client/fluxctl/table.h"
 
@@ -165,6 +166,42 @@ TEST(ExecutionBlock, HoldsWhatOneAsksFirst) {
             "Failure:      bad \\x1b[31m\n");
 }
 
+TEST(ExecutionBlock, SaysWhatAnUnusualStatusMeans) {
+  v1::DescribeExecutionResponse response = Execution();
+  for (const auto& [status, text] :
+       {std::pair(v1::EXECUTION_STATUS_PAUSED, "paused (nothing more is handed out until"),
+        std::pair(v1::EXECUTION_STATUS_FAILING, "failing (undoing what its completed steps did)"),
+        std::pair(v1::EXECUTION_STATUS_CANCELLING, "cancelling (undoing")}) {
+    response.mutable_info()->set_status(status);
+    EXPECT_THAT(Render(Theme{}, ExecutionBlock(response, kNow)), HasSubstr(text));
+  }
+}
+
+TEST(StepsTable, ShowsWaitsChildrenAndUndoTasks) {
+  v1::DescribeExecutionResponse response = Execution();
+  response.clear_steps();
+  v1::StepInfo wait = Step("approved", "wait_event", v1::STEP_STATE_WAITING);
+  wait.set_reason("waits for event approved");
+  wait.set_next_time_ms(kNowMs + 3'600'000);
+  *response.add_steps() = wait;
+  v1::StepInfo child = Step("part", "child", v1::STEP_STATE_WAITING);
+  child.set_reason("waits for execution chart-17/part");
+  *response.add_steps() = child;
+  v1::StepInfo parked = Step("merge", "task", v1::STEP_STATE_PARKED);
+  parked.set_reason("is parked: retry it, skip it or set its result");
+  parked.mutable_failure()->set_type("io");
+  *response.add_steps() = parked;
+  *response.add_steps() = Step("publish", "undo", v1::STEP_STATE_RUNNING);
+  Table table = StepsTable(response, kNow, {});
+  const std::string text = Render(Theme{}, table);
+  for (const char* part : {"wait_event  waiting", "waits for event approved; until in 1h00m",
+                           "waits for execution chart-17/part",
+                           "is parked: retry it, skip it or set its result; last failure: io",
+                           "undo        running"}) {
+    EXPECT_THAT(text, HasSubstr(part)) << text;
+  }
+}
+
 TEST(ExecutionsTable, ShowsRelativeAges) {
   google::protobuf::RepeatedPtrField<v1::ExecutionInfo> list;
   *list.Add() = Execution().info();
@@ -307,6 +344,132 @@ TEST(Names, AreThoseOfTheProtoInLowerCase) {
   EXPECT_EQ(StatusName(v1::EXECUTION_STATUS_CANCELLING), "cancelling");
   EXPECT_EQ(StateName(v1::STEP_STATE_BACKING_OFF), "backing off");
   EXPECT_EQ(StatusName(static_cast<v1::ExecutionStatus>(99)), "unknown_99");
+}
+
+TEST(DefinitionTable, SaysWhatTheNewerKindsAllow) {
+  v1::Definition definition;
+  v1::Scope& root = *definition.add_scopes();
+  v1::Step& wait = *root.add_steps();
+  wait.set_name("approved");
+  wait.mutable_wait_event()->set_event("approved");
+  wait.mutable_wait_event()->set_type("bool");
+  wait.mutable_wait_event()->set_timeout_ms(172'800'000);
+  wait.mutable_wait_event()->mutable_default_value()->set_encoding(v1::ENCODING_JSON);
+  wait.mutable_wait_event()->mutable_default_value()->set_data("false");
+  v1::Step& child = *root.add_steps();
+  child.set_name("part");
+  child.mutable_child()->set_workflow("inner");
+  child.mutable_child()->set_version("7");
+  child.mutable_child()->set_workflow_id("mine");
+  child.mutable_child()->set_parent_close(v1::PARENT_CLOSE_POLICY_ABANDON);
+  v1::Step& emit = *root.add_steps();
+  emit.set_name("emit");
+  emit.mutable_emit()->set_event("done");
+  emit.mutable_emit()->set_delay_ms(60'000);
+  v1::Step& join = *root.add_steps();
+  join.set_name("join");
+  join.mutable_join()->set_first(2);
+  join.mutable_join()->set_tolerated_failures(1);
+  v1::Step& map = *root.add_steps();
+  map.set_name("orders");
+  map.mutable_map()->set_page_body(1);
+  map.mutable_map()->set_body(2);
+  map.mutable_map()->set_first(10);
+  map.mutable_map()->set_tolerated_failure_permille(25);
+  v1::Step& list = *definition.add_scopes()->add_steps();
+  list.set_name("list");
+  list.mutable_task()->set_task("list");
+  v1::Step& ship = *definition.add_scopes()->add_steps();
+  ship.set_name("ship");
+  ship.mutable_task()->set_task("ship");
+  ship.mutable_task()->set_limit_key_pointer("/customer");
+  ship.mutable_undo()->mutable_task()->set_task("unship");
+  Table table = DefinitionTable(definition, false);
+  const std::string text = Render(Theme{}, table);
+  for (const char* part :
+       {"event approved of bool, timeout 2d00h, else false",
+        "inner 7, as mine, abandon when its parent closes", "event done, after 1m00s",
+        "done with the first 2, 1 may fail", "in pages, done with the first 10, 2.5% may fail",
+        "each page", "each item", "ship, limited by /customer, undo unship"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+}
+
+TEST(EventsTable, SaysWhoReadItOrWhenItComes) {
+  google::protobuf::RepeatedPtrField<v1::EventInfo> events;
+  for (int i = 0; i < 4; ++i) {
+    v1::EventInfo& event = *events.Add();
+    event.set_number(static_cast<uint64_t>(i + 1));
+    event.set_event("approved");
+    event.set_event_id("mail-" + std::to_string(i));
+    event.set_time_ms(kNowMs - 60'000);
+    event.set_delivered(i < 2);
+  }
+  events[0].set_readers(1);
+  events[2].set_deliver_time_ms(kNowMs + 7'200'000);
+  events[3].set_deliver_time_ms(kNowMs - 1);
+  Table table = EventsTable(events, kNow, false);
+  EXPECT_EQ(Render(Theme{}, table),
+            "#  EVENT     EVENT ID    AGE  STATE\n"
+            "1  approved  mail-0    1m00s  read by 1 step\n"
+            "2  approved  mail-1    1m00s  nobody has read it yet\n"
+            "3  approved  mail-2    1m00s  due in 2h00m\n"
+            "4  approved  mail-3    1m00s  due now\n");
+}
+
+TEST(Diff, ComparesStepsByNameWhereverTheyStand) {
+  const auto make = [](bool newer) {
+    v1::Definition definition;
+    v1::Scope& root = *definition.add_scopes();
+    root.set_parameters(2);
+    v1::Scope body;
+    body.set_parameters(newer ? 3 : 2);
+    if (newer) {  // a step in front: every ordinal and capture moves
+      v1::Step& first = *root.add_steps();
+      first.set_name("first");
+      first.mutable_sleep()->set_duration_ms(1'000);
+    }
+    v1::Step& split = *root.add_steps();
+    split.set_name("split");
+    split.add_inputs()->set_parameter(0);
+    split.mutable_task()->set_task("split");
+    split.set_location(newer ? "a.cc:9" : "a.cc:3");
+    const uint32_t at = static_cast<uint32_t>(root.steps_size() - 1);
+    v1::Step& map = *root.add_steps();
+    map.set_name("codes");
+    map.add_inputs()->set_step(at);
+    if (newer) map.add_inputs()->set_step(0);
+    map.add_inputs()->set_parameter(1);
+    map.mutable_map()->set_body(1);
+    v1::Step& code = *body.add_steps();
+    code.set_name("code");
+    code.add_inputs()->set_parameter(0);
+    code.add_inputs()->set_parameter(newer ? 2 : 1);  // the same capture
+    code.mutable_task()->set_task("code");
+    code.mutable_task()->mutable_timeouts()->set_start_to_close_ms(newer ? 120'000 : 60'000);
+    body.mutable_result()->set_step(0);
+    v1::Step& merge = *root.add_steps();
+    merge.set_name(newer ? "join" : "merge");
+    merge.add_inputs()->set_step(at + 1);
+    merge.mutable_task()->set_task("merge");
+    root.mutable_result()->set_step(at + 2);
+    *definition.add_scopes() = body;
+    definition.set_version(newer ? "2" : "1");
+    return definition;
+  };
+  const v1::Definition older = make(false);
+  const v1::Definition newer = make(true);
+  EXPECT_TRUE(DiffSteps(older, older).empty());
+  EXPECT_TRUE(DiffHeads(newer, newer).empty());
+  Table table = DiffTable(DiffHeads(older, newer), DiffSteps(older, newer));
+  EXPECT_EQ(Render(Theme{}, table),
+            "CHANGE   STEP          KIND   FIELD                            FROM   TO\n"
+            "changed  the workflow         result                           merge  join\n"
+            "changed  the workflow         version                          1      2\n"
+            "removed  merge         task\n"
+            "changed  code          task   task.timeouts.start_to_close_ms  1m00s  2m00s\n"
+            "added    first         sleep\n"
+            "added    join          task\n");
 }
 
 }  // namespace

@@ -96,6 +96,14 @@ class FakeService final : public v1::WorkflowService::Service {
     std::lock_guard lock(mutex_);
     return terminates_;
   }
+  std::vector<v1::SendEventRequest> events() {
+    std::lock_guard lock(mutex_);
+    return events_;
+  }
+  std::vector<v1::OperateExecutionRequest> operations() {
+    std::lock_guard lock(mutex_);
+    return operations_;
+  }
   void set_knows_definitions(bool knows) { knows_definitions_ = knows; }
 
  private:
@@ -160,8 +168,48 @@ class FakeService final : public v1::WorkflowService::Service {
     return Next("Terminate");
   }
 
+  grpc::Status SendEvent(grpc::ServerContext*, const v1::SendEventRequest* request,
+                         v1::SendEventResponse* response) override {
+    std::lock_guard lock(mutex_);
+    events_.push_back(*request);
+    if (grpc::Status status = Next("SendEvent"); !status.ok()) return status;
+    response->set_run_id("0190abcd000070008000000000000001");
+    response->set_duplicate(!event_ids_.insert(request->event_id()).second);
+    return grpc::Status::OK;
+  }
+  grpc::Status ListEvents(grpc::ServerContext*, const v1::ListEventsRequest* request,
+                          v1::ListEventsResponse* response) override {
+    std::lock_guard lock(mutex_);
+    if (grpc::Status status = Next("ListEvents"); !status.ok()) return status;
+    for (const v1::SendEventRequest& sent : events_) {
+      if (sent.execution().workflow_id() != request->execution().workflow_id()) continue;
+      v1::EventInfo& info = *response->add_events();
+      info.set_number(static_cast<uint64_t>(response->events_size()));
+      info.set_event(sent.event());
+      info.set_event_id(sent.event_id());
+      info.set_time_ms(1'714'564'800'000);
+      info.set_deliver_time_ms(sent.deliver_time_ms());
+      info.set_delivered(sent.deliver_time_ms() == 0);
+      info.set_readers(sent.deliver_time_ms() == 0 ? 2 : 0);
+      if (request->payloads()) *info.mutable_payload() = sent.payload();
+    }
+    return grpc::Status::OK;
+  }
+  grpc::Status OperateExecution(grpc::ServerContext*, const v1::OperateExecutionRequest* request,
+                                v1::OperateExecutionResponse* response) override {
+    std::lock_guard lock(mutex_);
+    operations_.push_back(*request);
+    if (grpc::Status status = Next("Operate"); !status.ok()) return status;
+    response->set_run_id("0190abcd000070008000000000000001");
+    response->set_detail("done");
+    return grpc::Status::OK;
+  }
+
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::vector<v1::SendEventRequest> events_;
+  std::set<std::string> event_ids_;
+  std::vector<v1::OperateExecutionRequest> operations_;
   std::map<std::string, std::deque<grpc::Status>> failures_;
   std::map<std::string, int> calls_;
   std::map<std::string, v1::GetResultResponse> closed_;
@@ -586,6 +634,171 @@ TEST(ExecutionStatus, HasANameAndKnowsWhetherItIsClosed) {
     EXPECT_EQ(ExecutionStatusName(c.status), c.name);
     EXPECT_EQ(IsClosed(c.status), c.closed) << c.name;
   }
+}
+
+constexpr Event<bool> kApproved{"approved"};
+constexpr Event<void> kPoked{"poked"};
+
+TEST(ClientEvents, SendsWhatIsAskedFor) {
+  FakeService service;
+  const Client client = Connected(service);
+  const absl::Time later = absl::FromUnixMillis(1'714'564'900'000);
+  const auto sent = client.SendEvent(
+      kApproved, "chart-17", true,
+      {.run_id = "0190abcd000070008000000000000001", .event_id = "mail-3", .deliver_at = later});
+  ASSERT_TRUE(sent.ok()) << sent.status();
+  EXPECT_EQ(sent->run_id, "0190abcd000070008000000000000001");
+  EXPECT_EQ(sent->event_id, "mail-3");
+  EXPECT_FALSE(sent->duplicate);
+  EXPECT_TRUE(client.SendEvent(kApproved, "chart-17", true, {.event_id = "mail-3"})->duplicate);
+  ASSERT_TRUE(client.Attach<std::string>("chart-17", "0190abcd000070008000000000000002")
+                  .SendEvent(kPoked, Unit{})
+                  .ok());
+  const auto events = service.events();
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(events[0].execution().namespace_(), "default");
+  EXPECT_EQ(events[0].execution().workflow_id(), "chart-17");
+  EXPECT_EQ(events[0].execution().run_id(), "0190abcd000070008000000000000001");
+  EXPECT_EQ(events[0].event(), "approved");
+  EXPECT_EQ(events[0].payload().data(), "true");
+  EXPECT_EQ(events[0].deliver_time_ms(), absl::ToUnixMillis(later));
+  EXPECT_EQ(events[0].identity(), "tester");
+  EXPECT_EQ(events[1].deliver_time_ms(), 0);
+  EXPECT_EQ(events[2].execution().run_id(), "0190abcd000070008000000000000002");
+  EXPECT_EQ(events[2].payload().data(), "null");
+}
+
+TEST(ClientEvents, ARepeatedTryIsTheSameEvent) {
+  FakeService service;
+  const Client client = Connected(service);
+  service.Fail("SendEvent", {Unavailable(), Unavailable()});
+  ASSERT_TRUE(client.SendEvent(kApproved, "chart-17", false).ok());
+  ASSERT_TRUE(client.SendEvent(kApproved, "chart-17", false).ok());
+  const auto events = service.events();
+  ASSERT_EQ(events.size(), 4u);
+  EXPECT_EQ(events[0].event_id().size(), 32u);
+  EXPECT_EQ(events[0].event_id(), events[1].event_id());
+  EXPECT_EQ(events[0].event_id(), events[2].event_id());
+  EXPECT_NE(events[0].event_id(), events[3].event_id()) << "another call is another event";
+}
+
+TEST(ClientEvents, BadValuesAndRefusalsAreNamed) {
+  FakeService service;
+  const Client client = Connected(service);
+  constexpr Event<std::string> kNote{"note"};
+  const absl::Status unreadable = client.SendEvent(kNote, "chart-17", "\xFF").status();
+  EXPECT_EQ(unreadable.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(unreadable.message()),
+              HasSubstr("the value of event 'note' cannot be encoded"));
+  EXPECT_EQ(client.SendEvent(kNote, "chart-17", "x", {.deliver_at = absl::InfiniteFuture()})
+                .status()
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(service.calls("SendEvent"), 0);
+  service.Fail("SendEvent", {{grpc::StatusCode::INVALID_ARGUMENT, "it waits for approved"}});
+  EXPECT_THAT(std::string(client.SendEvent(kNote, "chart-17", "x").status().message()),
+              HasSubstr("it waits for approved"));
+}
+
+TEST(ClientEvents, ListsThemWithTheirTimesAndPayloads) {
+  FakeService service;
+  const Client client = Connected(service);
+  const absl::Time later = absl::FromUnixMillis(1'714'564'900'000);
+  ASSERT_TRUE(client.SendEvent(kApproved, "chart-17", true, {.event_id = "a"}).ok());
+  ASSERT_TRUE(
+      client.SendEvent(kApproved, "chart-17", false, {.event_id = "b", .deliver_at = later}).ok());
+  ASSERT_TRUE(client.SendEvent(kApproved, "other", true).ok());
+  const auto events = client.AttachRaw("chart-17").ListEvents();
+  ASSERT_TRUE(events.ok()) << events.status();
+  ASSERT_EQ(events->size(), 2u);
+  EXPECT_EQ((*events)[0].event, "approved");
+  EXPECT_EQ((*events)[0].event_id, "a");
+  EXPECT_EQ((*events)[0].time, absl::FromUnixMillis(1'714'564'800'000));
+  EXPECT_EQ((*events)[0].deliver_at, std::nullopt);
+  EXPECT_TRUE((*events)[0].delivered);
+  EXPECT_EQ((*events)[0].readers, 2u);
+  EXPECT_EQ((*events)[0].payload.data, "true");
+  EXPECT_EQ((*events)[1].number, 2u);
+  EXPECT_EQ((*events)[1].deliver_at, later);
+  EXPECT_FALSE((*events)[1].delivered);
+}
+
+TEST(ClientRepair, EachCommandSaysWhoAndWhy) {
+  FakeService service;
+  const Client client = Connected(service);
+  const RawRun run = client.AttachRaw("chart-17", "0190abcd000070008000000000000001");
+  const OperatorOptions why = {.reason = "the printer was off"};
+  std::vector<absl::StatusOr<Operated>> results;
+  results.push_back(run.Pause(why));
+  results.push_back(run.Resume(why));
+  results.push_back(run.Retry("merge", why));
+  results.push_back(run.Retry());
+  results.push_back(run.Park("merge", why));
+  results.push_back(run.Skip("codes[17].parse", why));
+  results.push_back(run.SetResult("merge", "a literal", why));
+  results.push_back(run.Rewind("merge", {.reason = "wrong data", .identity = "boss"}));
+  results.push_back(run.CancelEvent("mail-3", why));
+  results.push_back(run.EditEvent(kApproved, false, 4, why));
+  results.push_back(run.ReplayEvent(kApproved, true, why));
+  for (const auto& result : results) {
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->detail, "done");
+    EXPECT_EQ(result->run_id, "0190abcd000070008000000000000001");
+  }
+  const auto operations = service.operations();
+  ASSERT_EQ(operations.size(), results.size());
+  std::vector<std::string> kinds;
+  for (const v1::OperateExecutionRequest& request : operations) {
+    kinds.push_back(request.operation().ShortDebugString());
+    EXPECT_EQ(request.execution().run_id(), "0190abcd000070008000000000000001");
+  }
+  EXPECT_THAT(
+      kinds,
+      ElementsAre(
+          "pause { }", "resume { }", "retry { step: \"merge\" }", "retry { }",
+          "park { step: \"merge\" }", "skip { step: \"codes[17].parse\" }",
+          "set_result { step: \"merge\" result { data: \"\\\"a literal\\\"\" encoding: "
+          "ENCODING_JSON } }",
+          "rewind { step: \"merge\" }", "cancel_event { event_id: \"mail-3\" }",
+          "edit_event { event: \"approved\" number: 4 payload { data: \"false\" encoding: "
+          "ENCODING_JSON } }",
+          "replay_event { event: \"approved\" payload { data: \"true\" encoding: ENCODING_JSON "
+          "} }"));
+  EXPECT_EQ(operations[0].reason(), "the printer was off");
+  EXPECT_EQ(operations[0].identity(), "tester");
+  EXPECT_EQ(operations[3].reason(), "");
+  EXPECT_EQ(operations[7].identity(), "boss");
+}
+
+TEST(ClientRepair, OnlyWhatMayBeDoneTwiceIsSentTwice) {
+  FakeService service;
+  const Client client = Connected(service);
+  const RawRun run = client.AttachRaw("chart-17");
+  service.Fail("Operate", {Unavailable()});
+  EXPECT_TRUE(run.Pause().ok());
+  EXPECT_EQ(service.calls("Operate"), 2);
+  service.Fail("Operate", {Unavailable()});
+  const absl::Status rewound = run.Rewind("merge").status();
+  EXPECT_EQ(rewound.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(rewound.message()), HasSubstr("it may have been done"));
+  EXPECT_EQ(service.calls("Operate"), 3);
+  service.Fail("Operate", {{grpc::StatusCode::FAILED_PRECONDITION, "step merge has not run"}});
+  const absl::Status refused = run.Rewind("merge").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), Not(HasSubstr("it may have been done")));
+}
+
+TEST(ClientRepair, WhatIsSentOnceWaitsForTheCoordinatorFirst) {
+  int port = 0;
+  { port = FakeService().port(); }
+  ClientOptions options = Fast();
+  options.connect_timeout = absl::ZeroDuration();
+  options.deadline = absl::Milliseconds(300);
+  const auto client = Client::Connect("127.0.0.1:" + std::to_string(port), options);
+  ASSERT_TRUE(client.ok()) << client.status();
+  const absl::Status status = client->AttachRaw("chart-17").Rewind("merge").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr("it may have been done")));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/shard/keys.h"
 #include "proto/bridge.h"
@@ -23,7 +24,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Pair;
-using ::testing::StartsWith;
 
 constexpr int64_t kSecond = 1'000;
 constexpr int64_t kMinute = 60 * kSecond;
@@ -266,9 +266,9 @@ TEST_F(SchedulerTest, MakesUpForADowntime) {
 
 TEST_F(SchedulerTest, AfterAFailedWriteNothingIsAnsweredOrStarted) {
   ASSERT_TRUE(w.Create(Minutely()).ok());
-  w.world.store().Inject(
-      {.op = store::FaultOp::kWriteSync, .at = 3, .kind = store::FaultKind::kDiskFull});
-  // The definition was the first synchronous write, the schedule the second, the fire the third.
+  w.world.store().Inject({.op = store::FaultOp::kWriteSync,
+                          .at = w.world.store().calls(store::FaultOp::kWriteSync) + 1,
+                          .kind = store::FaultKind::kDiskFull});
   w.Advance(kMinute);
   EXPECT_FALSE(w.fatal.ok());
   EXPECT_THAT(w.log, ElementsAre(HasSubstr("schedules could not be written")));

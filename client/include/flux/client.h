@@ -1,18 +1,23 @@
 // Starts workflows on a coordinator and waits for what becomes of them.
 //
 //   absl::StatusOr<flux::Client> client = flux::Client::Connect("127.0.0.1:4510");
-//   absl::StatusOr<flux::Run<Report>> run = client->Start(kCodeChart, {.id = "chart-17"},
-//   "chart-17.txt"); absl::StatusOr<Report> report = run->Result();            // blocks if
-//   (!report.ok()) if (auto failure = flux::FailureOf(report.status())) …failure->type…
+//   auto run = client->Start(kCodeChart, {.id = "chart-17"}, "chart-17.txt");
+//   absl::StatusOr<Report> report = run->Result();              // blocks
+//   if (!report.ok()) flux::Failure failure = flux::FailureOf(report.status());
+//
+//   client->SendEvent(kApproved, "chart-17", true);             // what a WaitEvent waits for
+//   run->Retry("merge", {.reason = "the printer is back"});     // what an operator can do
 //
 // Every call is retried by itself while the coordinator cannot be reached, with a backoff, until
 // its deadline; starts carry a request id, so that a repeated one is answered with the execution it
-// has already begun.
+// has already begun, and events an event id, so that one is accepted once. What would do more if it
+// were done twice (Retry, Rewind, …) is sent once: its Unavailable says that it may have been done.
 //
 // The status of a call tells what went wrong:
 //   Unavailable        the coordinator could not be reached until the call's deadline
 //   InvalidArgument    a bad address, id, argument or definition; the message names it
-//   NotFound           no such execution (or, by name alone, workflow)
+//   NotFound           no such execution (or, by name alone, workflow), step or event
+//   FailedPrecondition the execution or the step is in a state that does not allow it
 //   AlreadyExists      the workflow id is in use, by the policies given
 //   ResourceExhausted  a limit of the coordinator (e.g. the payload size)
 //   DeadlineExceeded   Result(timeout) gave up; the execution goes on
@@ -95,9 +100,90 @@ enum class ExecutionStatus {
 std::string_view ExecutionStatusName(ExecutionStatus status);  // "running", "completed", …
 bool IsClosed(ExecutionStatus status);
 
+struct SendEventOptions {
+  std::string run_id = {};  // that run or none; empty: the newest of the workflow id
+  // An execution accepts one event of an id; empty: a random one, which makes this call's own
+  // retries idempotent.
+  std::string event_id = {};
+  // Delivered then; the same event id again before that replaces it. Past: at once.
+  absl::Time deliver_at = absl::InfinitePast();
+};
+
+struct SentEvent {
+  std::string run_id;      // of the execution that accepted it
+  std::string event_id;    // as given, or as made
+  bool duplicate = false;  // one of its id was here before: nothing changed
+  bool replaced = false;   // took the place of a delayed one of its id
+};
+
+// An event as an execution has it.
+struct EventInfo {
+  uint64_t number = 0;  // in order of arrival
+  std::string event;    // its name
+  std::string event_id;
+  absl::Time time;                       // when it was accepted
+  std::optional<absl::Time> deliver_at;  // of a delayed one
+  bool delivered = false;
+  uint64_t readers = 0;  // steps that took it
+  Payload payload;
+};
+
+// Of everything an operator does: kept in the execution's history.
+struct OperatorOptions {
+  std::string reason = {};
+  std::string identity = {};  // empty: the client's
+};
+
+// What an operator's command did.
+struct Operated {
+  std::string run_id;
+  std::string detail;  // for people: "3 steps are tried again"
+};
+
 namespace internal {
 
+class ClientAccess;
 class ClientCore;
+
+// An event whose value is encoded.
+struct EventCall {
+  std::string workflow_id;
+  std::string event;
+  Argument value;
+  SendEventOptions options;
+};
+
+// What an operator does to an execution; `kind` says which of the others count.
+enum class OperationKind {
+  kPause,
+  kResume,
+  kRetry,
+  kPark,
+  kSkip,
+  kSetResult,
+  kRewind,
+  kCancelEvent,
+  kEditEvent,
+  kReplayEvent,
+};
+struct OperationCall {
+  OperationKind kind = OperationKind::kPause;
+  std::string name = {};  // the step's path, the event's name or id
+  uint64_t number = 0;
+  Argument value = {};
+  OperatorOptions options = {};
+};
+
+// The literal of an event.
+template <typename T, typename V>
+Argument EventArgument(const V& value) {
+  static_assert(!kIsValue<V>, "flux: an event is sent with a plain value, not with a flux::Value");
+  if constexpr (kIsValue<V>) {
+    return Argument();
+  } else {
+    return MakeArgument<T>(value);
+  }
+}
 
 // A start whose arguments are encoded.
 struct StartCall {
@@ -127,6 +213,70 @@ class RunBase {
   absl::Status Terminate(std::string reason) const;
   absl::StatusOr<ExecutionStatus> Status() const;
 
+  // As Client::SendEvent, to this run.
+  template <typename T, typename V>
+  absl::StatusOr<SentEvent> SendEvent(const Event<T>& event, const V& value,
+                                      SendEventOptions options = {}) const {
+    if (options.run_id.empty()) options.run_id = run_id_;
+    return SendEncoded({.workflow_id = id_,
+                        .event = std::string(event.name()),
+                        .value = internal::EventArgument<typename Event<T>::Value>(value),
+                        .options = std::move(options)});
+  }
+  // In order of arrival; delayed ones included.
+  absl::StatusOr<std::vector<EventInfo>> ListEvents() const;
+
+  // ---- repair ----
+  // Each blocks until it is durable. A step is named by its path, as `fluxctl workflow show` has
+  // it: "merge", "codes[17].parse". NotFound: no such step or event; FailedPrecondition: the state
+  // does not allow it, the message says why.
+
+  // Nothing more is handed out until Resume; what runs goes on.
+  absl::StatusOr<Operated> Pause(OperatorOptions options = {}) const;
+  absl::StatusOr<Operated> Resume(OperatorOptions options = {}) const;
+  // Tries a failed or parked step again, its retries counted anew; empty: all of them. Re-opens a
+  // failed execution.
+  absl::StatusOr<Operated> Retry(std::string step = {}, OperatorOptions options = {}) const;
+  // Sets a step aside; the rest goes on.
+  absl::StatusOr<Operated> Park(std::string step, OperatorOptions options = {}) const;
+  // Settles a step as skipped, or with a value: of the step's own type, which nobody checks here.
+  absl::StatusOr<Operated> Skip(std::string step, OperatorOptions options = {}) const;
+  template <typename V>
+  absl::StatusOr<Operated> SetResult(std::string step, const V& value,
+                                     OperatorOptions options = {}) const {
+    static_assert(!internal::kIsValue<V>, "flux: SetResult() takes a plain value");
+    using Result = typename internal::ResultTypeOf<V>::type;
+    return Operate({.kind = internal::OperationKind::kSetResult,
+                    .name = std::move(step),
+                    .value = internal::MakeArgument<Result>(value),
+                    .options = std::move(options)});
+  }
+  // Runs a step again, and all that is downstream of it; other branches keep their results.
+  absl::StatusOr<Operated> Rewind(std::string step, OperatorOptions options = {}) const;
+
+  // A delayed event will not be delivered.
+  absl::StatusOr<Operated> CancelEvent(std::string event_id, OperatorOptions options = {}) const;
+  // Changes an event that no step has read yet: the newest of that name, unless `number` says
+  // which.
+  template <typename T, typename V>
+  absl::StatusOr<Operated> EditEvent(const Event<T>& event, const V& value, uint64_t number = 0,
+                                     OperatorOptions options = {}) const {
+    return Operate({.kind = internal::OperationKind::kEditEvent,
+                    .name = std::string(event.name()),
+                    .number = number,
+                    .value = internal::EventArgument<typename Event<T>::Value>(value),
+                    .options = std::move(options)});
+  }
+  // Runs the event's readers again with new data, and all that is downstream of them.
+  template <typename T, typename V>
+  absl::StatusOr<Operated> ReplayEvent(const Event<T>& event, const V& value,
+                                       OperatorOptions options = {}) const {
+    return Operate({.kind = internal::OperationKind::kReplayEvent,
+                    .name = std::string(event.name()),
+                    .value = internal::EventArgument<typename Event<T>::Value>(value),
+                    .options = std::move(options)});
+  }
+
  protected:
   friend class Client;
   RunBase(std::shared_ptr<internal::ClientCore> core, std::string id, std::string run_id,
@@ -136,6 +286,9 @@ class RunBase {
   absl::StatusOr<Payload> WaitResult(absl::Duration timeout) const;
   void OnRawResult(absl::Duration timeout,
                    std::function<void(absl::StatusOr<Payload>)> callback) const;
+
+  absl::StatusOr<SentEvent> SendEncoded(internal::EventCall call) const;
+  absl::StatusOr<Operated> Operate(internal::OperationCall call) const;
 
  private:
   std::shared_ptr<internal::ClientCore> core_;  // shared: runs outlive the Client that made them
@@ -254,6 +407,15 @@ class Client {
   }
   RawRun AttachRaw(std::string id, std::string run_id = "") const;
 
+  // Sends an event to an execution; OK once it is durable. It may come before the step that waits
+  // for it. NotFound: no such execution; InvalidArgument: its workflow waits for no event of that
+  // name, or the value; FailedPrecondition: it has closed.
+  template <typename T, typename V>
+  absl::StatusOr<SentEvent> SendEvent(const Event<T>& event, std::string workflow_id,
+                                      const V& value, SendEventOptions options = {}) const {
+    return AttachRaw(std::move(workflow_id)).SendEvent(event, value, std::move(options));
+  }
+
   // Makes the definition, and those of its children, known without starting it. Idempotent.
   // InvalidArgument names the step that is wrong.
   template <typename Signature>
@@ -267,6 +429,8 @@ class Client {
   const std::string& target() const;
 
  private:
+  friend class Schedules;
+  friend class internal::ClientAccess;
   explicit Client(std::shared_ptr<internal::ClientCore> core) : core_(std::move(core)) {}
 
   template <typename R, typename... P, typename... A>
