@@ -118,6 +118,11 @@ void FaultyStore::Deliver(bool hold, std::function<void()> completion) {
   completion();
 }
 
+uint64_t FaultyStore::calls(FaultOp op) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return calls_[static_cast<size_t>(op)];
+}
+
 std::optional<FaultKind> FaultyStore::Strike(FaultOp op) {
   std::lock_guard<std::mutex> lock(mutex_);
   const uint64_t call = ++calls_[static_cast<size_t>(op)];

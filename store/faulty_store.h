@@ -72,6 +72,8 @@ class FaultyStore : public Store, public Log, public Rows {
   // Delivers what is held back, in order, and holds no more. Returns how many were.
   size_t Release();
   size_t Held();
+  // Calls of the kind so far: the next one's number, which Fault::at names, is one more.
+  uint64_t calls(FaultOp op) const;
   // Faults that have struck so far.
   uint64_t faults() const;
   Store& base() { return *base_; }

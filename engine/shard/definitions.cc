@@ -64,8 +64,9 @@ std::string DefinitionHash(const v1::Definition& definition) {
   return Sha256(Deterministic(definition));
 }
 
-Definitions::Definitions(store::Store* store, store::Epoch epoch, GraphLimits limits)
-    : store_(store), epoch_(epoch), limits_(limits) {}
+Definitions::Definitions(store::Store* store, store::Epoch epoch, GraphLimits limits,
+                         std::function<void(absl::Status)> on_broken)
+    : store_(store), on_broken_(std::move(on_broken)), epoch_(epoch), limits_(limits) {}
 
 absl::Status Definitions::Load() {
   const auto [begin, end] = keys::TableRange(0, keys::Table::kDefinition);
@@ -124,6 +125,12 @@ absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition&
   if (absl::Status status = store_->rows().WriteSync(std::move(batch)); !status.ok()) {
     // The store stops after a failed write (rule 3), and with it the coordinator: its next process
     // can be asked.
+    store::RowBatch nothing;
+    nothing.shard = 0;
+    nothing.epoch = epoch_;
+    if (absl::Status broken = store_->rows().WriteSync(std::move(nothing)); !broken.ok()) {
+      on_broken_(std::move(broken));
+    }
     return absl::UnavailableError(absl::StrCat("definition \"", definition.name(),
                                                "\" could not be written (", status.message(),
                                                "); try again"));

@@ -7,6 +7,7 @@
 #define FLUX_ENGINE_SHARD_DEFINITIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,8 +29,10 @@ std::string DefinitionHash(const v1::Definition& definition);
 
 class Definitions {
  public:
-  // `epoch` is shard 0's: definitions lie in shard 0.
-  Definitions(store::Store* store, store::Epoch epoch, GraphLimits limits);
+  // `epoch` is shard 0's: definitions lie in shard 0. `on_broken` is told, on the caller's thread,
+  // when a failed write has left the store unusable: the process is to stop (rule 3).
+  Definitions(store::Store* store, store::Epoch epoch, GraphLimits limits,
+              std::function<void(absl::Status)> on_broken);
 
   // Reads the index of all definitions; graphs are compiled on first use. DataLoss: a damaged row.
   absl::Status Load();
@@ -58,6 +61,7 @@ class Definitions {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   store::Store* const store_;
+  const std::function<void(absl::Status)> on_broken_;
   const store::Epoch epoch_;
   const GraphLimits limits_;
   absl::Mutex put_mutex_;  // one Put writes at a time

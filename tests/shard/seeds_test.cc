@@ -61,5 +61,23 @@ TEST(FoundBySimulation, AStepSpilledByARestartWaitsForTheWorkerThatMayHaveIt) {
   for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
 }
 
+// flux-sim seed 60: a definition that could not be written broke the store, and an idle coordinator
+// went on over it, refusing every definition from then on.
+TEST(FoundBySimulation, ADefinitionThatCannotBeWrittenStopsTheProcess) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Settle();
+  world.store().Inject({.op = store::FaultOp::kWriteSync,
+                        .at = world.store().calls(store::FaultOp::kWriteSync) + 1,
+                        .kind = store::FaultKind::kDiskFull});
+  const auto refused = world.engine().definitions().Put(Chain("chain", 1), world.now_ms());
+  EXPECT_TRUE(absl::IsUnavailable(refused.status())) << refused.status();
+  world.Settle();
+  EXPECT_FALSE(world.fatal().ok()) << "it goes on over a store that takes nothing any more";
+  world.Crash();
+  ASSERT_TRUE(world.Open().ok());
+  EXPECT_TRUE(world.engine().definitions().Put(Chain("chain", 1), world.now_ms()).ok());
+}
+
 }  // namespace
 }  // namespace flux::engine::testing
