@@ -18,6 +18,7 @@ constexpr absl::Duration kTryDeadline = absl::Seconds(3);
 constexpr absl::Duration kIdle = absl::Milliseconds(1);  // between looks at the budget
 constexpr int kListMax = 8;
 constexpr int64_t kFailuresMax = 3;
+constexpr absl::string_view kChildSuffix = "/child";  // of a family's child's workflow id
 
 // Nobody served, or the server died with the call.
 bool IsOutage(const absl::Status& status) {
@@ -43,6 +44,8 @@ v1::StartWorkflowRequest RequestOf(const Promise& promise) {
       return StartOf(kNap, promise.workflow_id, promise.number);
     case Kind::kFlaky:
       return StartOf(kFlaky, promise.workflow_id, promise.number);
+    case Kind::kFamily:
+      return StartOf(kFamily, promise.workflow_id, promise.number, promise.workflow_id);
   }
   return {};
 }
@@ -56,6 +59,8 @@ std::optional<int64_t> ResultOf(const Promise& promise) {
       return promise.number * (promise.number - 1) / 2 + promise.number;
     case Kind::kNap:
       return promise.number + 2;
+    case Kind::kFamily:
+      return promise.number + 5;
     case Kind::kStamps:
     case Kind::kFlaky:  // counts attempts, and killed workers use some up
       return std::nullopt;
@@ -75,6 +80,8 @@ size_t TasksOf(const Promise& promise) {
     case Kind::kNap:
     case Kind::kFlaky:
       return 2;
+    case Kind::kFamily:  // the child does the others
+      return 1;
   }
   return 0;
 }
@@ -110,7 +117,7 @@ void Load::Run(int thread) {
   // Until each is durable: the coordinator may die during any of them.
   for (const v1::Definition& definition :
        {DefinitionOf(kChain), DefinitionOf(kWide), DefinitionOf(kStamps), DefinitionOf(kNap),
-        DefinitionOf(kFlaky)}) {
+        DefinitionOf(kFlaky), DefinitionOf(kFamily)}) {
     for (absl::Status put; !stop_; absl::SleepFor(kIdle)) {
       put = api.Put(definition).status();
       if (put.ok()) break;
@@ -248,11 +255,20 @@ void Load::Check(Api& api, const Ledger& ledger) {
   }
   std::multimap<std::string, LedgerLine> ends;  // by run
   std::map<std::string, int> begun, ended;      // by token
+  size_t children = 0;
+  std::map<std::string, std::string> child_runs;
+  for (const auto& [id, promise] : promises_) children += promise.kind == Kind::kFamily;
   for (LedgerLine& line : ledger.Read()) {
     const std::string id = line.workflow_id;
-    const auto promise = promises_.find(id);
+    const auto promise = promises_.find(
+        absl::EndsWith(id, kChildSuffix) ? id.substr(0, id.size() - kChildSuffix.size()) : id);
     ASSERT_NE(promise, promises_.end()) << "a task ran for " << id << ", which nobody started";
-    EXPECT_EQ(line.run(), promise->second.run_id) << id << " was started twice";
+    if (promise->first == id) {
+      EXPECT_EQ(line.run(), promise->second.run_id) << id << " was started twice";
+    } else {
+      EXPECT_EQ(child_runs.emplace(id, line.run()).first->second, line.run())
+          << id << " was started twice";
+    }
     // A token is handed to one execution of a function: a second one could claim another outcome.
     if (line.event == "begin") {
       EXPECT_EQ(++begun[line.token], 1) << line.token << " of " << id << " was handed out twice";
@@ -267,10 +283,11 @@ void Load::Check(Api& api, const Ledger& ledger) {
   }
   auto count = api.Count();
   ASSERT_TRUE(count.ok()) << count.status();
-  EXPECT_EQ(*count, promises_.size());
+  EXPECT_EQ(*count, promises_.size() + children);
+  EXPECT_EQ(child_runs.size(), children);
   auto listed = api.List(37);
   ASSERT_TRUE(listed.ok()) << listed.status();
-  EXPECT_EQ(listed->size(), promises_.size());
+  EXPECT_EQ(listed->size(), promises_.size() + children);
   std::set<std::string> runs;
   for (const v1::ExecutionInfo& info : *listed) {
     EXPECT_TRUE(runs.insert(info.run_id()).second) << "listed twice: " << info.workflow_id();

@@ -18,8 +18,8 @@
 namespace flux::e2e {
 
 // Kinds of work, by what they try.
-enum class Kind { kChain, kWide, kStamps, kNap, kFlaky };
-inline constexpr int kKinds = 5;
+enum class Kind { kChain, kWide, kStamps, kNap, kFlaky, kFamily };
+inline constexpr int kKinds = 6;
 
 // A start, and what came of it.
 struct Promise {

@@ -49,6 +49,15 @@ inline constexpr flux::Workflow<int64_t(int64_t)> kFlaky{
       return g.Call(kAddOne, g.Call(kFailTimes, times).Named("fail")).Named("add");
     }};
 
+// Another execution does the work; its result comes back as an event that this one sends to itself.
+inline constexpr flux::Event<int64_t> kNews{"e2e.news"};
+inline constexpr flux::Workflow<int64_t(int64_t, std::string)> kFamily{
+    "family", {}, [](flux::Graph& g, Integer n, flux::Value<std::string> self) {
+      auto result = g.Child(kChain, n).Named("child");
+      g.Emit(kNews, self, result).Named("tell");
+      return g.Call(kAddOne, g.WaitEvent(kNews).Named("news")).Named("add");
+    }};
+
 inline constexpr flux::Workflow<std::string(std::string)> kGated{
     "gated", {}, [](flux::Graph& g, flux::Value<std::string> gate) {
       return g.Call(kWaitAtGate, gate).Named("wait");
