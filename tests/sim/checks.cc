@@ -1,5 +1,7 @@
 // What must be true of each execution once all is quiet.
 #include <algorithm>
+#include <functional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -40,11 +42,17 @@ std::string OutcomeText(const v1::GetResultResponse& result) {
 // part from the history, which must be able to explain it.
 class Witness final : public Oracle {
  public:
-  Witness(const Run& run, const Fates& fates, uint64_t script_seed, const Ledger& ledger)
+  // How a child, by its workflow id, of a program and with inputs, was to end.
+  using AskChild = std::function<Ending(const std::string& id, const std::string& workflow,
+                                        const std::vector<v1::Payload>& inputs)>;
+  Witness(const Run& run, const Fates& fates, uint64_t script_seed, const Ledger& ledger,
+          const std::set<std::string>& emitted, AskChild ask_child)
       : run_(run),
         fates_(fates),
         script_seed_(script_seed),
         ledger_(ledger),
+        emitted_(emitted),
+        ask_child_(std::move(ask_child)),
         bytes_(RunBytes(run)) {}
 
   TaskEnd Task(const std::string& path, const v1::Step& step,
@@ -96,7 +104,8 @@ class Witness final : public Oracle {
       const auto sent = run_.sent.find(wait.event());
       const std::string& got = fate.completed->payload().data();
       const bool came = sent != run_.sent.end() && sent->second.contains(got);
-      if (!came && !(wait.has_default_value() && wait.default_value().data() == got)) {
+      if (!came && !emitted_.contains(wait.event()) &&
+          !(wait.has_default_value() && wait.default_value().data() == got)) {
         Complain(path, absl::StrCat("took what nobody sent: ", TextOf(*fate.completed)));
       }
       return Ending::Value(Datum::Of(fate.completed->payload()));
@@ -111,6 +120,26 @@ class Witness final : public Oracle {
     if (wait.timeout_ms() == 0 && !run_.accepted.contains(wait.event())) return Ending::Never();
     return Ending::Value(Datum::Of(Json("\"what should have come\"")));
   }
+
+  Ending Child(const std::string& path, const v1::Step& step,
+               const std::vector<Datum>& inputs) override {
+    const Fate& fate = fates_.Of(path);
+    const std::string id = ChildId(fate);
+    if (step.child().detached() || id.empty()) return Ended(path, step.child().detached());
+    std::vector<v1::Payload> payloads;
+    for (const Datum& input : inputs) payloads.push_back(input.ToPayload());
+    Ending ending = ask_child_(id, step.child().workflow(), payloads);
+    if (ending.kind == Ending::Kind::kNever && fate.failed != nullptr) return Ended(path, false);
+    for (Foreseen& failure : ending.failures) {
+      if (!failure.own_words) {
+        failure.failure.set_message(absl::StrCat("child ", id, ": ", failure.failure.message()));
+      }
+      failure.failure.set_non_retriable(true);
+    }
+    return ending;
+  }
+
+  Ending Emit(const std::string& path) override { return Ended(path, true); }
 
   std::optional<v1::Failure> Caught(const std::string& path) override {
     const v1::HistoryEvent* caught = fates_.Of(path).caught;
@@ -167,6 +196,30 @@ class Witness final : public Oracle {
     return it != fates_.all().end() && absl::StartsWith(it->first, path + ".");
   }
 
+  // The workflow id of the child that a step started: "WORKFLOW as ID".
+  static std::string ChildId(const Fate& fate) {
+    if (fate.starting == nullptr) return "";
+    const std::string& detail = fate.starting->detail();
+    const size_t as = detail.find(" as ");
+    return as == std::string::npos ? "" : detail.substr(as + 4);
+  }
+
+  // How a message to another execution ended: whatever the coordinator says of it, which may refuse
+  // it, but must say something.
+  Ending Ended(const std::string& path, bool may_complete) {
+    const Fate& fate = fates_.Of(path);
+    if (fate.failed != nullptr) {
+      if (!absl::StartsWith(fate.failed->failure().type(), "flux.")) {
+        Complain(path, absl::StrCat("failed without a reason: ", TextOf(*fate.failed)));
+      }
+      return Ending::Failed({{fate.failed->failure(), false}});
+    }
+    if (fate.completed != nullptr && fate.caught == nullptr && may_complete) {
+      return Ending::Value(Datum::Of(fate.completed->payload()));
+    }
+    return Ending::Value(Datum::Of(Json("\"an answer that did not come\"")));
+  }
+
   static TaskEnd Fragment(const Answer& answer) { return {{}, answer.fragment, answer.inputs}; }
 
   void Complain(const std::string& path, const std::string& text) {
@@ -177,6 +230,8 @@ class Witness final : public Oracle {
   const Fates& fates_;
   const uint64_t script_seed_;
   const Ledger& ledger_;
+  const std::set<std::string>& emitted_;
+  const AskChild ask_child_;
   const std::string bytes_;
   std::string complaint_;
 };
@@ -207,10 +262,11 @@ std::optional<Events> Simulation::HistoryOf(const Run& run) {
   return events;
 }
 
-void Simulation::CheckRun(Run* run) {
-  if (run->refused) return;
-  if (run->run_id.empty()) {
-    return Problem(absl::StrCat(run->id, " could not be started although all is well"));
+std::optional<Ending> Simulation::CheckRun(Run* run) {
+  if (run->refused) return std::nullopt;
+  if (run->run_id.empty() && !run->child) {
+    Problem(absl::StrCat(run->id, " could not be started although all is well"));
+    return std::nullopt;
   }
   v1::GetResultRequest request;
   *request.mutable_execution() = RefOf(*run);
@@ -219,9 +275,11 @@ void Simulation::CheckRun(Run* run) {
         engine.GetResult(request, std::move(reply));
       });
   if (!result.ok()) {
-    return Problem(absl::StrCat("the acknowledged execution ", run->id,
-                                " has no result: ", result.status().ToString()));
+    Problem(absl::StrCat("the acknowledged execution ", run->id,
+                         " has no result: ", result.status().ToString()));
+    return std::nullopt;
   }
+  if (run->child) run->run_id = result->run_id();
   Saw(run, *result);
   v1::VerifyExecutionRequest verify;
   *verify.mutable_execution() = RefOf(*run);
@@ -230,17 +288,19 @@ void Simulation::CheckRun(Run* run) {
         engine.Verify(verify, std::move(reply));
       });
   if (!verified.ok()) {
-    return Problem(absl::StrCat(run->id, " cannot be verified: ", verified.status().ToString()));
+    Problem(absl::StrCat(run->id, " cannot be verified: ", verified.status().ToString()));
+    return std::nullopt;
   }
   if (!verified->equal()) {
-    return Problem(absl::StrCat("replay of ", run->id, " differs: ", verified->difference()));
+    Problem(absl::StrCat("replay of ", run->id, " differs: ", verified->difference()));
+    return std::nullopt;
   }
   const std::optional<Events> events = HistoryOf(*run);
-  if (!events) return;
+  if (!events) return std::nullopt;
   const Fates fates(*events, *run->program);
   CheckHistory(*run, *events, fates);
   CheckUndone(*run, *result, fates);
-  CheckOutcome(*run, *result, *events, fates);
+  return CheckOutcome(*run, *result, *events, fates);
 }
 
 void Simulation::CheckHistory(const Run& run, const Events& events, const Fates& fates) {
@@ -295,7 +355,7 @@ bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
   }
   if (result.status() == v1::EXECUTION_STATUS_CANCELLED ||
       result.status() == v1::EXECUTION_STATUS_TERMINATED) {
-    if (!run.cancel_asked) Problem(absl::StrCat(run.id, " was stopped by nobody"));
+    if (!run.cancel_asked && !run.child) Problem(absl::StrCat(run.id, " was stopped by nobody"));
     return true;
   }
   if (result.failure().type() != "flux.timeout.execution") return false;
@@ -308,11 +368,23 @@ bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
   return true;
 }
 
-void Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& result,
-                              const Events& events, const Fates& fates) {
-  if (EndedEarly(run, result, events)) return;
-  Witness witness(run, fates, script_seed_, ledger_);
-  const Ending expected = Interpret(run.program->definition, run.program->inputs, &witness);
+Ending Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& result,
+                                const Events& events, const Fates& fates) {
+  if (EndedEarly(run, result, events)) {
+    return Ending::Failed({{result.failure(), /*own_words=*/false}});
+  }
+  Witness witness(run, fates, script_seed_, ledger_, emitted_,
+                  [this](const std::string& id, const std::string& workflow,
+                         const std::vector<v1::Payload>& inputs) {
+                    Run child;
+                    child.id = id;
+                    child.child = true;
+                    child.inputs = inputs;
+                    child.program = ProgramOf(workflow);
+                    const std::optional<Ending> ending = CheckRun(&child);
+                    return ending.value_or(Ending::Never());
+                  });
+  const Ending expected = Interpret(run.program->definition, run.inputs, &witness);
   bool fits = false;
   switch (expected.kind) {
     case Ending::Kind::kValue:
@@ -338,6 +410,7 @@ void Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& resul
     Problem(absl::StrCat(run.id, stuck ? " is stuck: " : " came to ", OutcomeText(result),
                          "\n  but was to have ", TextOf(expected), Story(events)));
   }
+  return expected;
 }
 
 }  // namespace flux::sim

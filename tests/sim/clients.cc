@@ -10,14 +10,6 @@ namespace {
 
 constexpr int64_t kMsUs = 1'000;
 
-// A map of the root scope over an input checks it at the start already.
-bool MayBeRefused(const v1::Definition& definition) {
-  for (const v1::Step& step : definition.scopes(0).steps()) {
-    if (step.has_map() && step.inputs(0).source_case() == v1::Input::kParameter) return true;
-  }
-  return false;
-}
-
 bool IsOpen(v1::ExecutionStatus status) {
   return status == v1::EXECUTION_STATUS_RUNNING || status == v1::EXECUTION_STATUS_PAUSED ||
          status == v1::EXECUTION_STATUS_FAILING || status == v1::EXECUTION_STATUS_CANCELLING;
@@ -39,21 +31,25 @@ void Simulation::StartLater(Run* run, int64_t after_us) {
 
 void Simulation::SendStart(Run* run) {
   if (!process_->up()) return StartLater(run, 100 * kMsUs);
-  // Idempotent, and durable when it returns.
-  const auto put =
-      process_->engine().definitions().Put(run->program->definition, process_->WallMs());
-  process_->Poke();
-  if (!put.ok()) {
-    if (!absl::IsUnavailable(put.status())) {
-      return Problem(absl::StrCat("a definition was refused: ", put.status().ToString()));
+  // Idempotent, and durable when it returns; those it may start as children first.
+  std::string hash;
+  for (const std::unique_ptr<Program>& program : programs_) {
+    const auto put = process_->engine().definitions().Put(program->definition, process_->WallMs());
+    process_->Poke();
+    if (!put.ok()) {
+      if (!absl::IsUnavailable(put.status())) {
+        return Problem(absl::StrCat("a definition was refused: ", put.status().ToString()));
+      }
+      return StartLater(run, 200 * kMsUs);
     }
-    return StartLater(run, 200 * kMsUs);
+    if (program.get() == run->program) hash = put->definition_hash();
+    if (!process_->up()) return StartLater(run, 200 * kMsUs);
   }
   v1::StartWorkflowRequest request;
   request.set_workflow_id(run->id);
   request.set_request_id(run->request_id);
-  request.set_definition_hash(put->definition_hash());
-  for (const v1::Payload& input : run->program->inputs) *request.add_inputs() = input;
+  request.set_definition_hash(hash);
+  for (const v1::Payload& input : run->inputs) *request.add_inputs() = input;
   Ask<v1::StartWorkflowResponse>(
       [request](engine::Engine& engine, Done<v1::StartWorkflowResponse> done) {
         engine.Start(request, std::move(done));

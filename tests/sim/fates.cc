@@ -47,7 +47,7 @@ Fates::Fates(const std::vector<v1::HistoryEvent>& events, const Program& program
   int64_t time_ms = 0;
   for (size_t i = 0; i < events.size(); ++i) {
     const v1::HistoryEvent& event = events[i];
-    if (event.ordinal() < ordinal || event.ordinal() > ordinal + 1 || event.time_ms() < time_ms) {
+    if (event.ordinal() < ordinal || event.time_ms() < time_ms) {
       if (fault_.empty()) fault_ = absl::StrCat("is out of order at ", TextOf(event));
     }
     ordinal = event.ordinal();
@@ -93,6 +93,8 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
   } else if (type == "step.skipped" || type == "item.skipped") {
     Ended(event);
     fates_[path].skipped = &event;
+  } else if (type == "child.starting") {
+    fates_[path].starting = &event;
   } else if (type == "step.failed") {
     fates_[path].failed = &event;
   } else if (type == "step.caught") {

@@ -21,8 +21,9 @@ struct Fate {
   const v1::HistoryEvent* caught = nullptr;
   const v1::HistoryEvent* tolerated = nullptr;
   const v1::HistoryEvent* cancelled = nullptr;
-  const v1::HistoryEvent* decreed = nullptr;  // by an operator
-  uint64_t completed_at = 0;                  // index in the history
+  const v1::HistoryEvent* decreed = nullptr;   // by an operator
+  const v1::HistoryEvent* starting = nullptr;  // a child
+  uint64_t completed_at = 0;                   // index in the history
 };
 
 // Immutable once made. The history and the program must outlive it.

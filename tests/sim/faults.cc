@@ -22,7 +22,7 @@ constexpr Field kFields[] = {
     {"stall", &FaultPlan::stall_permille, "of turns: the loop stands still for up to 3 s"},
     {"step-crash", &FaultPlan::step_permille, "of completed writes: fluxd dies right there"},
     {"jump-every-ms", &FaultPlan::jump_every_ms, "mean time between jumps of the wall clock"},
-    {"jump-ms", &FaultPlan::jump_ms, "how far the clock jumps, either way"},
+    {"jump-ms", &FaultPlan::jump_ms, "how far the clock may be off, either way"},
     {"disk-us", &FaultPlan::disk_us, "longest time of a write, microseconds"},
     {"disk-slow", &FaultPlan::slow_permille, "of writes: takes up to 2 s"},
     {"disk-error", &FaultPlan::error_permille, "of writes: fails"},

@@ -25,7 +25,7 @@ struct FaultPlan {
   int64_t stall_permille = 0;  // of turns: the loop stands still for up to 3 s
   int64_t step_permille = 0;   // of completed store writes: it dies right there
   int64_t jump_every_ms = 0;   // mean time between jumps of the wall clock
-  int64_t jump_ms = 0;         // how far they go, either way
+  int64_t jump_ms = 0;         // how far it may be off then, either way
 
   // its disk
   int64_t disk_us = 300;       // longest time of a write

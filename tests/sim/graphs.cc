@@ -192,6 +192,12 @@ class Maker {
       case 3:
         if (bounds_.events) return AddWait(pool, step);
         return AddTask(pool, step);
+      case 4:
+        if (!bounds_.children.empty()) return AddChild(pool, step);
+        return AddTask(pool, step);
+      case 5:
+        if (!bounds_.event_targets.empty() && dice_.OneIn(2)) return AddEmit(pool, step);
+        return AddTask(pool, step);
       default:
         return AddTask(pool, step);
     }
@@ -247,6 +253,8 @@ class Maker {
     if (bounds_.continues && dice_.OneIn(4)) {
       GraphBounds within = bounds_;
       within.continues = within.undoes = within.events = false;
+      within.children.clear();
+      within.event_targets.clear();
       within.steps_max = 6;
       within.depth_max = 1;
       script.continues = 700;
@@ -254,6 +262,34 @@ class Maker {
           Maker(&program_, within, dice_).MakeFragment("fragment-of-" + step->name(), &names_);
     }
     return script.shape;
+  }
+
+  Shape AddChild(const std::vector<Known>& pool, v1::Step* step) {
+    const Program& child = *bounds_.children[dice_.Below(bounds_.children.size())];
+    step->mutable_child()->set_workflow(child.definition.name());
+    step->mutable_child()->set_detached(dice_.OneIn(4));
+    step->mutable_child()->set_parent_close(
+        dice_.Pick({v1::PARENT_CLOSE_POLICY_UNSPECIFIED, v1::PARENT_CLOSE_POLICY_TERMINATE,
+                    v1::PARENT_CLOSE_POLICY_ABANDON}));
+    for (size_t i = 0; i < child.inputs.size(); ++i) {
+      v1::Input input = AnyInput(pool, i == 0 ? Shape::kArray : Shape::kNumber);
+      input.clear_pointer();
+      *step->add_inputs() = std::move(input);
+    }
+    return Shape::kNumber;
+  }
+
+  Shape AddEmit(const std::vector<Known>& pool, v1::Step* step) {
+    v1::EmitStep* emit = step->mutable_emit();
+    emit->set_event(absl::StrCat("event-", dice_.Below(3)));
+    if (dice_.OneIn(4)) emit->set_delay_ms(dice_.Between(1, 5'000));
+    v1::Input payload = AnyInput(pool);
+    payload.clear_pointer();
+    *step->add_inputs() = std::move(payload);
+    const std::string& target = bounds_.event_targets[dice_.Below(bounds_.event_targets.size())];
+    *step->add_inputs()->mutable_literal() = Json(absl::StrCat("\"", target, "\""));
+    program_.emits.push_back(emit->event());
+    return Shape::kNone;
   }
 
   // One in a loop has a timeout, so that it is not left without an event.
@@ -466,6 +502,13 @@ Program MakeProgram(const std::string& name, const GraphBounds& bounds, Dice& di
   Maker(&program, bounds, dice).Make();
   program.definition.set_name(name);
   return program;
+}
+
+bool MayBeRefused(const v1::Definition& definition) {
+  for (const v1::Step& step : definition.scopes(0).steps()) {
+    if (step.has_map() && step.inputs(0).source_case() == v1::Input::kParameter) return true;
+  }
+  return false;
 }
 
 Program MakeLongProgram(const std::string& name, uint64_t turns, Dice& dice) {

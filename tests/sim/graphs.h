@@ -12,6 +12,8 @@
 
 namespace flux::sim {
 
+struct Program;
+
 // How large a definition may grow, and how much of what lets executions not end by themselves or
 // end early it holds.
 struct GraphBounds {
@@ -28,6 +30,8 @@ struct GraphBounds {
   bool continues = false;
   bool undoes = false;
   bool early = false;  // joins and maps that finish early, or tolerate failures
+  std::vector<const Program*> children = {};    // what child steps may start
+  std::vector<std::string> event_targets = {};  // workflow ids that emit steps may name
 };
 
 // A definition and all that decides what becomes of it.
@@ -36,6 +40,7 @@ struct Program {
   std::vector<v1::Payload> inputs;
   Scripts scripts;
   std::vector<std::string> events;  // names that some step waits for
+  std::vector<std::string> emits;   // names that some step sends to another execution
   bool parks = false;               // some task parks where it would fail
 };
 
@@ -43,6 +48,9 @@ inline constexpr const char* kQueues[] = {"default", "second"};
 
 // A valid definition of the name: the same for the same dice and bounds.
 Program MakeProgram(const std::string& name, const GraphBounds& bounds, Dice& dice);
+
+// Can a start be refused for its inputs? A map of the root scope over one of them looks at it then.
+bool MayBeRefused(const v1::Definition& definition);
 
 // A loop of many turns, so that an execution's history outgrows its state.
 Program MakeLongProgram(const std::string& name, uint64_t turns, Dice& dice);

@@ -89,7 +89,8 @@ class Process final : public engine::Clock, public engine::Background, public en
 
   // From now on nothing fails any more.
   void Heal();
-  void JumpClock(int64_t by_ms) { wall_offset_ms_ += by_ms; }
+  // How far the wall clock is ahead of the simulation's time from now on.
+  void SetClock(int64_t ahead_ms) { wall_offset_ms_ = ahead_ms; }
   // Fills the disk up, or frees it.
   void FillDisk(bool full);
 

@@ -237,6 +237,10 @@ class Interpreter {
         return Fail(step);
       case v1::Step::kWaitEvent:
         return oracle_.Event(path, step);
+      case v1::Step::kChild:
+        return Child(frame, step, path);
+      case v1::Step::kEmit:
+        return oracle_.Emit(path);
       case v1::Step::kSkip:
         return Ending::Skipped();
       default:
@@ -296,6 +300,16 @@ class Interpreter {
     return Interpreter(*end.fragment, &oracle_).Scope(0, parameters, path + ".");
   }
 
+  Ending Child(const Frame& frame, const v1::Step& step, const std::string& path) {
+    std::vector<Datum> inputs;
+    for (const v1::Input& input : step.inputs()) {
+      Ending read = Read(frame, input);
+      if (read.kind == Ending::Kind::kFailed) return read;
+      inputs.push_back(std::move(read.value));
+    }
+    return oracle_.Child(path, step, inputs);
+  }
+
   static Ending Sleep(const Frame& frame, const v1::Step& step) {
     if (step.inputs_size() == 0) return Ending::Value(Datum());
     const Ending duration = Read(frame, step.inputs(0));
@@ -350,7 +364,8 @@ class Interpreter {
     const std::vector<Datum> items = ItemsOf(step, source.value, parameters, path, &fetched);
     const size_t parallel = map.max_parallel() == 0 ? SIZE_MAX : map.max_parallel();
     // Done with the first of them, whichever those were.
-    const bool early = map.first() > 0 && oracle_.Completed(path).has_value();
+    const bool early =
+        map.first() > 0 && oracle_.Completed(path).has_value() && !oracle_.Caught(path);
 
     std::vector<Datum> outputs;
     std::vector<Foreseen> failures;
@@ -451,7 +466,8 @@ class Interpreter {
 
   // Done with what had completed by then; which that was is a matter of time.
   Ending EarlyJoin(const Frame& frame, const v1::Step& step, const std::string& path) {
-    const std::optional<uint64_t> done_at = oracle_.Completed(path);
+    const std::optional<uint64_t> done_at =
+        oracle_.Caught(path) ? std::nullopt : oracle_.Completed(path);
     std::vector<Datum> items;
     bool all = true;
     for (const v1::Input& input : step.inputs()) {

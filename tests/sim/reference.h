@@ -76,6 +76,10 @@ class Oracle {
                        const std::vector<Datum>& inputs) = 0;
   // What a step that waits for an event comes to.
   virtual Ending Event(const std::string& path, const v1::Step& step) = 0;
+  // What a step that starts another execution, or sends it an event, comes to.
+  virtual Ending Child(const std::string& path, const v1::Step& step,
+                       const std::vector<Datum>& inputs) = 0;
+  virtual Ending Emit(const std::string& path) = 0;
   // The failure that a catch clause of the step at `path` took. None: no clause of it ran.
   virtual std::optional<v1::Failure> Caught(const std::string& path) = 0;
   // How an operator had the step end, or an early join that needed it no more (skipped).

@@ -3,6 +3,7 @@
 #define FLUX_TESTS_SIM_SIMULATION_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 #include "tests/sim/graphs.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/process.h"
+#include "tests/sim/reference.h"
 #include "tests/sim/simulator.h"
 
 namespace flux::sim {
@@ -39,6 +41,8 @@ struct Run {
   bool operated = false;  // an operator has a hand in it: it may be open again after it closed
   std::map<std::string, std::set<std::string>> sent;  // payloads of events, by name
   std::set<std::string> accepted;                     // names of events that were acknowledged
+  std::vector<v1::Payload> inputs;  // of the program's own, or as a parent gave them
+  bool child = false;               // of another execution, which may stop it
 };
 
 // Not thread-safe; one for each run.
@@ -53,7 +57,10 @@ class Simulation final : public Process::Peers {
   Dice& dice() { return dice_; }
   const FaultPlan& plan() const { return plan_; }
   Ledger& ledger() { return ledger_; }
-  const Scripts& ScriptsOf(const std::string& workflow) const;
+  const Program* ProgramOf(const std::string& workflow) const;
+  const Scripts& ScriptsOf(const std::string& workflow) const {
+    return ProgramOf(workflow)->scripts;
+  }
   uint64_t script_seed() const { return script_seed_; }
   bool healed() const { return healed_; }
   // With a chance of so many in a thousand, while faults strike.
@@ -153,14 +160,16 @@ class Simulation final : public Process::Peers {
   v1::ExecutionRef RefOf(const Run& run) const;
 
   // ---- checks.cc ----
-  void CheckRun(Run* run);
+  // How it was to end; none after a problem.
+  std::optional<Ending> CheckRun(Run* run);
   // The whole history of a run; none after a problem.
   std::optional<std::vector<v1::HistoryEvent>> HistoryOf(const Run& run);
   void CheckHistory(const Run& run, const std::vector<v1::HistoryEvent>& events,
                     const Fates& fates);
   void CheckUndone(const Run& run, const v1::GetResultResponse& result, const Fates& fates);
-  void CheckOutcome(const Run& run, const v1::GetResultResponse& result,
-                    const std::vector<v1::HistoryEvent>& events, const Fates& fates);
+  // The expected ending, checked against what came.
+  Ending CheckOutcome(const Run& run, const v1::GetResultResponse& result,
+                      const std::vector<v1::HistoryEvent>& events, const Fates& fates);
   bool EndedEarly(const Run& run, const v1::GetResultResponse& result,
                   const std::vector<v1::HistoryEvent>& events);
   void Pass(int64_t us);
@@ -195,6 +204,7 @@ class Simulation final : public Process::Peers {
   bool healed_ = false;
   bool verify_after_crashes_ = false;
   std::vector<std::unique_ptr<Program>> programs_;
+  std::set<std::string> emitted_;  // names of events that executions send to each other
   std::vector<std::unique_ptr<Run>> runs_;
   std::vector<std::unique_ptr<SimWorker>> workers_;
   std::map<engine::StreamId, Link> links_;

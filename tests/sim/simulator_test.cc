@@ -20,7 +20,7 @@ uint64_t SeedsPerBlock() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return long_form ? 2'500 : 50;
 #else
-  return long_form ? 25'000 : 500;
+  return long_form ? 25'000 : 100;
 #endif
 }
 
@@ -79,8 +79,8 @@ TEST_P(Planted, BugIsFoundWithinAThousandSeeds) {
   FAIL() << GetParam().name << " was not found by a thousand seeds";
 }
 
-INSTANTIATE_TEST_SUITE_P(Bugs, Planted, ::testing::ValuesIn(Bugs()), [](const auto& info) {
-  std::string name = info.param.name;
+INSTANTIATE_TEST_SUITE_P(Bugs, Planted, ::testing::ValuesIn(Bugs()), [](const auto& bug) {
+  std::string name = bug.param.name;
   std::erase(name, '-');
   return name;
 });
