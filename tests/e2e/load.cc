@@ -203,7 +203,13 @@ void Load::CheckOne(Api& api, const Promise& promise,
   int64_t time_ms = 0;
   for (const v1::HistoryEvent& event : *events) {
     if (!event.derived()) {
-      EXPECT_EQ(event.ordinal(), ++ordinal) << event.DebugString();
+      // That a message was taken is a record with nothing to tell.
+      if (promise.kind == Kind::kFamily) {
+        EXPECT_GT(event.ordinal(), ordinal) << event.DebugString();
+        ordinal = event.ordinal();
+      } else {
+        EXPECT_EQ(event.ordinal(), ++ordinal) << event.DebugString();
+      }
     }
     EXPECT_GE(event.time_ms(), time_ms);
     time_ms = event.time_ms();
@@ -243,7 +249,10 @@ void Load::CheckOne(Api& api, const Promise& promise,
   auto verified = api.Verify(ref);
   ASSERT_TRUE(verified.ok()) << verified.status();
   EXPECT_TRUE(verified->equal()) << verified->difference();
-  EXPECT_EQ(verified->records(), ordinal);
+  EXPECT_GE(verified->records(), ordinal);
+  if (promise.kind != Kind::kFamily) {
+    EXPECT_EQ(verified->records(), ordinal);
+  }
 }
 
 void Load::Check(Api& api, const Ledger& ledger) {
