@@ -5,15 +5,13 @@
 //   RUNNING   | ExecutionMigrated                           | goes on in the new version's graph
 //   any other | ExecutionMigrated                           | nothing (Decide refuses)
 //
-//   what has begun                                          | in the new version
-//   --------------------------------------------------------+---------------------------------------
-//   a step that is settled                                  | of the same name, kind and place
-//   a step that is under way                                | likewise, and the same work and
-//   inputs an open body                                            | the body of the same step, as
-//   many
-//                                                           |   parameters
-//   a step that can be undone                               | can be undone, with as many inputs
-//   a step that has not begun                               | anything, or nothing
+//   what has begun            | in the new version
+//   --------------------------+--------------------------------------------------------------------
+//   a step that is settled    | of the same name, kind and place
+//   a step that is under way  | likewise, and the same work and inputs
+//   an open body              | the body of the same step, of as many parameters
+//   a step that can be undone | can be undone, with as many inputs
+//   a step that has not begun | anything, or nothing
 //
 // Steps that have begun keep their place in their scope, and with it the tokens of what is running.
 // Those that have not begin a new generation.
@@ -198,6 +196,23 @@ void Machine::Migrated(const v1::ExecutionMigrated& migrated, std::shared_ptr<co
       if (frame->steps[i].phase == Phase::kPending) {
         ReleaseExtra(s_, frame->steps[i]);
       } else if (i < steps.size()) {
+        const StepState& state = frame->steps[i];
+        if (state.phase == Phase::kScheduled || state.phase == Phase::kBackingOff) {
+          // Its time limit is the new version's.
+          const auto limit = [&](const StepPlan& plan, bool arm) {
+            const int64_t limit_ms = plan.task.timeouts().schedule_to_close_ms();
+            if (limit_ms == 0) return;
+            const Timer timer{state.first_scheduled_ms + limit_ms, number, static_cast<uint32_t>(i),
+                              v1::TIMER_KIND_SCHEDULE_TO_CLOSE};
+            if (arm) {
+              s_.timers.insert(timer);
+            } else {
+              s_.timers.erase(timer);
+            }
+          };
+          limit(Plan(*frame, static_cast<uint32_t>(i)), /*arm=*/false);
+          limit(graph->scopes()[scope].steps[i], /*arm=*/true);
+        }
         steps[i] = std::move(frame->steps[i]);
       }
     }

@@ -273,6 +273,8 @@ Driver::Before Driver::Look() const {
 absl::StatusOr<Verdict> Driver::Do(Command command) {
   effects.Clear();
   const bool tells = effects.story != nullptr;
+  std::shared_ptr<const Graph> graph;
+  if (const auto* migrate = std::get_if<engine::Migrate>(&command)) graph = migrate->graph;
   absl::StatusOr<Decision> decision = Decide(live, std::move(command), now_ms);
   if (!decision.ok()) return decision.status();
   for (v1::Record& record : decision->records) {
@@ -286,10 +288,10 @@ absl::StatusOr<Verdict> Driver::Do(Command command) {
     const Before before = Look();
     Effects one;
     if (tells) one.story = &story;
-    Apply(live, std::move(record), &one);
+    Apply(live, std::move(record), &one, graph);
     EXPECT_EQ(live.ordinal(), ordinal + 1);
-    Apply(replayed, *ParseRecord(bytes, blob_reader), nullptr);
-    Apply(reloaded, *ParseRecord(bytes, blob_reader), nullptr);
+    Apply(replayed, *ParseRecord(bytes, blob_reader), nullptr, graph);
+    Apply(reloaded, *ParseRecord(bytes, blob_reader), nullptr, graph);
     if (keep_records) records.push_back(std::move(bytes));
     Absorb(one, before);
     effects.ready.insert(effects.ready.end(), one.ready.begin(), one.ready.end());
