@@ -81,7 +81,7 @@ class Witness final : public Oracle {
       }
       return {Ending::Failed({{failed->failure(), false}}), nullptr, {}};
     }
-    if (answer.failing_attempts > 0 && IsFinal(step, answer.transient)) {
+    if (answer.failing_attempts > 0 && IsFinal(step, answer.transient) && !Outlived(path, answer)) {
       return {Ending::Failed({{answer.transient, false}}), nullptr, {}};
     }
     switch (answer.end) {
@@ -126,6 +126,13 @@ class Witness final : public Oracle {
     const Fate& fate = fates_.Of(path);
     const std::string id = ChildId(fate);
     if (step.child().detached() || id.empty()) return Ended(path, step.child().detached());
+    if (fate.failed != nullptr && fate.failed->failure().type() == "flux.refused") {
+      return Ended(path, false);  // it was never there
+    }
+    if (fate.started == nullptr && fate.completed == nullptr && fate.failed == nullptr &&
+        run_.closed) {
+      return Ending::Never();  // withdrawn: what started it ended first
+    }
     std::vector<v1::Payload> payloads;
     for (const Datum& input : inputs) payloads.push_back(input.ToPayload());
     Ending ending = ask_child_(id, step.child().workflow(), payloads);
@@ -170,6 +177,20 @@ class Witness final : public Oracle {
     const auto& final = step.task().non_retriable();
     return failure.non_retriable() ||
            std::find(final.begin(), final.end(), failure.type()) != final.end();
+  }
+
+  // Were the attempts that the task fails all lost on the way, before it could answer?
+  bool Outlived(const std::string& path, const Answer& answer) const {
+    const Fate& fate = fates_.Of(path);
+    const v1::HistoryEvent* end = fate.completed;
+    if (end == nullptr) end = fate.skipped;
+    if (fate.continued != nullptr) end = fate.continued;
+    if (end == nullptr || fate.caught != nullptr || end->attempt() <= answer.failing_attempts) {
+      return false;
+    }
+    return std::none_of(fate.attempts.begin(), fate.attempts.end(), [&](const auto* attempt) {
+      return TextOf(attempt->failure()) == TextOf(answer.transient);
+    });
   }
 
   // Can the task have failed for good like that?
@@ -297,6 +318,7 @@ std::optional<Ending> Simulation::CheckRun(Run* run) {
   }
   const std::optional<Events> events = HistoryOf(*run);
   if (!events) return std::nullopt;
+  if (verbose()) Note(absl::StrCat(run->id, " came to ", OutcomeText(*result), Story(*events)));
   const Fates fates(*events, *run->program);
   CheckHistory(*run, *events, fates);
   CheckUndone(*run, *result, fates);

@@ -95,6 +95,12 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
     fates_[path].skipped = &event;
   } else if (type == "child.starting") {
     fates_[path].starting = &event;
+  } else if (type == "child.started") {
+    fates_[path].started = &event;
+  } else if (type == "step.continued") {
+    fates_[path].continued = &event;
+  } else if (type == "attempt.failed") {
+    fates_[path].attempts.push_back(&event);
   } else if (type == "step.failed") {
     fates_[path].failed = &event;
   } else if (type == "step.caught") {

@@ -23,7 +23,10 @@ struct Fate {
   const v1::HistoryEvent* cancelled = nullptr;
   const v1::HistoryEvent* decreed = nullptr;   // by an operator
   const v1::HistoryEvent* starting = nullptr;  // a child
-  uint64_t completed_at = 0;                   // index in the history
+  const v1::HistoryEvent* started = nullptr;   // likewise: it is there
+  const v1::HistoryEvent* continued = nullptr;
+  std::vector<const v1::HistoryEvent*> attempts;  // those that failed
+  uint64_t completed_at = 0;                      // index in the history
 };
 
 // Immutable once made. The history and the program must outlive it.

@@ -10,9 +10,6 @@
 #include "tests/sim/worker.h"
 
 namespace flux::sim {
-
-// docs/SIMULATION.md, "What is open".
-constexpr bool kChildren = false;
 namespace {
 
 constexpr int64_t kMsUs = 1'000;
@@ -60,10 +57,8 @@ void Simulation::DrawPrograms() {
   bounds.undoes = dice_.OneIn(4);
   bounds.early = dice_.OneIn(4);
   const int64_t runs = dice_.Between(1, 6);
-  // Programs that others may start as children: small, and with neither events nor children. Only
-  // where they are asked for: the interpreter does not foresee yet which of their starts is
-  // refused.
-  if (dice_.OneIn(4) && kChildren) {
+  // Programs that others may start as children: small, and with neither events nor children.
+  if (dice_.OneIn(4)) {
     GraphBounds small = bounds;
     small.steps_max = 6;
     small.events = small.parks = false;

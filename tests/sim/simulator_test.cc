@@ -20,7 +20,7 @@ uint64_t SeedsPerBlock() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return long_form ? 2'500 : 50;
 #else
-  return long_form ? 25'000 : 100;
+  return long_form ? 25'000 : 500;
 #endif
 }
 
