@@ -15,6 +15,7 @@
 //   Resume      | open, paused                                    | ExecutionResumed
 //   Retry       | RUNNING; the step, or all that are parked       | StepRetried for each
 //   Retry       | FAILED, nothing was undone                      | ExecutionReopened, StepRetried
+//               |                                                 |   for it, and those parked
 //   Park        | RUNNING; a task scheduled or backing off        | StepParked
 //   Resolve     | RUNNING; a step that is not settled             | StepResolved
 //   Resolve     | FAILED at that step, nothing was undone         | ExecutionReopened, StepResolved
@@ -217,6 +218,23 @@ void Decider::AddReopened(const std::string& identity, const std::string& reason
 
 // ---- steps ----
 
+std::vector<StepKey> Decider::ParkedSteps() const {
+  std::vector<StepKey> steps;
+  for (const auto& [number, frame] : s_.frames) {
+    for (uint32_t i = 0; i < frame->steps.size(); ++i) {
+      if (frame->steps[i].phase == Phase::kParked) steps.push_back({number, i});
+    }
+  }
+  return steps;
+}
+
+bool Decider::LiesIn(const StepKey& step, const StepKey& outer) const {
+  for (const Frame* at = s_.FindFrame(step.frame); at->parent != nullptr; at = at->parent) {
+    if (outer == StepKey{at->parent->number, at->parent_step}) return true;
+  }
+  return false;
+}
+
 absl::StatusOr<Decision> Decider::operator()(Retry command) {
   Decision decision;
   std::vector<StepKey> steps;
@@ -243,11 +261,7 @@ absl::StatusOr<Decision> Decider::operator()(Retry command) {
       }
       steps.push_back(*command.step);
     } else {
-      for (const auto& [number, frame] : s_.frames) {
-        for (uint32_t i = 0; i < frame->steps.size(); ++i) {
-          if (frame->steps[i].phase == Phase::kParked) steps.push_back({number, i});
-        }
-      }
+      steps = ParkedSteps();
       if (steps.empty()) {
         return absl::FailedPreconditionError(
             absl::StrCat(Name(), " has no failed or parked step to retry"));
@@ -278,6 +292,12 @@ absl::StatusOr<Decision> Decider::operator()(Retry command) {
     }
     AddReopened(command.identity, command.reason, &decision);
     steps.push_back(s_.failed_step);
+    if (!command.step.has_value()) {
+      for (const StepKey& parked : ParkedSteps()) {
+        // What lies in the failed step is dropped as it begins again.
+        if (!LiesIn(parked, s_.failed_step)) steps.push_back(parked);
+      }
+    }
   }
   for (const StepKey& key : steps) {
     v1::StepRetried* retried = Add(&decision)->mutable_step_retried();
@@ -352,10 +372,7 @@ absl::StatusOr<Decision> Decider::operator()(Rewind command) {
                                                       " has not begun: there is nothing to take "
                                                       "back"));
   }
-  for (const Frame* at = s_.FindFrame(command.step.frame); at->parent != nullptr; at = at->parent) {
-    if (!s_.has_failed_step || s_.failed_step != StepKey{at->parent->number, at->parent_step}) {
-      continue;
-    }
+  if (s_.has_failed_step && LiesIn(command.step, s_.failed_step)) {
     return absl::FailedPreconditionError(absl::StrCat(PathOf(command.step), " of ", Name(),
                                                       " lies in ", PathOf(s_.failed_step),
                                                       ", which failed: rewind to that one"));

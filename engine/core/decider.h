@@ -77,6 +77,10 @@ class Decider {
                   v1::Payload progress) const;
   // Readers of the event that took it; in order of (frame, step).
   std::vector<StepKey> WaitsOf(const std::string& event) const;
+  // In order of (frame, step).
+  std::vector<StepKey> ParkedSteps() const;
+  // Is the step in a body of the other, however deep?
+  bool LiesIn(const StepKey& step, const StepKey& outer) const;
   void AddReopened(const std::string& identity, const std::string& reason,
                    Decision* decision) const;
 

@@ -6,7 +6,8 @@
 //   open   | one of its steps settled    | those that waited for it count down, to activation
 //   open   | a pending parameter settled | as for a step
 //   open   | nothing is left to settle   | done: its result goes to its owner, it is dropped
-//   open   | its result cannot be read   | flux.bad_projection of the step that owns it
+//   open   | its result cannot be read   | flux.bad_projection of the step that owns it; a map
+//          |                             |   may tolerate it of an item
 //   open   | the step above it ended     | dropped with all below it; deliveries are revoked
 #include <utility>
 
@@ -165,9 +166,11 @@ void Machine::FrameDone(Frame* frame) {
     return;
   }
   if (read == Read::kError) {
-    FailStep(frame->parent, frame->parent_step,
-             MakeFailure(kBadProjection, absl::StrCat("the result of ", FramePath(s_, *frame),
-                                                      " cannot be read: ", error)),
+    v1::Failure failure = MakeFailure(
+        kBadProjection,
+        absl::StrCat("the result of ", FramePath(s_, *frame), " cannot be read: ", error));
+    if (scope.role == Graph::Role::kMapItem && TolerateItem(frame, failure)) return;
+    FailStep(frame->parent, frame->parent_step, std::move(failure),
              /*park=*/false, /*past_catches=*/scope.role == Graph::Role::kCatch);
     return;
   }

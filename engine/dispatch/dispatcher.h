@@ -67,8 +67,7 @@ class DispatchHost {
   // and answers through Dispatcher::ClaimChecked later. If it is current, the host offers it first
   // (even if it did before and was answered kSpilled): a claim learns its timeouts from its offer.
   virtual void CheckClaim(const DeliveryKey& key) = 0;
-  // Makes the session durable with the batch being built, and not before the EndAttempt and
-  // Redeliver calls made so far: a restart in between must still find a closed session listed.
+  // Makes the session durable with the batch being built.
   virtual void RecordSession(v1::SessionChange change) = 0;
   // The queue's memory has run low while work of it lies on disk: offer up to `count` again.
   virtual void Refill(const std::string& queue, size_t count) = 0;
@@ -116,10 +115,10 @@ class Dispatcher {
 
   // ---- from the shards ----
   // A step became scheduled. `maybe_delivered`: it was scheduled before a restart, by a process
-  // that may have handed it out; it is held until the restart's grace ends, unless no session that
-  // could have had it is listed. A delivery already known is not taken twice; one that a session
-  // claims is bound to it, whatever the queue holds. One that may have been delivered to a session
-  // that is back without it, or given up, is answered by Redeliver. `limit_key`: what
+  // that may have handed it out; it is held until the sessions that could have had it are back or
+  // the restart's grace ends, and then answered by Redeliver, at once if there are none. A delivery
+  // already known is not taken twice; one that a session claims is bound to it, whatever the queue
+  // holds. `limit_key`: what
   // task->limit_key_pointer() yields, for QueueLimits::per_key_concurrency; empty: none. `offer` is
   // not referred to afterwards.
   OfferOutcome Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered,

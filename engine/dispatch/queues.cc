@@ -129,21 +129,19 @@ OfferOutcome Dispatcher::State::Offer(const RunId& run, const TaskOffer& offer,
   }
   Queue* queue = GetQueue(offer.task->queue().empty() ? *kDefaultQueue : offer.task->queue());
   Lane* lane = GetLane(queue, offer.task->task());
-  if (maybe_delivered && lane->listed && lane->awaited == 0) {
-    // Every session that may have been given it is back without it, or gone: its number must not be
-    // used again.
+  if (maybe_delivered && lane->awaited == 0) {
+    // Whoever was given it, if anybody was, is back without it or gone, perhaps since several
+    // restarts: its number must not be used again.
     host_->Redeliver(key, kUnclaimed);
     return OfferOutcome::kTaken;
   }
   if (queue->ready.size() + queue->held >= options_.ready_per_queue_max) {
-    if (maybe_delivered && lane->listed) queue->spilled_unsure = true;
     return OfferOutcome::kSpilled;
   }
   TaskNode* node = NewNode(key);
-  node->maybe_delivered = maybe_delivered;
   SetOffer(node, offer, lane);
   SetLimitKey(node, limit_key);
-  if (maybe_delivered && lane->awaited > 0) {
+  if (maybe_delivered) {
     Hold(node);
   } else {
     MakeReady(node, now);
@@ -493,9 +491,6 @@ void Dispatcher::State::SendPending() {
 void Dispatcher::State::AskRefill(Queue* queue, DispatchNow now) {
   const size_t held = queue->ready.size() + queue->held;
   if (queue->spilled <= 0) {
-    queue->spilled_unsure = false;
-    for (v1::SessionChange& change : queue->close_later) host_->RecordSession(std::move(change));
-    queue->close_later.clear();
     queue->refill_asked = 0;
     queue->refill_retry_ms = kNever;
     return;
@@ -532,7 +527,7 @@ void Dispatcher::State::Sweep() {
     if (queue->keys.empty()) {
       absl::erase_if(queue->lanes, [](const auto& entry) {
         const Lane& lane = *entry.second;
-        return lane.nodes == 0 && lane.profiles.empty() && !lane.listed;
+        return lane.nodes == 0 && lane.profiles.empty();
       });
     }
     if (queue->lanes.empty() && queue->sessions == 0 && queue->running == 0 &&

@@ -165,13 +165,6 @@ absl::Status Dispatcher::State::Hello(StreamId stream, const std::string& peer,
   } else {
     session = NewSession(hello.session_id(), hello.worker_id(), QueueOrDefault(hello.queue()),
                          SortedTasks(hello.tasks()));
-    for (const auto& [name, queue] : queues_) {
-      // One that was given up and is back after all names what it runs: it is not to be closed
-      // later.
-      std::erase_if(queue->close_later, [&](const v1::SessionChange& change) {
-        return change.session_id() == session->id;
-      });
-    }
   }
   const bool changed = known == sessions_.end() || session->worker_id != hello.worker_id();
   session->worker_id = hello.worker_id();
@@ -251,9 +244,8 @@ void Dispatcher::State::Claim(Session* session, const v1::RunningTask& running,
     if (running.has_progress()) KeepProgress(node, running.progress());
     return;
   }
-  // A ready one was never handed out by this process: only one from before a restart can be
-  // running.
-  if (node->place == Place::kHeld || (node->place == Place::kReady && node->maybe_delivered)) {
+  // A ready one was never handed out by this process, nor by one before it.
+  if (node->place == Place::kHeld) {
     BindClaim(node, session, running);
     return;
   }
@@ -263,12 +255,7 @@ void Dispatcher::State::Claim(Session* session, const v1::RunningTask& running,
 
 void Dispatcher::State::BindClaim(TaskNode* node, Session* session,
                                   const v1::RunningTask& running) {
-  if (node->place == Place::kHeld) {
-    LeaveHeld(node);
-  } else {
-    LeaveReady(node);
-    Disarm(node);
-  }
+  LeaveHeld(node);
   EnterFlight(node, session);
   SetRunning(node, running);
   ++stats_.claims_kept;
@@ -368,16 +355,9 @@ void Dispatcher::State::GoAway(Session* session, DispatchNow now) {
 }
 
 void Dispatcher::State::CloseSession(Session* session, int64_t wall_ms) {
-  // All this comes before the record: a restart between the two must still find the session listed.
-  const bool given_up = session->listed;
   while (TaskNode* node = session->flight.front()) EndNode(node, AttemptEnd::kWorkerLost);
   NoLongerAwaited(session);
-  v1::SessionChange change = Change(*session, /*closed=*/true, wall_ms);
-  if (given_up && session->profile->queue->spilled_unsure) {
-    session->profile->queue->close_later.push_back(std::move(change));
-  } else {
-    host_->RecordSession(std::move(change));
-  }
+  host_->RecordSession(Change(*session, /*closed=*/true, wall_ms));
   SetCredit(session, 0);
   SetPresence(session, Presence::kAway);
   if (session->stream != 0) streams_.erase(session->stream);
@@ -444,10 +424,7 @@ void Dispatcher::State::Restore(const std::vector<v1::SessionChange>& sessions, 
                                   QueueOrDefault(change.queue()), SortedTasks(change.tasks()));
     session->listed = true;
     ++awaited_sessions_;
-    for (Lane* lane : session->profile->lanes) {
-      lane->listed = true;
-      ++lane->awaited;
-    }
+    for (Lane* lane : session->profile->lanes) ++lane->awaited;
     session->away_until_ms = SaturatingAdd(now.monotonic_ms, grace_ms_);
     ArmSession(session);
   }

@@ -74,13 +74,12 @@ struct TaskNode : ListLink<InRun>, ListLink<InOwner>, ListLink<InTurn> {
   DeliveryKey key;
   uint64_t sequence = 0;  // of creation: orders what would otherwise tie
   Place place = Place::kReady;
-  bool maybe_delivered = false;  // offered as such: a claim may bind it
-  bool offered = false;          // false: a claim whose offer has not come
-  bool confirmed = true;         // false: a claim the host has not answered
-  bool finished = false;         // a claim whose result follows
-  bool has_slot = false;         // counts against the limits of `queue`
-  bool armed = false;            // lies in the deadlines under (deadline_ms, sequence)
-  uint64_t listed_by = 0;        // the latest hello that named it
+  bool offered = false;    // false: a claim whose offer has not come
+  bool confirmed = true;   // false: a claim the host has not answered
+  bool finished = false;   // a claim whose result follows
+  bool has_slot = false;   // counts against the limits of `queue`
+  bool armed = false;      // lies in the deadlines under (deadline_ms, sequence)
+  uint64_t listed_by = 0;  // the latest hello that named it
   int32_t priority = 0;
   uint32_t attempt = 0;
   uint32_t generation = 0;  // of the token, as handed out or claimed
@@ -152,7 +151,6 @@ struct Lane {
   uint32_t workers = 0;  // sessions that have it and are connected and not draining
   uint32_t workers_away = 0;
   uint32_t awaited = 0;  // sessions listed at the restart that have it and are not back
-  bool listed = false;   // some session listed at the restart had it
   std::vector<Profile*> profiles;
   IntrusiveList<TaskNode, InOwner> held;
 };
@@ -192,11 +190,6 @@ struct Queue {
   int64_t timer_ms = kNever;      // lies in the queue timers under (timer_ms, sequence)
   int64_t rate_wait_ms = kNever;  // when the bucket lets the next task through
   int64_t spilled = 0;
-  // Work on disk may have been delivered to a session listed at the restart. One that is given up
-  // meanwhile stays durably open until all of it has been offered again, for a second restart must
-  // find it listed too.
-  bool spilled_unsure = false;
-  std::vector<v1::SessionChange> close_later;
   int64_t refill_asked = 0;  // of the last Refill, not yet come back
   int64_t refill_retry_ms = kNever;
   // Token bucket in millionths of a task: `rate_permille_per_s` of them flow in each millisecond.

@@ -308,7 +308,7 @@ class Engine final : public DispatchHost {
   void Take(Slot& slot, const Effects& effects);
   void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
   void OfferAll(Slot& slot);
-  void MarkSpilled(Slot& slot, const StepKey& key, const std::string& queue, bool count);
+  void MarkSpilled(Slot& slot, const StepKey& key, SpilledStep step, bool count);
   void ForgetSpilled(Slot& slot, const StepKey& key);
   void Touch(Slot& slot);
   void ArmTimer(Slot& slot);

@@ -119,58 +119,57 @@ void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
   const std::string limit_key = LimitKey(*slot.execution, offer);
   if (dispatcher_->Offer(slot.run, offer, maybe_delivered, Now(), limit_key) ==
       OfferOutcome::kSpilled) {
-    MarkSpilled(slot, key, offer.task->queue(), true);
-    if (maybe_delivered) slot.unsure.insert(key);
+    MarkSpilled(slot, key, {offer.task->queue(), maybe_delivered}, true);
   } else {
     ForgetSpilled(slot, key);
   }
 }
 
 void Engine::OfferAll(Slot& slot) {
-  const std::map<StepKey, std::string> spilled = slot.spilled;
+  const std::map<StepKey, SpilledStep> spilled = slot.spilled;
   for (const StepKey& key : ReadyTasks(*slot.execution)) {
     if (const auto it = spilled.find(key); it != spilled.end()) {
       // What lies on disk waits for its queue to come back to it.
-      const bool unsure = slot.unsure.contains(key);
       ForgetSpilled(slot, key);
       MarkSpilled(slot, key, it->second, true);
-      if (unsure) slot.unsure.insert(key);
     } else {
       OfferStep(slot, key, slot.recovered);
     }
   }
 }
 
-void Engine::MarkSpilled(Slot& slot, const StepKey& key, const std::string& queue, bool count) {
-  const bool known = std::any_of(slot.spilled.begin(), slot.spilled.end(),
-                                 [&](const auto& entry) { return entry.second == queue; });
-  slot.spilled[key] = queue;
-  if (known) return;
-  spilled_resident_[queue].push_back(slot.run);
-  if (count) dispatcher_->SetSpilled(queue, +1);
+void Engine::MarkSpilled(Slot& slot, const StepKey& key, SpilledStep step, bool count) {
+  const bool known = std::any_of(slot.spilled.begin(), slot.spilled.end(), [&](const auto& entry) {
+    return entry.second.queue == step.queue;
+  });
+  if (!known) {
+    spilled_resident_[step.queue].push_back(slot.run);
+    if (count) dispatcher_->SetSpilled(step.queue, +1);
+  }
+  slot.spilled[key] = std::move(step);
 }
 
 void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
   const auto it = slot.spilled.find(key);
   if (it == slot.spilled.end()) return;
-  const std::string queue = std::move(it->second);
+  const std::string queue = std::move(it->second.queue);
   slot.spilled.erase(it);
-  slot.unsure.erase(key);
   const bool more = std::any_of(slot.spilled.begin(), slot.spilled.end(),
-                                [&](const auto& entry) { return entry.second == queue; });
+                                [&](const auto& entry) { return entry.second.queue == queue; });
   if (!more) dispatcher_->SetSpilled(queue, -1);
 }
 
 void Engine::RefillFrom(Slot& slot, const std::string& queue) {
   if (IsPaused(*slot.execution)) return;  // OfferAll, once it is resumed
   std::vector<StepKey> keys;
-  for (const auto& [key, its_queue] : slot.spilled) {
-    if (its_queue == queue) keys.push_back(key);
+  for (const auto& [key, step] : slot.spilled) {
+    if (step.queue == queue) keys.push_back(key);
   }
   for (const StepKey& key : keys) {
     // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a
     // higher delivery number, must come before the hand-out (rule 5).
-    if (slot.root.ready_size() > 0 || slot.flushing) {
+    const SpilledStep& step = slot.spilled.at(key);
+    if (step.stood_in_rows || slot.root.ready_size() > 0 || slot.flushing) {
       const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
       ForgetSpilled(slot, key);
       if (auto verdict =
@@ -180,7 +179,7 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
                             ": cannot redeliver: ", verdict.status().ToString()));
       }
     } else {
-      OfferStep(slot, key, slot.unsure.contains(key));
+      OfferStep(slot, key, step.unsure);
     }
   }
 }

@@ -77,7 +77,10 @@ void Engine::Adopt(Slot& slot, bool recovered) {
     } else {
       // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for
       // them.
-      MarkSpilled(slot, key, flux::engine::Offer(*slot.execution, key).task->queue(), false);
+      MarkSpilled(
+          slot, key,
+          {.queue = flux::engine::Offer(*slot.execution, key).task->queue(), .stood_in_rows = true},
+          false);
     }
   }
   Touch(slot);
@@ -244,7 +247,7 @@ bool Engine::RowsFit(const Slot& slot) const {
   if (!slot.tail.empty() || slot.flushed() != slot.execution->ordinal()) return false;
   if (slot.execution->closed()) return slot.root.closed() && !slot.root.active();
   std::set<std::string> queues;
-  for (const auto& [key, queue] : slot.spilled) queues.insert(queue);
+  for (const auto& [key, step] : slot.spilled) queues.insert(step.queue);
   return !slot.root.active() && queues.size() == static_cast<size_t>(slot.root.ready_size()) &&
          NextTimerMs(*slot.execution).value_or(0) == slot.root.wake_due_ms();
 }
@@ -361,9 +364,9 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
   bool active = false;
   if (!execution.closed()) {
     if (evicting) {
-      for (const auto& [key, queue] : slot.spilled) {
+      for (const auto& [key, step] : slot.spilled) {
         const int64_t since = flux::engine::Offer(execution, key).scheduled_ms;
-        const auto [entry, fresh] = ready.try_emplace(queue, since);
+        const auto [entry, fresh] = ready.try_emplace(step.queue, since);
         if (!fresh) entry->second = std::min(entry->second, since);
       }
     } else {

@@ -8,7 +8,6 @@
 #include <list>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +23,14 @@ struct Slot;
 
 // Runs once the slot is resident, or with the reason why it cannot be (then `slot` is null).
 using SlotCallback = absl::AnyInvocable<void(Slot* slot, const absl::Status& status)>;
+
+struct SpilledStep {
+  std::string queue;
+  bool unsure = false;  // a process before this one may have handed it out
+  // Loaded from where ready rows stood for it, perhaps spilled unsure before: its delivery number
+  // must not be used, whether the rows are there still or not.
+  bool stood_in_rows = false;
+};
 
 // State                 entered by                 left by
 // loading (no execution) the first command for it   its rows being read
@@ -50,11 +57,9 @@ struct Slot {
   bool evict = false;  // drop it after the flush, if nothing came meanwhile
 
   // ---- what waits in it ----
-  int64_t timer_ms = 0;  // as entered in the loop's timer set; 0: not in it
-  std::map<StepKey, std::string>
-      spilled;                // scheduled steps the dispatcher had no room for, and their queues
-  std::set<StepKey> unsure;   // of those: what a process before this one may have handed out
-  uint64_t sent_message = 0;  // the newest message of its outbox that is on its way
+  int64_t timer_ms = 0;                    // as entered in the loop's timer set; 0: not in it
+  std::map<StepKey, SpilledStep> spilled;  // scheduled steps the dispatcher had no room for
+  uint64_t sent_message = 0;               // the newest message of its outbox that is on its way
   bool recovered =
       false;  // loaded from the log tail after a restart: its tasks may be in a worker's hands
   std::list<Slot*>::iterator lru;

@@ -291,6 +291,30 @@ TEST(EarlyMap, AFailedItemIsShownAndTold) {
   EXPECT_THAT(run.StoryTypes(), Contains("item.failed m[1]"));
 }
 
+// Found by seed 1645 of the simulation: it failed the map.
+TEST(EarlyMap, AnItemWhoseResultCannotBeReadFailedLikeAnyOther) {
+  for (const uint32_t tolerated : {0u, 1u, 2u}) {
+    DefinitionBuilder b("early");
+    const uint32_t item = b.Scope(1);
+    b.Task(item, "t", {FromParameter(0)});
+    b.Result(item, FromParameter(0, "/n"));
+    const uint32_t m = b.Map(0, "m", item, {Literal("[1,{\"n\":2},3]")});
+    b.step(0, m).mutable_map()->set_tolerated_failures(tolerated);
+    b.Result(0, FromStep(m));
+    Driver run(b.Compile());
+    run.Complete("m[0].t", "0");
+    run.Reload();
+    if (tolerated > 0) {
+      EXPECT_EQ(run.Complete("m[1].t", "0"), kAccepted);
+      EXPECT_EQ(run.Complete("m[2].t", "0"), kAccepted);
+    }
+    EXPECT_EQ(run.status(), tolerated == 2 ? kDone : kFailed);
+    if (tolerated == 2) {
+      EXPECT_EQ(run.ResultText(), "[2]");
+    }
+  }
+}
+
 // ---- pages ----
 
 // Task "fetch" gets a page from its cursor, task "t" works on an item.

@@ -329,7 +329,7 @@ void WriteRepair(const std::string& directory) {
   EXPECT_EQ(run.SkipStep("y"), "");
   run.Advance(10'000);
   run.FailTask("c", "bad", true);
-  EXPECT_EQ(run.Retry(), "");
+  EXPECT_EQ(run.Retry("c"), "");
   EXPECT_EQ(run.Retry("x"), "");
   EXPECT_EQ(run.Try(Pause{"ann", "lunch"}), "");
   Write(directory, "v1-paused", run);

@@ -454,6 +454,47 @@ TEST(Retry, OfAFailedExecutionGoesOnFromTheStepItFailedAt) {
   EXPECT_EQ(run.ResultText(), "9");
 }
 
+// Found by seed 1451 of the simulation: the execution stayed open for ever.
+TEST(Retry, OfAFailedExecutionTakesItsParkedStepsToo) {
+  DefinitionBuilder b("fails");
+  const uint32_t body = b.Scope(0);
+  b.Task(body, "inner");
+  b.Task(body, "other");
+  b.step(body, 1).set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+  b.Task(0, "parked");
+  b.step(0, 0).set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+  b.Block(0, "block", body, {});
+  b.Result(0, FromStep(b.Task(0, "fails")));
+  Driver run(b.Compile());
+  run.FailTask("parked", "bad", true);
+  run.FailTask("block.other", "bad", true);
+  run.FailTask("fails", "bad", true);
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(run.Retry("fails"), "");
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("fails", "block.inner"));
+  run.FailTask("fails", "bad", true);
+  run.Reload();
+  EXPECT_EQ(run.Retry(), "");
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("fails", "parked", "block.inner", "block.other"));
+  RunAll(run, "1");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
+}
+
+TEST(Retry, OfAFailedExecutionDropsWhatIsParkedInTheFailedStep) {
+  DefinitionBuilder b("fails");
+  const uint32_t item = b.Scope(1);
+  b.Task(item, "work", {FromParameter(0)});
+  b.step(item, 0).set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+  b.Result(item, FromParameter(0, "/none"));
+  b.Result(0, FromStep(b.Map(0, "m", item, {Literal("[1,2]")})));
+  Driver run(b.Compile());
+  run.FailTask("m[0].work", "bad", true);
+  run.Complete("m[1].work", "1");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(run.Retry(), "");
+  EXPECT_THAT(run.Ready(), UnorderedElementsAre("m[0].work", "m[1].work"));
+}
+
 // The failure strikes amid what follows from one record: the rest follows once it runs again.
 TEST(Retry, DerivesWhatTheFailureCutOff) {
   DefinitionBuilder b("cut", 1);

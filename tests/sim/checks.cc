@@ -73,9 +73,14 @@ class Witness final : public Oracle {
     }
     const Answer answer =
         AnswerOf(run_.program->scripts.find(step.name())->second, script_seed_, path, texts);
-    if (const v1::HistoryEvent* failed = fates_.Of(path).failed; failed != nullptr) {
+    // What its clause took, rather than what became of the clause.
+    const Fate& fate = fates_.Of(path);
+    const v1::HistoryEvent* failed = fate.caught != nullptr ? fate.caught : fate.failed;
+    if (failed != nullptr) {
       // Of what it went on as; or its own.
-      if (answer.end == Answer::End::kContinue && Continued(path)) return Fragment(answer);
+      if (answer.end == Answer::End::kContinue && fate.continued != nullptr) {
+        return Fragment(answer);
+      }
       if (!Explains(path, step, answer, *failed)) {
         Complain(path, absl::StrCat("failed without a reason: ", TextOf(*failed)));
       }
@@ -130,7 +135,7 @@ class Witness final : public Oracle {
       return Ended(path, false);  // it was never there
     }
     if (fate.started == nullptr && fate.completed == nullptr && fate.failed == nullptr &&
-        run_.closed) {
+        fate.skipped == nullptr && run_.closed) {
       return Ending::Never();  // withdrawn: what started it ended first
     }
     std::vector<v1::Payload> payloads;
@@ -209,12 +214,6 @@ class Witness final : public Oracle {
     if (absl::StartsWith(type, "flux.timeout.") || type == "flux.worker_lost") return last;
     return (type == "flux.invalid_result" || type == "flux.payload_too_large") &&
            ledger_.WasGarbled(bytes_, path);
-  }
-
-  // Did the task at `path` go on as a fragment, some step of which the history knows?
-  bool Continued(const std::string& path) const {
-    const auto it = fates_.all().upper_bound(path + ".");
-    return it != fates_.all().end() && absl::StartsWith(it->first, path + ".");
   }
 
   // The workflow id of the child that a step started: "WORKFLOW as ID".
@@ -380,7 +379,11 @@ bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
     if (!run.cancel_asked && !run.child) Problem(absl::StrCat(run.id, " was stopped by nobody"));
     return true;
   }
-  if (result.failure().type() != "flux.timeout.execution") return false;
+  // Of its own, that is: one of a child says which.
+  if (result.failure().type() != "flux.timeout.execution" ||
+      absl::StartsWith(result.failure().message(), "child ")) {
+    return false;
+  }
   const int64_t limit_ms = run.program->definition.execution_timeout_ms();
   const int64_t took_ms = events.back().time_ms() - events.front().time_ms();
   if (limit_ms == 0 || (took_ms < limit_ms && !run.operated)) {

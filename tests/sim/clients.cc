@@ -243,35 +243,37 @@ void Simulation::OperateOnce(Run* run) {
       operation.mutable_rewind()->set_step(path);
       break;
   }
-  Operate(run, request);
+  Operate(run, request, /*insists=*/false);
 }
 
-void Simulation::Operate(Run* run, const v1::OperateExecutionRequest& request) {
+void Simulation::Operate(Run* run, const v1::OperateExecutionRequest& request, bool insists) {
   if (verbose()) Note(absl::StrCat("operator: ", request.ShortDebugString()));
   Ask<v1::OperateExecutionResponse>(
       [request](engine::Engine& engine, Done<v1::OperateExecutionResponse> done) {
         engine.Operate(request, std::move(done));
       },
-      [this, run, request](const absl::StatusOr<v1::OperateExecutionResponse>& answer) {
+      [this, run, request, insists](const absl::StatusOr<v1::OperateExecutionResponse>& answer) {
         if (verbose()) {
           Note(absl::StrCat("operator is told ",
                             answer.ok() ? answer->detail() : answer.status().ToString()));
         }
         // Where it may or may not have been done, it is asked for again only if twice is as once.
+        if (!insists) return;
         if (absl::IsUnavailable(answer.status()) || absl::IsDataLoss(answer.status())) {
-          if (healed_) {
-            timeline_.After(500 * kMsUs, [this, run, request] { Operate(run, request); });
-          }
+          timeline_.After(500 * kMsUs, [this, run, request] { Operate(run, request, true); });
+        } else {
+          --releasing_;
         }
       });
 }
 
 void Simulation::Release(Run* run) {
+  releasing_ += 2;
   v1::OperateExecutionRequest request = OperationOn(*run);
   request.mutable_operation()->mutable_resume();
-  Operate(run, request);
+  Operate(run, request, /*insists=*/true);
   request.mutable_operation()->mutable_retry();
-  Operate(run, request);
+  Operate(run, request, /*insists=*/true);
 }
 
 // ---- looking ----

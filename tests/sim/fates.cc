@@ -95,7 +95,7 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
     fates_[path].skipped = &event;
   } else if (type == "child.starting") {
     fates_[path].starting = &event;
-  } else if (type == "child.started") {
+  } else if (type == "child.started" || type == "child.closed") {
     fates_[path].started = &event;
   } else if (type == "step.continued") {
     fates_[path].continued = &event;

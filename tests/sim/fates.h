@@ -23,7 +23,7 @@ struct Fate {
   const v1::HistoryEvent* cancelled = nullptr;
   const v1::HistoryEvent* decreed = nullptr;   // by an operator
   const v1::HistoryEvent* starting = nullptr;  // a child
-  const v1::HistoryEvent* started = nullptr;   // likewise: it is there
+  const v1::HistoryEvent* started = nullptr;   // likewise: it was there
   const v1::HistoryEvent* continued = nullptr;
   std::vector<const v1::HistoryEvent*> attempts;  // those that failed
   uint64_t completed_at = 0;                      // index in the history

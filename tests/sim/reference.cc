@@ -396,7 +396,7 @@ class Interpreter {
     if (!early) {
       Add(&failures, fetched.failures);
       if (fetched.kind == Ending::Kind::kNever) ++never;
-      if (map.first() > 0 && outputs.size() >= map.first()) {
+      if (map.first() > 0 && outputs.size() >= map.first() && failures.empty()) {
         return Ending::Failed({Own("sim.too_late")});
       }
     }

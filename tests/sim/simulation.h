@@ -149,7 +149,7 @@ class Simulation final : public Process::Peers {
   void OperateLater(Run* run);
   void OperateOnce(Run* run);
   // Insists until it is answered.
-  void Operate(Run* run, const v1::OperateExecutionRequest& request);
+  void Operate(Run* run, const v1::OperateExecutionRequest& request, bool insists);
   v1::OperateExecutionRequest OperationOn(const Run& run) const;
   // Undoes what operators did that holds executions up.
   void Release(Run* run);
@@ -202,6 +202,7 @@ class Simulation final : public Process::Peers {
   Ledger ledger_;
   uint64_t digest_ = 0;
   bool healed_ = false;
+  uint64_t releasing_ = 0;  // requests that undo what operators did, and were not answered yet
   bool verify_after_crashes_ = false;
   std::vector<std::unique_ptr<Program>> programs_;
   std::set<std::string> emitted_;  // names of events that executions send to each other

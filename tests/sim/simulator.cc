@@ -181,7 +181,9 @@ void Simulation::Heal() {
   healed_ = true;
   process_->Heal();
   // Behind whatever operators asked for before.
+  ++releasing_;
   timeline_.After(kReleaseUs, [this] {
+    --releasing_;
     for (const std::unique_ptr<Run>& run : runs_) {
       if (run->operated) Release(run.get());
     }
@@ -214,6 +216,11 @@ void Simulation::Settle() {
   while (problems_.empty() && open > 0 && timeline_.now_us() - since_us < kQuietUs &&
          timeline_.now_us() < kLimitUs) {
     Pass(1'000 * kMsUs);
+    // Asked before the count, which takes time in which one may start.
+    open = releasing_;
+    for (const std::unique_ptr<Run>& run : runs_) {
+      if (run->run_id.empty() && !run->refused) ++open;
+    }
     v1::CountExecutionsRequest request;
     for (const auto open_status : {v1::EXECUTION_STATUS_RUNNING, v1::EXECUTION_STATUS_PAUSED,
                                    v1::EXECUTION_STATUS_FAILING, v1::EXECUTION_STATUS_CANCELLING}) {
@@ -224,10 +231,7 @@ void Simulation::Settle() {
           engine.Count(request, std::move(reply));
         });
     if (!count.ok()) return Problem(absl::StrCat("counting: ", count.status().ToString()));
-    open = count->count();
-    for (const std::unique_ptr<Run>& run : runs_) {
-      if (run->run_id.empty() && !run->refused) ++open;
-    }
+    open += count->count();
     const uint64_t now = ledger_.handed_out() + ledger_.recorded();
     if (now != seen) since_us = timeline_.now_us();
     seen = now;

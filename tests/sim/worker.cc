@@ -252,7 +252,10 @@ void SimWorker::Heartbeat(const std::string& token) {
 void SimWorker::Acknowledged(const v1::ResultAck& ack) {
   const auto it = held_.find(ack.token().SerializeAsString());
   const bool known = it != held_.end() && it->second.state == State::kFinished;
-  sim_.ledger().Acknowledged(ack, known && !it->second.result.has_failure());
+  // An acknowledgement that comes twice may be of what the worker said of the token before.
+  const bool settles = known && !it->second.result.has_failure() &&
+                       it->second.result.value().data() != Json(kPoison).data();
+  sim_.ledger().Acknowledged(ack, settles);
   if (!known) return;
   held_.erase(it);
   if (!sim_.Strikes(sim_.plan().lie_permille)) return;
