@@ -12,7 +12,7 @@ if(FLUX_WERROR)
   target_compile_options(flux_options INTERFACE -Werror)
 endif()
 if(FLUX_SANITIZE)
-  target_compile_options(flux_options INTERFACE -fsanitize=${FLUX_SANITIZE} -fno-omit-frame-pointer)
+  target_compile_options(flux_options INTERFACE -fsanitize=${FLUX_SANITIZE} -fno-omit-frame-pointer -O1 -g1)
   target_link_options(flux_options INTERFACE -fsanitize=${FLUX_SANITIZE})
 endif()
 
