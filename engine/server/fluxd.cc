@@ -233,11 +233,10 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace flux::server
 
-// Read by jemalloc at its start (jemalloc(3)): freed memory goes back to the system within seconds,
-// also while idle.
+// Read by jemalloc at its start (jemalloc(3)): freed memory goes back to the system at once.
 extern "C" {
 extern const char* malloc_conf;
-const char* malloc_conf = "background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0,narenas:4";
+const char* malloc_conf = "dirty_decay_ms:0,muzzy_decay_ms:0,narenas:2";
 }
 
 int main(int argc, char** argv) { return flux::server::Main(argc, argv); }
