@@ -38,6 +38,16 @@ std::string OutcomeText(const v1::GetResultResponse& result) {
                       result.has_failure() ? TextOf(result.failure()) : TextOf(result.result()));
 }
 
+// What the execution failed of, without what could not be undone after it.
+v1::Failure FirstOf(const v1::Failure& failure) {
+  const std::string& message = failure.message();
+  const size_t undone = message.find(" could not be undone: ");
+  if (undone == std::string::npos) return failure;
+  v1::Failure first = failure;
+  first.set_message(message.substr(0, message.rfind("; ", undone)));
+  return first;
+}
+
 // Says what the graph does not from the scripts of the tasks, and where faults or chance had their
 // part from the history, which must be able to explain it.
 class Witness final : public Oracle {
@@ -425,8 +435,15 @@ Ending Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& res
     case Ending::Kind::kFailed:
       fits = result.status() == v1::EXECUTION_STATUS_FAILED &&
              std::any_of(expected.failures.begin(), expected.failures.end(),
-                         [&](const Foreseen& each) { return each.Is(result.failure()); });
+                         [&](const Foreseen& each) { return each.Is(FirstOf(result.failure())); });
       break;
+  }
+  // What an operator takes up again may fail of something else than what it failed of first.
+  if (!fits && run.operated && result.status() == v1::EXECUTION_STATUS_FAILED) {
+    fits = std::any_of(events.begin(), events.end(), [&](const v1::HistoryEvent& event) {
+      return event.type() == "step.failed" &&
+             TextOf(event.failure()) == TextOf(FirstOf(result.failure()));
+    });
   }
   if (!witness.complaint().empty()) {
     Problem(absl::StrCat(run.id, ": ", witness.complaint(), Story(events)));
