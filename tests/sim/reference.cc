@@ -256,8 +256,9 @@ class Interpreter {
     for (const Foreseen& failure : ending.failures) {
       (Clause(step, failure.failure.type()) >= 0 ? caught : uncaught).push_back(failure);
     }
-    // A task that gives up is set aside; it is the only candidate for its failure.
-    const bool parks = step.on_exhausted() == v1::ON_EXHAUSTED_PARK;
+    // A task that gives up is set aside; it is the only candidate for its failure. The steps of
+    // what it went on as say for themselves whether they are.
+    const bool parks = step.on_exhausted() == v1::ON_EXHAUSTED_PARK && !ending.of_fragment;
     if (caught.empty() && parks) return Ending::Never();
     if (caught.empty()) return ending;
     const std::optional<v1::Failure> seen = oracle_.Caught(path);
@@ -297,7 +298,9 @@ class Interpreter {
     std::vector<Ending> parameters;
     for (const v1::Payload& input : end.inputs)
       parameters.push_back(Ending::Value(Datum::Of(input)));
-    return Interpreter(*end.fragment, &oracle_).Scope(0, parameters, path + ".");
+    Ending ending = Interpreter(*end.fragment, &oracle_).Scope(0, parameters, path + ".");
+    ending.of_fragment = true;
+    return ending;
   }
 
   Ending Child(const Frame& frame, const v1::Step& step, const std::string& path) {
@@ -533,10 +536,10 @@ bool Foreseen::Is(const v1::Failure& seen) const {
          failure.source() == seen.source() && (own_words || failure.message() == seen.message());
 }
 
-Ending Ending::Value(Datum value) { return {Kind::kValue, std::move(value), {}}; }
-Ending Ending::Skipped() { return {Kind::kSkipped, {}, {}}; }
+Ending Ending::Value(Datum value) { return {Kind::kValue, std::move(value), {}, false}; }
+Ending Ending::Skipped() { return {Kind::kSkipped, {}, {}, false}; }
 Ending Ending::Failed(std::vector<Foreseen> failures) {
-  return {Kind::kFailed, {}, std::move(failures)};
+  return {Kind::kFailed, {}, std::move(failures), false};
 }
 Ending Ending::Never() { return {}; }
 

@@ -52,6 +52,7 @@ struct Ending {
   Kind kind = Kind::kNever;
   Datum value;
   std::vector<Foreseen> failures;
+  bool of_fragment = false;  // of what a task went on as, rather than the task's own
 
   static Ending Value(Datum value);
   static Ending Skipped();

@@ -243,7 +243,12 @@ SimReport Simulation::RunAll() {
   report.plan = plan_.Text();
   Note(absl::StrCat("seed ", options_.seed, ", ", report.plan));
   for (const std::unique_ptr<Program>& program : programs_) {
-    if (verbose()) Note(program->definition.ShortDebugString());
+    if (!verbose()) break;
+    Note(program->definition.ShortDebugString());
+    for (const auto& [name, script] : program->scripts) {
+      if (script.fragment == nullptr) continue;
+      Note(absl::StrCat(name, " may go on as ", script.fragment->ShortDebugString()));
+    }
   }
   process_->Start();
   for (const std::unique_ptr<SimWorker>& worker : workers_) worker->Start();
