@@ -21,6 +21,8 @@
 namespace flux::ctl {
 namespace {
 
+constexpr uint32_t kRateMax = 10'000;  // the server's
+
 constexpr char kFooter[] =
     "Exit codes:\n"
     "  0    done; the workflow completed (run, result, watch)\n"
@@ -151,6 +153,7 @@ CommandTree::CommandTree()
   AddGlobal();
   AddWorkflow();
   AddEvents();
+  AddBulks();
   AddSchedules();
   AddAdmin();
 
@@ -236,6 +239,12 @@ void CommandTree::AddTarget(CLI::App* leaf, TargetOptions* target) {
 }
 
 void CommandTree::AddFilter(CLI::App* leaf, FilterOptions* filter) {
+  leaf->add_option(
+          "--query", filter->query,
+          "Only those of which this holds: status = \"failed\" and label.tenant = \"acme\" "
+          "and started > -2h; fields are workflow, version, status, workflow_id, run_id, "
+          "started, closed, duration, failure_type, steps and label.NAME")
+      ->type_name("QUERY");
   leaf->add_option("--workflow", filter->workflow, "Only executions of this definition")
       ->type_name("NAME");
   Words(leaf->add_option("--status", filter->statuses, "Only those in this status; may be repeated")
@@ -256,8 +265,19 @@ void CommandTree::AddFilter(CLI::App* leaf, FilterOptions* filter) {
 void CommandTree::AddBulk(CLI::App* leaf, BulkOptions* bulk) {
   leaf->add_option("WORKFLOW_ID", bulk->workflow_ids, "Which workflows; or give filters instead");
   leaf->add_option("--run-id", bulk->run_id, "Which run (with one workflow id)")->type_name("ID");
+  AddByFilter(leaf, bulk);
+}
+
+void CommandTree::AddByFilter(CLI::App* leaf, BulkOptions* bulk) {
   AddFilter(leaf, &bulk->filter);
   leaf->add_flag("-y,--yes", bulk->yes, "Do not ask before acting on what the filters match");
+  leaf->add_option("--rate", bulk->rate,
+                   absl::StrCat("Act on so many a second of what they match, at most ", kRateMax,
+                                " (default 500)"))
+      ->type_name("N")
+      ->check(CLI::Range(uint32_t{1}, kRateMax));
+  leaf->add_flag("--detach", bulk->detach,
+                 "Do not wait until all are dealt with: print the bulk operation's id and return");
 }
 
 absl::Status CommandTree::CheckIds(const BulkOptions& bulk) const {
@@ -342,7 +362,9 @@ void CommandTree::AddStop(CLI::App* group, const std::string& name, bool termina
       terminate ? "End executions at once, without compensation"
                 : "Ask executions to stop; running tasks are told",
       absl::StrCat("  fluxctl workflow ", name, " chart-17 --reason 'wrong input'\n",
-                   "  fluxctl workflow ", name, " --workflow code-chart --started-after 2h -y"),
+                   "  fluxctl workflow ", name, " --workflow code-chart --started-after 2h -y\n",
+                   "  fluxctl workflow ", name,
+                   " --query 'label.tenant = \"acme\" and duration > 1d' --rate 50 --detach"),
       [this, options](Context& context) -> CommandResult {
         FLUX_RETURN_IF_ERROR(CheckIds(options->bulk));
         return StopWorkflows(context, *options);
@@ -358,17 +380,23 @@ void CommandTree::AddWorkflow() {
   AddStart(group, "run", /*run=*/true);
 
   auto list = std::make_shared<ListOptions>();
-  CLI::App* leaf = Leaf(group, "list", "List executions, newest first",
-                        "  fluxctl workflow list --status running --started-after 2h\n"
-                        "  fluxctl workflow list --limit 0 -o jsonl | jq -r .workflow_id",
-                        [list](Context& context) { return ListWorkflows(context, *list); });
+  CLI::App* leaf =
+      Leaf(group, "list", "List executions, newest first",
+           "  fluxctl workflow list --status running --started-after 2h\n"
+           "  fluxctl workflow list --query 'status = \"failed\" and label.tenant = "
+           "\"acme\" and started > -2h'\n"
+           "  fluxctl workflow list --query 'workflow_id ^= \"chart-\" and not (status "
+           "in (\"running\", \"paused\"))'\n"
+           "  fluxctl workflow list --limit 0 -o jsonl | jq -r .workflow_id",
+           [list](Context& context) { return ListWorkflows(context, *list); });
   AddFilter(leaf, &list->filter);
   leaf->add_option("--limit", list->limit, "At most so many; 0 for all (default 100)")
       ->type_name("N");
 
   auto count = std::make_shared<FilterOptions>();
   leaf = Leaf(group, "count", "Count executions by status",
-              "  fluxctl workflow count --workflow code-chart",
+              "  fluxctl workflow count --workflow code-chart\n"
+              "  fluxctl workflow count --query 'closed > -1d and failure_type = \"bad-page\"'",
               [count](Context& context) { return CountWorkflows(context, *count); });
   AddFilter(leaf, count.get());
 

@@ -67,11 +67,14 @@ class CommandTree {
   void AddScheduleEdit(CLI::App* group, bool create);
   void AddSchedulePause(CLI::App* group, bool pause);
   void AddAdmin();
+  void AddBulks();
+  // Which executions: ids or filters; and how to act on what filters match.
   void AddBulk(CLI::App* leaf, BulkOptions* bulk);
+  void AddByFilter(CLI::App* leaf, BulkOptions* bulk);
   // Ids must be what was typed.
   absl::Status CheckIds(const BulkOptions& bulk) const;
-  // The target of a command for one execution; a step or an event; --reason; and, where the command
-  // takes one, its JSON.
+  // The target of a command for one execution (a step's may be filters instead); a step or an
+  // event; --reason; and, where the command takes one, its JSON.
   CLI::App* AddRepairOne(CLI::App* group, const std::string& name, const std::string& description,
                          const std::string& examples, RepairKind kind);
   void AddTarget(CLI::App* leaf, TargetOptions* target);

@@ -1,6 +1,7 @@
 // The commands of an operator at work, and those for events: their part of the tree.
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/fluxctl/app.h"
@@ -25,6 +26,26 @@ absl::StatusOr<InputArgument> ToInput(const ValueOptions& value) {
                        .value = value.file.empty() ? value.text : value.file};
 }
 
+// With filters the only argument is the step.
+absl::Status TakeStepAlone(TargetOptions* target, RepairOptions* options) {
+  if (!options->name.empty()) {
+    return absl::InvalidArgumentError(
+        "give a workflow id or filters, not both; with filters, STEP is the only argument");
+  }
+  if (target->workflow_id.empty()) return absl::InvalidArgumentError("STEP is required");
+  options->name = std::exchange(target->workflow_id, "");
+  return absl::OkStatus();
+}
+
+absl::Status CheckBoth(const TargetOptions& target, const RepairOptions& options) {
+  if (target.workflow_id.empty()) {
+    return absl::InvalidArgumentError(
+        "WORKFLOW_ID and STEP are required; or a filter, such as --query, and STEP");
+  }
+  if (options.name.empty()) return absl::InvalidArgumentError("STEP is required");
+  return absl::OkStatus();
+}
+
 bool TakesValue(RepairKind kind) {
   return kind == RepairKind::kSetResult || kind == RepairKind::kEditEvent ||
          kind == RepairKind::kReplayEvent;
@@ -41,26 +62,36 @@ CLI::App* CommandTree::AddRepairOne(CLI::App* group, const std::string& name,
   options->kind = kind;
   CLI::App* leaf = Leaf(group, name, description, examples,
                         [options, target, value](Context& context) -> CommandResult {
-                          options->bulk.workflow_ids = {target->workflow_id};
+                          if (!options->bulk.filter.empty()) {
+                            FLUX_RETURN_IF_ERROR(TakeStepAlone(target.get(), options.get()));
+                          } else {
+                            FLUX_RETURN_IF_ERROR(CheckBoth(*target, *options));
+                            options->bulk.workflow_ids = {target->workflow_id};
+                          }
                           options->bulk.run_id = target->run_id;
                           if (TakesValue(options->kind)) {
                             FLUX_ASSIGN_OR_RETURN(options->value, ToInput(*value));
                           }
                           return RepairWorkflows(context, *options);
                         });
-  AddTarget(leaf, target.get());
   switch (kind) {
     case RepairKind::kCancelEvent:
+      AddTarget(leaf, target.get());
       leaf->add_option("EVENT_ID", options->name, "Its id, as 'event list' prints it")->required();
       break;
     case RepairKind::kEditEvent:
     case RepairKind::kReplayEvent:
+      AddTarget(leaf, target.get());
       leaf->add_option("EVENT", options->name, "The event's name")->required();
       break;
     default:
+      leaf->add_option("WORKFLOW_ID", target->workflow_id,
+                       "Which workflow; or give filters, and the step alone");
       leaf->add_option("STEP", options->name,
-                       "The step's path, as 'workflow show' prints it: merge, codes[17].parse")
-          ->required();
+                       "The step's path, as 'workflow show' prints it: merge, codes[17].parse");
+      leaf->add_option("--run-id", target->run_id, "Which of its runs (default: the newest)")
+          ->type_name("ID");
+      AddByFilter(leaf, &options->bulk);
       break;
   }
   if (kind == RepairKind::kEditEvent) {
@@ -107,35 +138,44 @@ void CommandTree::AddRepair(CLI::App* group) {
   };
   many("pause", "Hand out nothing more of executions; what runs goes on",
        "  fluxctl workflow pause chart-17 --reason 'the printer is on fire'\n"
-       "  fluxctl workflow pause --workflow code-chart -y",
+       "  fluxctl workflow pause --query 'label.tenant = \"acme\"' -y",
        RepairKind::kPause);
   many("resume", "Go on with paused executions",
        "  fluxctl workflow resume chart-17\n"
        "  fluxctl workflow resume --workflow code-chart -y",
        RepairKind::kResume);
-  many("retry", "Try failed and parked steps again, re-opening failed executions",
-       "  fluxctl workflow retry chart-17 --reason 'the service is back'\n"
-       "  fluxctl workflow retry chart-17 --step 'codes[17].parse'\n"
-       "  fluxctl workflow retry --workflow code-chart --status failed --started-after 1d",
-       RepairKind::kRetry);
+  many(
+      "retry", "Try failed and parked steps again, re-opening failed executions",
+      "  fluxctl workflow retry chart-17 --reason 'the service is back'\n"
+      "  fluxctl workflow retry chart-17 --step 'codes[17].parse'\n"
+      "  fluxctl workflow retry --query 'failure_type = \"flux.timeout.start_to_close\" and closed "
+      "> -1d' --rate 20",
+      RepairKind::kRetry);
   many("migrate", "Let running executions go on with another version of their workflow",
        "  fluxctl workflow migrate chart-17 --to code-chart@3 --dry-run\n"
        "  fluxctl workflow migrate --workflow code-chart --to @3 --reason 'the fix of page 7'",
        RepairKind::kMigrate);
+  many("delete", "Delete closed executions with all that is kept of them",
+       "  fluxctl workflow delete chart-17\n"
+       "  fluxctl workflow delete --query 'closed < -30d and label.tenant = \"acme\"' --reason "
+       "'their contract ended'",
+       RepairKind::kDelete);
   AddRepairOne(group, "park", "Set a step aside for an operator; the rest goes on",
                "  fluxctl workflow park chart-17 merge --reason 'wrong template'",
                RepairKind::kPark);
   AddRepairOne(group, "skip", "Settle a step as skipped",
-               "  fluxctl workflow skip chart-17 'codes[17].parse' --reason 'page is blank'",
+               "  fluxctl workflow skip chart-17 'codes[17].parse' --reason 'page is blank'\n"
+               "  fluxctl workflow skip --query 'label.tenant = \"acme\"' notify",
                RepairKind::kSkip);
   AddRepairOne(group, "set-result", "Settle a step with a value of your own",
                "  fluxctl workflow set-result chart-17 merge --input '{\"pages\": 3}'\n"
                "  fluxctl workflow set-result chart-17 merge -f report.json --reason 'by hand'",
                RepairKind::kSetResult);
-  AddRepairOne(group, "rewind",
-               "Run a step again, and all that is downstream of it; other branches stay",
-               "  fluxctl workflow rewind chart-17 merge --reason 'the template was wrong'",
-               RepairKind::kRewind);
+  AddRepairOne(
+      group, "rewind", "Run a step again, and all that is downstream of it; other branches stay",
+      "  fluxctl workflow rewind chart-17 merge --reason 'the template was wrong'\n"
+      "  fluxctl workflow rewind --query 'workflow = \"code-chart\" and closed > -3h' merge",
+      RepairKind::kRewind);
 
   auto signal = std::make_shared<SignalOptions>();
   auto value = std::make_shared<ValueOptions>();

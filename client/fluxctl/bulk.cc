@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/fluxctl/table.h"
 #include "client/fluxctl/text.h"
 #include "client/fluxctl/view.h"
@@ -13,10 +16,12 @@
 namespace flux::ctl {
 namespace {
 
+using v1::BulkService;
 using v1::WorkflowService;
 
 constexpr uint32_t kPageSize = 500;
-constexpr std::size_t kPreviewRows = 10;
+constexpr uint32_t kPreviewRows = 10;
+constexpr char kQueryError[] = "query, position ";  // how the server says where
 
 std::string Capitalised(std::string text) {
   if (!text.empty()) {
@@ -25,8 +30,7 @@ std::string Capitalised(std::string text) {
   return text;
 }
 
-// What a bulk command's filters match, newest first: the whole listing, so that it is stable while
-// we act on it.
+// What filters match, newest first: the whole listing, so that it is stable while we ask each.
 absl::StatusOr<std::vector<v1::ExecutionInfo>> Matching(Context& context,
                                                         const v1::ExecutionFilter& filter) {
   std::vector<v1::ExecutionInfo> all;
@@ -34,50 +38,115 @@ absl::StatusOr<std::vector<v1::ExecutionInfo>> Matching(Context& context,
   *request.mutable_filter() = filter;
   request.set_page_size(kPageSize);
   do {
-    FLUX_ASSIGN_OR_RETURN(v1::ListExecutionsResponse page,
-                          context.connection.Call(context.connection.workflows(),
-                                                  &WorkflowService::Stub::ListExecutions, request));
-    for (v1::ExecutionInfo& info : *page.mutable_executions()) all.push_back(std::move(info));
-    request.set_page_token(page.next_page_token());
+    absl::StatusOr<v1::ListExecutionsResponse> page = context.connection.Call(
+        context.connection.workflows(), &WorkflowService::Stub::ListExecutions, request);
+    if (!page.ok()) return ExplainQuery(page.status(), filter);
+    for (v1::ExecutionInfo& info : *page->mutable_executions()) all.push_back(std::move(info));
+    request.set_page_token(page->next_page_token());
   } while (!request.page_token().empty());
   return all;
 }
 
-// Shows what a bulk command would do and asks. True: go on.
-absl::StatusOr<bool> ConfirmBulk(Context& context, const BulkOptions& options,
-                                 const std::string& verb,
-                                 const std::vector<v1::ExecutionInfo>& matches) {
+std::string Executions(uint64_t count) {
+  return absl::StrCat(count, count == 1 ? " execution" : " executions");
+}
+
+// Shows what a bulk operation would do and asks. True: go on.
+absl::StatusOr<bool> ConfirmBulk(Context& context, bool yes, const std::string& verb,
+                                 const v1::StartBulkOperationResponse& preview) {
   Console& console = context.console;
-  google::protobuf::RepeatedPtrField<v1::ExecutionInfo> first;
-  for (std::size_t i = 0; i < std::min(matches.size(), kPreviewRows); ++i)
-    *first.Add() = matches[i];
-  Table table = ExecutionsTable(first, context.Now());
-  std::string preview = Render(console.err_theme(), table);
-  if (matches.size() > kPreviewRows)
-    absl::StrAppend(&preview, "and ", matches.size() - kPreviewRows, " more\n");
+  Table table = ExecutionsTable(preview.first(), context.Now());
+  std::string text = Render(console.err_theme(), table);
+  const auto shown = static_cast<uint64_t>(preview.first_size());
+  if (preview.matched() > shown) {
+    absl::StrAppend(&text, "and ", preview.matched() - shown, " more\n");
+  }
   console.FlushOut();
-  console.Err(preview);
-  if (options.yes) return true;
+  console.Err(text);
+  if (yes) return true;
   if (!console.can_ask()) {
     return WithHint(absl::InvalidArgumentError(
-                        absl::StrCat("refusing to ", verb, " ", matches.size(),
-                                     matches.size() == 1 ? " execution" : " executions",
+                        absl::StrCat("refusing to ", verb, " ", Executions(preview.matched()),
                                      " without asking, and there is no terminal to ask on")),
                     "-y (--yes) goes ahead without the question");
   }
-  return console.Confirm(absl::StrCat(Capitalised(verb), " these ", matches.size(),
-                                      matches.size() == 1 ? " execution?" : " executions?"));
+  return console.Confirm(
+      absl::StrCat(Capitalised(verb), " these ", Executions(preview.matched()), "?"));
 }
 
-}  // namespace
+absl::StatusOr<v1::StartBulkOperationResponse> CallStart(
+    Context& context, const v1::StartBulkOperationRequest& request) {
+  absl::StatusOr<v1::StartBulkOperationResponse> response = context.connection.Call(
+      context.connection.bulks(), &BulkService::Stub::StartBulkOperation, request);
+  if (response.ok()) return response;
+  const absl::Status& status = response.status();
+  const bool lost = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+  if (lost && !request.preview() && context.connection.reached()) {
+    return WithHint(status, "it may have begun: 'fluxctl bulk list' tells");
+  }
+  if (absl::IsResourceExhausted(status)) {
+    return WithHint(status, "'fluxctl bulk list' shows them");
+  }
+  return ExplainQuery(status, request.filter());
+}
 
-CommandResult ForEachExecution(
-    Context& context, const BulkOptions& options, const BulkVerb& verb,
-    const std::function<absl::StatusOr<std::string>(const v1::ExecutionRef&)>& act) {
+// What filters find: the coordinator does it.
+CommandResult ByFilter(Context& context, const BulkOptions& options, const BulkVerb& verb,
+                       const v1::ExecutionFilter& filter) {
+  v1::StartBulkOperationRequest request;
+  *request.mutable_filter() = filter;
+  *request.mutable_operation() = verb.operation;
+  request.set_rate_per_second(options.rate.value_or(0));
+  request.set_identity(Identity());
+  request.set_reason(verb.reason);
+  request.set_preview(true);
+  request.set_preview_rows(kPreviewRows);
+  FLUX_ASSIGN_OR_RETURN(const v1::StartBulkOperationResponse preview, CallStart(context, request));
+  if (preview.matched() == 0) {
+    const bool ours = options.filter.statuses.empty() && !verb.statuses.empty();
+    context.console.Note(absl::StrCat(
+        "no executions match", ours ? absl::StrCat(" that are ", absl::StrJoin(verb.statuses, ", "),
+                                                   "; --status asks for others")
+                                    : std::string()));
+    return kExitOk;
+  }
+  FLUX_ASSIGN_OR_RETURN(const bool go, ConfirmBulk(context, options.yes, verb.verb, preview));
+  if (!go) {
+    context.console.Note("nothing was done");
+    return kExitOk;
+  }
+  // Nobody has agreed to what was started since it was shown.
+  if (preview.first_size() > 0) {
+    const int64_t newest = preview.first(0).start_time_ms() + 1;
+    const int64_t before = filter.started_before_ms();
+    request.mutable_filter()->set_started_before_ms(before == 0 ? newest
+                                                                : std::min(before, newest));
+  }
+  request.set_preview(false);
+  request.set_request_id(RandomId());  // makes our own repeats safe
+  const InterruptGuard guard;
+  FLUX_ASSIGN_OR_RETURN(const v1::StartBulkOperationResponse begun, CallStart(context, request));
+  if (options.detach) {
+    if (context.output == Output::kTable) {
+      context.console.Out(absl::StrCat(Escape(begun.operation().id(), Lines::kOne), "\n"));
+    } else {
+      context.Print(ToJson(begun.operation()));
+    }
+    context.console.Note(absl::StrCat("it acts on ", Executions(begun.matched()),
+                                      "; 'fluxctl bulk watch ", begun.operation().id(),
+                                      "' follows it"));
+    return kExitOk;
+  }
+  FLUX_ASSIGN_OR_RETURN(const v1::BulkOperation ended,
+                        FollowBulk(context, begun.operation().id(), WatchTo::kErr, guard));
+  return FinishBulk(context, ended);
+}
+
+absl::Status Check(const BulkOptions& options, const BulkVerb& verb) {
   const bool bulk = options.workflow_ids.empty();
   if (bulk && options.filter.empty()) {
     return absl::InvalidArgumentError(
-        "name the workflow ids, or say which executions with --workflow, --status, "
+        "name the workflow ids, or say which executions with --query, --workflow, --status, "
         "--id-prefix or --started-after");
   }
   if (!bulk && !options.filter.empty()) {
@@ -86,6 +155,31 @@ CommandResult ForEachExecution(
   if (!options.run_id.empty() && options.workflow_ids.size() != 1) {
     return absl::InvalidArgumentError("--run-id goes with exactly one workflow id");
   }
+  if ((options.rate.has_value() || options.detach) && (!bulk || verb.dry_run)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.detach ? "--detach" : "--rate", " goes with filters, ",
+        bulk ? "and not with --dry-run, which waits for each answer"
+             : "for what the coordinator does; named workflows are done one by one, at once"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ExplainQuery(const absl::Status& status, const v1::ExecutionFilter& filter) {
+  const std::string message(status.message());
+  if (!absl::IsInvalidArgument(status) || !absl::StartsWith(message, kQueryError)) return status;
+  const char* digits = message.c_str() + sizeof(kQueryError) - 1;
+  const uint64_t position = std::strtoull(digits, nullptr, 10);
+  if (position == 0 || position > filter.query().size() + 1) return status;
+  return WithHint(status, PointAt(filter.query(), position - 1));
+}
+
+CommandResult OnExecutions(
+    Context& context, const BulkOptions& options, const BulkVerb& verb,
+    const std::function<absl::StatusOr<std::string>(const v1::ExecutionRef&)>& act) {
+  FLUX_RETURN_IF_ERROR(Check(options, verb));
+  const bool bulk = options.workflow_ids.empty();
   std::vector<v1::ExecutionRef> targets;
   for (const std::string& id : options.workflow_ids)
     targets.push_back(context.Ref(id, options.run_id));
@@ -94,17 +188,11 @@ CommandResult ForEachExecution(
     if (filter_options.statuses.empty()) filter_options.statuses = verb.statuses;
     FLUX_ASSIGN_OR_RETURN(const v1::ExecutionFilter filter,
                           BuildFilter(filter_options, context.name_space, context.Now()));
+    if (!verb.dry_run) return ByFilter(context, options, verb, filter);
     FLUX_ASSIGN_OR_RETURN(const std::vector<v1::ExecutionInfo> matches, Matching(context, filter));
     if (matches.empty()) {
       context.console.Note("no executions match");
       return kExitOk;
-    }
-    if (!verb.harmless) {
-      FLUX_ASSIGN_OR_RETURN(const bool go, ConfirmBulk(context, options, verb.verb, matches));
-      if (!go) {
-        context.console.Note("nothing was done");
-        return kExitOk;
-      }
     }
     for (const v1::ExecutionInfo& info : matches)
       targets.push_back(context.Ref(info.workflow_id(), info.run_id()));

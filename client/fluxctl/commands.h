@@ -99,13 +99,16 @@ struct FilterOptions {
   std::string id_prefix;
   std::string started_after;
   std::string started_before;
+  std::optional<std::string> query;  // in the server's query language
   bool empty() const {
     return workflow.empty() && statuses.empty() && id_prefix.empty() && started_after.empty() &&
-           started_before.empty();
+           started_before.empty() && !query.has_value();
   }
 };
 absl::StatusOr<v1::ExecutionFilter> BuildFilter(const FilterOptions& options,
                                                 const std::string& name_space, absl::Time now);
+// The server's answer to a filter; an error about its query also shows the place.
+absl::Status ExplainQuery(const absl::Status& status, const v1::ExecutionFilter& filter);
 
 struct ListOptions {
   FilterOptions filter;
@@ -146,6 +149,9 @@ struct BulkOptions {
   std::string run_id;    // with exactly one workflow id
   FilterOptions filter;  // instead of ids: everything that matches
   bool yes = false;      // do not ask
+  // With filters, where the coordinator does the work:
+  std::optional<uint32_t> rate;  // executions a second
+  bool detach = false;           // do not wait for the end
 };
 
 struct StopOptions {
@@ -184,10 +190,11 @@ enum class RepairKind {
   kEditEvent,
   kReplayEvent,
   kMigrate,
+  kDelete,
 };
 struct RepairOptions {
   RepairKind kind = RepairKind::kPause;
-  BulkOptions bulk;     // pause, resume, retry, migrate: many; the others: one workflow id
+  BulkOptions bulk;     // events: one workflow id; a step: one workflow id, or filters
   std::string name;     // the step's path, the event's name or its id, a definition
   uint64_t number = 0;  // of an event to edit; 0: the newest of that name
   InputArgument value;  // set-result, edit and replay: JSON
@@ -195,6 +202,12 @@ struct RepairOptions {
   bool dry_run = false;  // migrate: says what would be done
 };
 CommandResult RepairWorkflows(Context& context, const RepairOptions& options);
+
+// What the coordinator does to all that match a filter.
+CommandResult ListBulks(Context& context);
+CommandResult ShowBulk(Context& context, const std::string& id);
+CommandResult WatchBulk(Context& context, const std::string& id);
+CommandResult CancelBulk(Context& context, const std::string& id);
 
 CommandResult ListWorkers(Context& context, const std::string& queue);
 CommandResult ListQueues(Context& context);

@@ -63,7 +63,8 @@ Connection::Connection(std::string address, std::optional<absl::Duration> timeou
       channel_(MakeChannel(address_)),
       workflows_(v1::WorkflowService::NewStub(channel_)),
       admin_(v1::AdminService::NewStub(channel_)),
-      schedules_(v1::ScheduleService::NewStub(channel_)) {}
+      schedules_(v1::ScheduleService::NewStub(channel_)),
+      bulks_(v1::BulkService::NewStub(channel_)) {}
 
 bool Connection::IsLostConnection(const grpc::Status& status) {
   return status.error_code() == grpc::StatusCode::UNAVAILABLE ||

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "flux/v1/admin.grpc.pb.h"
+#include "flux/v1/bulk.grpc.pb.h"
 #include "flux/v1/schedule.grpc.pb.h"
 #include "flux/v1/workflow.grpc.pb.h"
 
@@ -32,6 +33,7 @@ class Connection {
   v1::WorkflowService::Stub& workflows() { return *workflows_; }
   v1::AdminService::Stub& admin() { return *admin_; }
   v1::ScheduleService::Stub& schedules() { return *schedules_; }
+  v1::BulkService::Stub& bulks() { return *bulks_; }
   const std::string& address() const { return address_; }
   // When everything must be over; infinite without a timeout.
   absl::Time deadline() const { return deadline_; }
@@ -88,6 +90,7 @@ class Connection {
   std::unique_ptr<v1::WorkflowService::Stub> workflows_;
   std::unique_ptr<v1::AdminService::Stub> admin_;
   std::unique_ptr<v1::ScheduleService::Stub> schedules_;
+  std::unique_ptr<v1::BulkService::Stub> bulks_;
 };
 
 // gRPC deadlines want a system_clock; an infinite time becomes the far future.

@@ -21,8 +21,6 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-constexpr std::size_t kShownLineMax = 72;
-
 // Notes where parsing stopped; accepts everything else, so it costs no tree.
 class Checker : public nlohmann::json_sax<Json> {
  public:
@@ -104,20 +102,12 @@ absl::Status SyntaxError(const std::string& what, std::string_view text, const C
   const auto line = static_cast<std::size_t>(std::count(before.begin(), before.end(), '\n')) + 1;
   const std::size_t line_start =
       before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
-  std::string_view source = text.substr(line_start, text.find('\n', line_start) - line_start);
   const std::string column_text(text.substr(line_start, at - line_start));
   const std::size_t column = Width(column_text) + 1;
-  // A long line is shown around the place, not from its start.
-  std::size_t skip = 0;
-  if (at - line_start > kShownLineMax / 2) skip = at - line_start - kShownLineMax / 2;
-  while (skip > 0 && (static_cast<unsigned char>(source[skip]) & 0xC0U) == 0x80) --skip;
-  const std::string lead = Escape(source.substr(skip, at - line_start - skip), Lines::kOne);
-  const std::string shown =
-      Fit(Escape(source.substr(skip), Lines::kOne), kShownLineMax, /*unicode=*/false);
   return WithHint(
       absl::InvalidArgumentError(absl::StrCat(what, " is not JSON: line ", line, ", column ",
                                               column, ": ", Reason(checker.message()))),
-      absl::StrCat("  ", shown, "\n  ", std::string(Width(lead), ' '), "^"));
+      PointAt(text, at));
 }
 
 Json Opaque(const v1::Payload& payload) {

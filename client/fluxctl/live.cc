@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/fluxctl/bulk_view.h"
 #include "client/fluxctl/table.h"
 #include "client/fluxctl/view.h"
 #include "proto/bridge.h"
@@ -260,6 +261,47 @@ std::string Progress::Summary(absl::Time now) const {
   if (last_.has_failure())
     absl::StrAppend(&text, ": ", Escape(FailureText(last_.failure()), Lines::kOne));
   return text;
+}
+
+std::optional<std::string> BulkProgress::Update(const v1::BulkOperation& operation,
+                                                absl::Time now) {
+  last_ = operation;
+  started_ = true;
+  const uint64_t dealt = operation.done() + operation.refused() + operation.failed();
+  rate_.Add(now, dealt);
+  const std::string state = BulkStateName(operation.state());
+  const uint64_t part =
+      operation.matched() == 0 ? 0 : dealt * 1000 / operation.matched() / kMapLinePermille;
+  std::string told = absl::StrCat(state, " ", part);
+  if (told == shown_) return std::nullopt;
+  shown_ = std::move(told);
+  return absl::StrCat("bulk operation ", Escape(operation.id(), Lines::kOne), "  ", state, "  ",
+                      BulkCounts(operation));
+}
+
+std::string BulkProgress::View(const Theme& theme) const {
+  const Style style = BulkStateStyle(last_.state());
+  const uint64_t dealt = last_.done() + last_.refused() + last_.failed();
+  const double fraction =
+      last_.matched() == 0 ? 1 : static_cast<double>(dealt) / static_cast<double>(last_.matched());
+  Line line(theme);
+  line.Add(Style::kBold, Escape(OperationText(last_.operation()), Lines::kOne));
+  line.Add(Style::kPlain, "  ");
+  line.Add(style, BulkStateName(last_.state()));
+  line.Add(Style::kPlain, "  ");
+  line.Add(style, Bar(fraction, std::min(kBarColumns, line.room() / 2), theme.unicode));
+  line.Add(Style::kPlain, absl::StrCat("  ", BulkCounts(last_)));
+  const double per_second = rate_.PerSecond();
+  if (per_second > 0 && !HasEnded(last_)) {
+    line.Add(Style::kPlain, absl::StrCat(", ", RateText(per_second)));
+    if (dealt < last_.matched()) {
+      const auto left = static_cast<double>(last_.matched() - dealt);
+      line.Add(Style::kPlain,
+               absl::StrCat(", ETA ", DurationText(absl::Seconds(left / per_second))));
+    }
+  }
+  if (!connected_) line.Add(Style::kWait, "  reconnecting");
+  return line.Take();
 }
 
 Screen::~Screen() { Release(); }

@@ -8,11 +8,13 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "client/fluxctl/text.h"
+#include "flux/v1/bulk.pb.h"
 #include "flux/v1/workflow.pb.h"
 
 namespace flux::ctl {
@@ -65,6 +67,28 @@ class Progress {
   absl::Duration clock_offset_;               // the server's clock minus ours
   std::map<std::string, Rate> rates_;         // by map step
   std::map<std::string, std::string> shown_;  // by step: its last plain line, without the time
+};
+
+// The state of one watched bulk operation: a line. Feed it every answer of GetBulkOperation.
+// Thread-compatible.
+class BulkProgress {
+ public:
+  // A plain line without a newline if there is news: its state, or another kMapLinePermille of what
+  // it matched.
+  std::optional<std::string> Update(const v1::BulkOperation& operation, absl::Time now);
+
+  // The live view: one line, no wider than theme.columns.
+  std::string View(const Theme& theme) const;
+
+  void set_connected(bool connected) { connected_ = connected; }
+  bool started() const { return started_; }
+
+ private:
+  v1::BulkOperation last_;
+  bool started_ = false;
+  bool connected_ = true;
+  Rate rate_;
+  std::string shown_;  // what the last plain line told
 };
 
 // A block of lines at the bottom of a terminal that is drawn over itself. Writes each frame with

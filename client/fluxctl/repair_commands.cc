@@ -29,11 +29,11 @@ Repair RepairOf(RepairKind kind) {
     case RepairKind::kRetry:
       return {"retry", "tried again", {"running", "failed"}, false};
     case RepairKind::kPark:
-      return {"park", "parked", {}, false};
+      return {"park", "parked", {"running", "paused"}, false};
     case RepairKind::kSkip:
-      return {"skip", "skipped", {}, false};
+      return {"skip", "skipped", {"running", "paused", "failed"}, false};
     case RepairKind::kSetResult:
-      return {"set the result of", "result set", {}, false};
+      return {"set the result of", "result set", {"running", "paused", "failed"}, false};
     case RepairKind::kRewind:
       return {"rewind", "rewound", {}, false};
     case RepairKind::kCancelEvent:
@@ -44,6 +44,12 @@ Repair RepairOf(RepairKind kind) {
       return {"replay the event of", "event replayed", {}, false};
     case RepairKind::kMigrate:
       return {"migrate", "migrated", {"running", "paused"}, false};
+    case RepairKind::kDelete:
+      // Once deleted, a repetition would meet an older run of the same workflow id.
+      return {"delete",
+              "deleted",
+              {"completed", "failed", "cancelled", "terminated", "skipped"},
+              false};
   }
   return {"repair", "repaired", {}, false};
 }
@@ -97,6 +103,9 @@ absl::StatusOr<v1::Operation> BuildOperation(Context& context, const RepairOptio
       operation.mutable_migrate()->set_dry_run(options.dry_run);
       break;
     }
+    case RepairKind::kDelete:
+      operation.mutable_delete_();
+      break;
   }
   return operation;
 }
@@ -121,12 +130,15 @@ CommandResult RepairWorkflows(Context& context, const RepairOptions& options) {
   FLUX_ASSIGN_OR_RETURN(*request.mutable_operation(), BuildOperation(context, options));
   request.set_reason(options.reason);
   request.set_identity(Identity());
-  return ForEachExecution(
+  const bool step = options.kind != RepairKind::kMigrate && !options.name.empty();
+  return OnExecutions(
       context, options.bulk,
-      {.verb = repair.verb,
+      {.verb = step ? absl::StrCat(repair.verb, " ", options.name, " in") : repair.verb,
        .past = options.dry_run ? "can be migrated" : repair.past,
        .statuses = repair.statuses,
-       .harmless = options.dry_run},
+       .dry_run = options.dry_run,
+       .operation = request.operation(),
+       .reason = options.reason},
       [&](const v1::ExecutionRef& ref) -> absl::StatusOr<std::string> {
         *request.mutable_execution() = ref;
         const absl::StatusOr<v1::OperateExecutionResponse> response =

@@ -12,6 +12,7 @@
 namespace flux::ctl {
 namespace {
 
+constexpr std::size_t kShownLineMax = 72;
 constexpr char kHintUrl[] = "type.flux.dev/fluxctl.hint";
 
 struct Rune {
@@ -345,6 +346,20 @@ std::string NearestWord(const std::string& word, const std::vector<std::string>&
     }
   }
   return best;
+}
+
+std::string PointAt(std::string_view text, std::size_t at) {
+  at = std::min(at, text.size());
+  const std::size_t newline = text.substr(0, at).rfind('\n');
+  const std::size_t line_start = newline == std::string_view::npos ? 0 : newline + 1;
+  const std::string_view line = text.substr(line_start, text.find('\n', line_start) - line_start);
+  std::size_t skip = 0;
+  if (at - line_start > kShownLineMax / 2) skip = at - line_start - kShownLineMax / 2;
+  while (skip > 0 && (static_cast<unsigned char>(line[skip]) & 0xC0U) == 0x80) --skip;
+  const std::string lead = Escape(line.substr(skip, at - line_start - skip), Lines::kOne);
+  const std::string shown =
+      Fit(Escape(line.substr(skip), Lines::kOne), kShownLineMax, /*unicode=*/false);
+  return absl::StrCat("  ", shown, "\n  ", std::string(Width(lead), ' '), "^");
 }
 
 absl::Status WithHint(absl::Status status, const std::string& hint) {

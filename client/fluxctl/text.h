@@ -80,6 +80,10 @@ absl::StatusOr<T> ForOption(const std::string& option, absl::StatusOr<T> value) 
 // The word in `words` nearest to `word`, if it is near enough to have been meant; else empty.
 std::string NearestWord(const std::string& word, const std::vector<std::string>& words);
 
+// The line of `text` around byte `at` and a caret below that place, both indented by two: what an
+// error about someone's text shows as its hint. Of a long line the part around the place.
+std::string PointAt(std::string_view text, std::size_t at);
+
 // Sets, and reads, the "what to do now" line that goes with an error.
 absl::Status WithHint(absl::Status status, const std::string& hint);
 std::string HintOf(const absl::Status& status);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <csignal>
 #include <cstdlib>
 #include <deque>
 #include <memory>
@@ -14,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/fluxctl/commands.h"
+#include "client/fluxctl/interrupt.h"
 #include "client/fluxctl/live.h"
 #include "client/fluxctl/view.h"
 #include "proto/bridge.h"
@@ -29,30 +29,6 @@ constexpr absl::Duration kReconnectAfterMin = absl::Milliseconds(100);
 constexpr absl::Duration kReconnectAfterMax = absl::Seconds(1);
 constexpr std::size_t kRowsDefault = 24;
 constexpr std::size_t kColumnsDefault = 80;
-
-// A signal handler has no other place to leave its word.
-volatile std::sig_atomic_t g_interrupted = 0;
-
-// While alive, SIGINT and SIGTERM only set the flag, so that the cursor can be given back.
-class InterruptGuard {
- public:
-  InterruptGuard() {
-    struct sigaction action {};
-    action.sa_handler = [](int signal) { g_interrupted = signal; };
-    sigaction(SIGINT, &action, &old_interrupt_);
-    sigaction(SIGTERM, &action, &old_terminate_);
-  }
-  ~InterruptGuard() {
-    sigaction(SIGINT, &old_interrupt_, nullptr);
-    sigaction(SIGTERM, &old_terminate_, nullptr);
-  }
-  InterruptGuard(const InterruptGuard&) = delete;
-  InterruptGuard& operator=(const InterruptGuard&) = delete;
-
- private:
-  struct sigaction old_interrupt_ {};
-  struct sigaction old_terminate_ {};
-};
 
 // What the reader of a stream has for the one who draws.
 struct Event {
@@ -198,12 +174,11 @@ absl::StatusOr<v1::WatchExecutionResponse> Follow(Context& context, v1::Executio
   Progress progress;
   absl::Duration pause = kReconnectAfterMin;
   bool lost = false;
-  g_interrupted = 0;
 
   // Waits for the reader, drawing meanwhile; nothing comes back if the time is over or a person
   // interrupts.
   const auto wait = [&](Mailbox& mailbox, absl::Time until) -> std::optional<Event> {
-    while (g_interrupted == 0) {
+    while (!InterruptGuard::Interrupted()) {
       absl::Duration left = until - absl::Now();
       if (left <= absl::ZeroDuration()) return std::nullopt;
       if (viewer.live()) left = std::min(left, kRedrawEvery);
@@ -242,7 +217,7 @@ absl::StatusOr<v1::WatchExecutionResponse> Follow(Context& context, v1::Executio
         }
       }
     }
-    if (g_interrupted != 0) {
+    if (InterruptGuard::Interrupted()) {
       viewer.Close();
       context.console.Note(absl::StrCat("stopped watching; ", ref.workflow_id(),
                                         " goes on (fluxctl workflow watch ", ref.workflow_id(),

@@ -353,6 +353,12 @@ CommandResult RunWorkflow(Context& context, const StartOptions& options) {
 absl::StatusOr<v1::ExecutionFilter> BuildFilter(const FilterOptions& options,
                                                 const std::string& name_space, absl::Time now) {
   v1::ExecutionFilter filter;
+  // Blank it would match everything, which an unset variable of a script must not come to.
+  if (options.query.has_value() &&
+      options.query->find_first_not_of(" \t\r\n") == std::string::npos) {
+    return absl::InvalidArgumentError("--query is blank; leave it out to mean everything");
+  }
+  filter.set_query(options.query.value_or(""));
   filter.set_namespace_(name_space);
   filter.set_workflow(options.workflow);
   filter.set_workflow_id_prefix(options.id_prefix);
@@ -381,9 +387,10 @@ CommandResult ListWorkflows(Context& context, const ListOptions& options) {
   while (true) {
     const uint64_t left = options.limit == 0 ? kPageSize : options.limit - shown;
     request.set_page_size(static_cast<uint32_t>(std::min<uint64_t>(left, kPageSize)));
-    FLUX_ASSIGN_OR_RETURN(v1::ListExecutionsResponse page,
-                          context.connection.Call(context.connection.workflows(),
-                                                  &WorkflowService::Stub::ListExecutions, request));
+    absl::StatusOr<v1::ListExecutionsResponse> answer = context.connection.Call(
+        context.connection.workflows(), &WorkflowService::Stub::ListExecutions, request);
+    if (!answer.ok()) return ExplainQuery(answer.status(), request.filter());
+    v1::ListExecutionsResponse& page = *answer;
     auto& executions = *page.mutable_executions();
     if (options.limit != 0 && static_cast<uint64_t>(executions.size()) > left) {
       executions.DeleteSubrange(static_cast<int>(left), executions.size() - static_cast<int>(left));
@@ -413,14 +420,14 @@ CommandResult CountWorkflows(Context& context, const FilterOptions& options) {
   v1::CountExecutionsRequest request;
   FLUX_ASSIGN_OR_RETURN(*request.mutable_filter(),
                         BuildFilter(options, context.name_space, context.Now()));
-  FLUX_ASSIGN_OR_RETURN(const v1::CountExecutionsResponse response,
-                        context.connection.Call(context.connection.workflows(),
-                                                &WorkflowService::Stub::CountExecutions, request));
+  const absl::StatusOr<v1::CountExecutionsResponse> response = context.connection.Call(
+      context.connection.workflows(), &WorkflowService::Stub::CountExecutions, request);
+  if (!response.ok()) return ExplainQuery(response.status(), request.filter());
   if (context.output != Output::kTable) {
-    context.Print(ToJson(response));
+    context.Print(ToJson(*response));
     return kExitOk;
   }
-  Table table = CountTable(response);
+  Table table = CountTable(*response);
   context.Print(table);
   return kExitOk;
 }
@@ -510,16 +517,22 @@ CommandResult WatchWorkflow(Context& context, const TargetOptions& options) {
 }
 
 CommandResult StopWorkflows(Context& context, const StopOptions& options) {
-  const BulkVerb verb = {
+  BulkVerb verb = {
       .verb = options.terminate ? "terminate" : "cancel",
       .past = options.terminate ? "terminated" : "cancel requested",
       // A closed execution cannot be stopped: unless asked otherwise, only open ones are meant.
-      .statuses = {"running", "cancelling", "failing", "paused"}};
-  return ForEachExecution(context, options.bulk, verb,
-                          [&](const v1::ExecutionRef& ref) -> absl::StatusOr<std::string> {
-                            FLUX_RETURN_IF_ERROR(StopOne(context, options, ref));
-                            return std::string();
-                          });
+      .statuses = {"running", "cancelling", "failing", "paused"},
+      .reason = options.reason};
+  if (options.terminate) {
+    verb.operation.mutable_terminate();
+  } else {
+    verb.operation.mutable_cancel();
+  }
+  return OnExecutions(context, options.bulk, verb,
+                      [&](const v1::ExecutionRef& ref) -> absl::StatusOr<std::string> {
+                        FLUX_RETURN_IF_ERROR(StopOne(context, options, ref));
+                        return std::string();
+                      });
 }
 
 }  // namespace flux::ctl

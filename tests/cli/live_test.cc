@@ -175,5 +175,52 @@ TEST(Screen, GoesUpOverLinesThatANarrowerTerminalWrapped) {
   screen.Release();
 }
 
+v1::BulkOperation BulkAt(uint64_t done, uint64_t refused, v1::BulkState state) {
+  v1::BulkOperation operation;
+  operation.set_id("0123456789abcdef");
+  operation.mutable_operation()->mutable_cancel();
+  operation.set_state(state);
+  operation.set_matched(200);
+  operation.set_done(done);
+  operation.set_refused(refused);
+  return operation;
+}
+
+TEST(BulkProgress, HasALineForEachTwentiethAndEachState) {
+  BulkProgress progress;
+  EXPECT_EQ(progress.Update(BulkAt(0, 0, v1::BULK_STATE_RUNNING), kOurs),
+            "bulk operation 0123456789abcdef  running  0/200 done");
+  EXPECT_FALSE(progress.Update(BulkAt(9, 0, v1::BULK_STATE_RUNNING), kOurs).has_value());
+  EXPECT_EQ(progress.Update(BulkAt(9, 1, v1::BULK_STATE_RUNNING), kOurs),
+            "bulk operation 0123456789abcdef  running  9/200 done, 1 refused");
+  EXPECT_EQ(progress.Update(BulkAt(9, 1, v1::BULK_STATE_CANCELLED), kOurs),
+            "bulk operation 0123456789abcdef  cancelled  9/200 done, 1 refused");
+  EXPECT_FALSE(progress.Update(BulkAt(9, 1, v1::BULK_STATE_CANCELLED), kOurs).has_value());
+}
+
+TEST(BulkProgress, ItsLiveLineFitsAndForetells) {
+  BulkProgress progress;
+  Theme theme{.unicode = false, .terminal = true, .columns = 120};
+  progress.Update(BulkAt(0, 0, v1::BULK_STATE_RUNNING), kOurs);
+  EXPECT_EQ(progress.View(theme), "cancel  running  [......................]  0/200 done");
+  progress.Update(BulkAt(90, 10, v1::BULK_STATE_RUNNING), kOurs + absl::Seconds(2));
+  EXPECT_EQ(progress.View(theme),
+            "cancel  running  [###########...........]  90/200 done, 10 refused, 50/s, ETA 2.0s");
+  progress.set_connected(false);
+  EXPECT_THAT(progress.View(theme), HasSubstr("reconnecting"));
+  theme.columns = 30;
+  EXPECT_LE(Width(progress.View(theme)), 30U);
+  progress.Update(BulkAt(190, 10, v1::BULK_STATE_COMPLETED), kOurs + absl::Seconds(4));
+  theme.columns = 120;
+  EXPECT_THAT(progress.View(theme), Not(HasSubstr("ETA")));
+  // Nothing matched, or more than did at the start: neither divides by zero nor passes the end.
+  v1::BulkOperation odd = BulkAt(3, 0, v1::BULK_STATE_RUNNING);
+  odd.set_matched(2);
+  progress.Update(odd, kOurs + absl::Seconds(8));
+  EXPECT_THAT(progress.View(theme), HasSubstr("[######################]  3/2 done"));
+  odd.set_matched(0);
+  EXPECT_TRUE(progress.Update(odd, kOurs + absl::Seconds(9)).has_value());
+}
+
 }  // namespace
 }  // namespace flux::ctl

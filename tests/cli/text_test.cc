@@ -415,5 +415,17 @@ TEST(CommandTree, EveryCommandsHelpHasAnExampleAndExitCodes) {
   }
 }
 
+TEST(PointAt, ShowsTheLineAndThePlace) {
+  EXPECT_EQ(PointAt("steps >", 6), "  steps >\n        ^");
+  EXPECT_EQ(PointAt("steps >", 99), "  steps >\n         ^") << "behind the end";
+  EXPECT_EQ(PointAt("", 0), "  \n  ^");
+  EXPECT_EQ(PointAt("a = 1\nand b\nor c", 10), "  and b\n      ^") << "only its line";
+  EXPECT_EQ(PointAt("\x1b\xc3\xa4 x", 4), "  \\x1b\xc3\xa4 x\n        ^")
+      << "columns, not bytes; nothing that a terminal obeys";
+  const std::string long_line = std::string(100, 'a') + "!" + std::string(100, 'b');
+  EXPECT_EQ(PointAt(long_line, 100), "  " + std::string(36, 'a') + "!" + std::string(32, 'b') +
+                                         "...\n  " + std::string(36, ' ') + "^");
+}
+
 }  // namespace
 }  // namespace flux::ctl

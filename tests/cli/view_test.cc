@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "client/fluxctl/bulk_view.h"
 #include "client/fluxctl/table.h"
 
 namespace flux::ctl {
@@ -470,6 +471,71 @@ TEST(Diff, ComparesStepsByNameWhereverTheyStand) {
             "changed  code          task   task.timeouts.start_to_close_ms  1m00s  2m00s\n"
             "added    first         sleep\n"
             "added    join          task\n");
+}
+
+TEST(BulkView, AFilterIsOneQuery) {
+  v1::ExecutionFilter filter;
+  EXPECT_EQ(FilterText(filter), "");
+  filter.set_query("steps > 3 or steps = 1");
+  EXPECT_EQ(FilterText(filter), "steps > 3 or steps = 1");
+  filter.add_statuses(v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(FilterText(filter), "status = \"failed\" and (steps > 3 or steps = 1)");
+  filter.add_statuses(v1::EXECUTION_STATUS_PAUSED);
+  filter.set_workflow("a \"b\" \\");
+  filter.set_workflow_id_prefix("run-");
+  filter.set_started_after_ms(1'714'564'800'000);
+  filter.set_started_before_ms(1'714'564'800'001);
+  EXPECT_EQ(
+      FilterText(filter),
+      "workflow = \"a \\\"b\\\" \\\\\" and status in (\"failed\", \"paused\") and workflow_id "
+      "^= \"run-\" and started >= 2024-05-01T12:00:00.000Z and started < "
+      "2024-05-01T12:00:00.001Z and (steps > 3 or steps = 1)");
+}
+
+TEST(BulkView, EveryOperationHasAName) {
+  v1::Operation operation;
+  EXPECT_EQ(OperationText(operation), "unknown");
+  const auto* oneof = v1::Operation::descriptor()->FindOneofByName("kind");
+  for (int i = 0; i < oneof->field_count(); ++i) {
+    operation.Clear();
+    operation.GetReflection()->MutableMessage(&operation, oneof->field(i));
+    EXPECT_NE(OperationText(operation), "unknown") << oneof->field(i)->name();
+  }
+  operation.mutable_rewind()->set_step("merge");
+  EXPECT_EQ(OperationText(operation), "rewind merge");
+  operation.mutable_migrate()->set_definition_hash(std::string(32, '\x1f'));
+  EXPECT_EQ(OperationText(operation), "migrate to 1f1f1f1f1f1f");
+}
+
+TEST(BulkView, ShowsWhoWhatAndHowFar) {
+  v1::BulkOperation operation;
+  operation.set_id("0123456789abcdef");
+  operation.mutable_filter()->set_namespace_("default");
+  operation.mutable_filter()->set_query("steps > 3");
+  operation.mutable_operation()->mutable_delete_();
+  operation.set_rate_per_second(50);
+  operation.set_identity("fluxctl:me@host");
+  operation.set_state(v1::BULK_STATE_CANCELLED);
+  operation.set_failure("cancelled by you");
+  operation.set_start_time_ms(1'714'564'800'000);
+  operation.set_end_time_ms(1'714'564'802'500);
+  operation.set_matched(9);
+  operation.set_done(4);
+  operation.set_failed(1);
+  const absl::Time now = absl::FromUnixMillis(1'714'564'830'000);
+  EXPECT_EQ(Render(Theme{}, BulkBlock(operation, now)),
+            "Bulk id:    0123456789abcdef\n"
+            "Operation:  delete\n"
+            "Namespace:  default\n"
+            "Query:      steps > 3\n"
+            "State:      cancelled\n"
+            "Why:        cancelled by you\n"
+            "Progress:   4/9 done, 1 failed\n"
+            "Rate:       at most 50/s\n"
+            "Started:    2024-05-01T12:00:00.000Z (30s ago)\n"
+            "Ended:      2024-05-01T12:00:02.500Z\n"
+            "Took:       2.5s\n"
+            "By:         fluxctl:me@host\n");
 }
 
 }  // namespace
