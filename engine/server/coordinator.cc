@@ -9,11 +9,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <future>
+#include <memory>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "engine/server/bulk_service.h"
 #include "engine/server/malformed.h"
 #include "engine/server/runtime.h"
@@ -197,10 +198,9 @@ bool CoordinatorImpl::Shutdown() {
   workflows_->Shutdown();
   scheduler_->BeginShutdown();
   // While the loop turns, calls under way are answered and goodbyes leave; only then does it end.
-  auto begun =
-      std::make_shared<absl::Notification>();  // shared: the loop may come to it after we gave up
-  engine_->BeginShutdown([begun] { begun->Notify(); });
-  begun->WaitForNotificationWithTimeout(drain_timeout_);
+  auto begun = std::make_shared<std::promise<void>>();  // the loop may come to it after we gave up
+  engine_->BeginShutdown([begun] { begun->set_value(); });
+  (void)begun->get_future().wait_for(absl::ToChronoNanoseconds(drain_timeout_));
   workers_->Shutdown(absl::UnavailableError("the coordinator is shutting down; reconnect"));
   workers_->WaitUntilIdle(drain_timeout_);
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));

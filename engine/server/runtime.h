@@ -3,14 +3,14 @@
 #define FLUX_ENGINE_SERVER_RUNTIME_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/shard/engine.h"
 
@@ -31,11 +31,11 @@ class ThreadPool final : public engine::Background {
 
  private:
   void Work();
-  bool Ready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !jobs_.empty(); }
 
-  absl::Mutex mutex_;
-  std::deque<absl::AnyInvocable<void()>> jobs_ ABSL_GUARDED_BY(mutex_);
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  std::deque<absl::AnyInvocable<void()>> jobs_;
+  bool stop_ = false;
   std::vector<std::thread> threads_;
 };
 

@@ -71,7 +71,7 @@ Definitions::Definitions(store::Store* store, store::Epoch epoch, GraphLimits li
 absl::Status Definitions::Load() {
   const auto [begin, end] = keys::TableRange(0, keys::Table::kDefinition);
   absl::Status bad;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   FLUX_RETURN_IF_ERROR(
       store_->rows().Scan(begin, end, [&](std::string_view key, std::string_view value) {
         const std::string hash(key.substr(begin.size()));
@@ -80,12 +80,10 @@ absl::Status Definitions::Load() {
         if (!stored.ParseFromArray(value.data(), static_cast<int>(value.size())) ||
             !definition.ParseFromString(stored.definition()) ||
             Sha256(stored.definition()) != hash) {
-          mutex_.AssertHeld();
           bad = absl::DataLossError(absl::StrCat("definition ", Hex(hash),
                                                  " is damaged: its bytes do not have that hash"));
           return false;
         }
-        mutex_.AssertHeld();
         by_hash_[hash] = {Summarise(definition, hash, stored.created_time_ms()), stored.sequence(),
                           nullptr};
         by_name_[definition.name()][stored.sequence()] = hash;
@@ -106,10 +104,10 @@ absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition&
                         Graph::Compile(definition, hash, limits_, &warnings));
   for (std::string& warning : warnings) response.add_warnings(std::move(warning));
 
-  absl::MutexLock put(&put_mutex_);
+  std::lock_guard put(put_mutex_);
   uint64_t sequence = 0;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (by_hash_.contains(hash)) return response;
     sequence = next_sequence_++;
   }
@@ -136,7 +134,7 @@ absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition&
                                                "); try again"));
   }
 
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   by_hash_[hash] = {Summarise(definition, hash, now_ms), sequence, std::move(graph)};
   by_name_[definition.name()][sequence] = hash;
   response.set_created(true);
@@ -161,7 +159,7 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::CompiledLocked(Entry& 
 }
 
 absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByHash(std::string_view hash) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const auto it = by_hash_.find(std::string(hash));
   if (it == by_hash_.end()) {
     return absl::NotFoundError(
@@ -172,7 +170,7 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByHash(std::string_vie
 
 absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByName(std::string_view name,
                                                                  std::string_view version) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const auto it = by_name_.find(name);
   if (it == by_name_.end()) {
     return absl::NotFoundError(absl::StrCat(
@@ -193,14 +191,14 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByName(std::string_vie
 }
 
 absl::StatusOr<v1::DefinitionSummary> Definitions::Summary(std::string_view hash) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const auto it = by_hash_.find(std::string(hash));
   if (it == by_hash_.end()) return absl::NotFoundError(absl::StrCat("no definition ", Hex(hash)));
   return it->second.summary;
 }
 
 std::vector<v1::DefinitionSummary> Definitions::List(std::string_view name) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   std::vector<v1::DefinitionSummary> out;
   for (const auto& [key, hashes] : by_name_) {
     if (!name.empty() && key != name) continue;

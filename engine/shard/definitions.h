@@ -10,14 +10,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/core/graph.h"
 #include "flux/v1/workflow.pb.h"
 #include "store/store.h"
@@ -57,20 +56,19 @@ class Definitions {
     std::shared_ptr<const Graph> graph;  // null until first used
   };
 
-  absl::StatusOr<std::shared_ptr<const Graph>> CompiledLocked(Entry& entry)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::shared_ptr<const Graph>> CompiledLocked(Entry& entry);
 
   store::Store* const store_;
   const std::function<void(absl::Status)> on_broken_;
   const store::Epoch epoch_;
   const GraphLimits limits_;
-  absl::Mutex put_mutex_;  // one Put writes at a time
-  mutable absl::Mutex mutex_;
-  absl::flat_hash_map<std::string, Entry> by_hash_ ABSL_GUARDED_BY(mutex_);
+  std::mutex put_mutex_;  // one Put writes at a time
+  mutable std::mutex mutex_;
+  absl::flat_hash_map<std::string, Entry> by_hash_;  // guarded by mutex_
   // name → sequence → hash
-  std::map<std::string, std::map<uint64_t, std::string>, std::less<>> by_name_
-      ABSL_GUARDED_BY(mutex_);
-  uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::map<std::string, std::map<uint64_t, std::string>, std::less<>>
+      by_name_;                 // guarded by mutex_
+  uint64_t next_sequence_ = 1;  // guarded by mutex_
 };
 
 }  // namespace flux::engine

@@ -41,7 +41,7 @@ Histories::Histories(store::Store* store, Definitions* definitions)
     : store_(store), definitions_(definitions) {}
 
 std::optional<Execution> Histories::TakeCursor(const RunId& run, uint64_t ordinal) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (auto it = cursors_.begin(); it != cursors_.end(); ++it) {
     if (it->run == run && it->execution.ordinal() == ordinal) {
       std::optional<Execution> execution(std::move(it->execution));
@@ -53,7 +53,7 @@ std::optional<Execution> Histories::TakeCursor(const RunId& run, uint64_t ordina
 }
 
 void Histories::KeepCursor(const RunId& run, Execution execution) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   cursors_.push_front({run, std::move(execution)});
   if (cursors_.size() > kCursorsMax) cursors_.pop_back();
 }

@@ -4,14 +4,13 @@
 #define FLUX_ENGINE_SHARD_HISTORY_H_
 
 #include <list>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/core/core.h"
 #include "engine/shard/definitions.h"
 #include "flux/v1/admin.pb.h"
@@ -52,8 +51,8 @@ class Histories {
 
   store::Store* const store_;
   Definitions* const definitions_;
-  absl::Mutex mutex_;
-  std::list<Cursor> cursors_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::list<Cursor> cursors_;  // guarded by mutex_
 };
 
 }  // namespace flux::engine

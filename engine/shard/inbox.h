@@ -3,13 +3,13 @@
 #define FLUX_ENGINE_SHARD_INBOX_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace flux::engine {
@@ -21,31 +21,33 @@ class Inbox {
   using Job = absl::AnyInvocable<void()>;
 
   void Push(Job job) {
-    absl::MutexLock lock(&mutex_);
-    jobs_.push_back(std::move(job));
-    size_.store(jobs_.size(), std::memory_order_relaxed);
+    {
+      std::lock_guard lock(mutex_);
+      jobs_.push_back(std::move(job));
+      size_.store(jobs_.size(), std::memory_order_relaxed);
+    }
+    pushed_.notify_one();
   }
 
   // Moves everything that waits into `jobs`, which must be empty.
   void Drain(std::vector<Job>* jobs) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     jobs->swap(jobs_);
     size_.store(0, std::memory_order_relaxed);
   }
 
   // Returns when something waits or after `timeout`.
   void Wait(absl::Duration timeout) {
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(this, &Inbox::HasJobs), timeout);
+    std::unique_lock lock(mutex_);
+    pushed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return !jobs_.empty(); });
   }
 
   size_t size() const { return size_.load(std::memory_order_relaxed); }
 
  private:
-  bool HasJobs() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !jobs_.empty(); }
-
-  absl::Mutex mutex_;
-  std::vector<Job> jobs_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::condition_variable pushed_;
+  std::vector<Job> jobs_;  // guarded by mutex_
   std::atomic<size_t> size_{0};
 };
 
