@@ -1327,6 +1327,45 @@ TEST_F(Fluxctl, ByFilterTheCoordinatorDoesIt) {
   EXPECT_THAT(failed.err, HasSubstr("1 refused and 1 failed of 5"));
 }
 
+TEST_F(Fluxctl, ByFilterItBeginsOnceHoweverOftenItIsSent) {
+  AcceptBulks(1);
+  const auto accept = bulks.on_StartBulkOperation;
+  bool lost = false;
+  bulks.on_StartBulkOperation = [&](const v1::StartBulkOperationRequest& request,
+                                    v1::StartBulkOperationResponse* response) {
+    grpc::Status status = accept(request, response);
+    if (request.preview() || std::exchange(lost, true)) return status;
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the answer is lost");
+  };
+  EXPECT_EQ(Run({"workflow", "cancel", "--workflow", "w", "-y"}).code, 0);
+  ASSERT_EQ(bulk_starts.size(), 3U);
+  EXPECT_EQ(bulk_starts[1].request_id(), bulk_starts[2].request_id());
+  EXPECT_EQ(bulk_starts[1].request_id().size(), 32U);
+
+  bulks.on_StartBulkOperation = [&](const v1::StartBulkOperationRequest& request,
+                                    v1::StartBulkOperationResponse* response) {
+    if (request.preview()) return accept(request, response);
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "8 bulk operations are running");
+  };
+  const Outcome full = Run({"workflow", "cancel", "--workflow", "w", "-y"});
+  EXPECT_EQ(full.code, 6);
+  EXPECT_THAT(full.err, HasSubstr("hint: 'fluxctl bulk list' shows them"));
+}
+
+TEST_F(Fluxctl, ByFilterWhatNoLongerMatchedIsTold) {
+  AcceptBulks(5);
+  bulks.on_GetBulkOperation = [this](const v1::GetBulkOperationRequest&,
+                                     v1::GetBulkOperationResponse* response) {
+    bulk.set_done(3);
+    bulk.set_state(v1::BULK_STATE_COMPLETED);
+    *response->mutable_operation() = bulk;
+    return grpc::Status::OK;
+  };
+  const Outcome outcome = Run({"workflow", "cancel", "--workflow", "w", "-y"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.err, HasSubstr("fluxctl: 2 did not match any more when their turn came\n"));
+}
+
 TEST_F(Fluxctl, ByFilterNothingMatches) {
   AcceptBulks(0);
   const Outcome some = Run({"workflow", "delete", "--query", "steps > 3", "-y"});
