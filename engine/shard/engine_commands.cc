@@ -168,7 +168,9 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
   for (const StepKey& key : keys) {
     // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a
     // higher delivery number, must come before the hand-out (rule 5).
-    const SpilledStep& step = slot.spilled.at(key);
+    const auto it = slot.spilled.find(key);
+    if (it == slot.spilled.end()) continue;  // what was redelivered before it ended it
+    const SpilledStep& step = it->second;
     if (step.stood_in_rows || slot.root.ready_size() > 0 || slot.flushing) {
       const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
       ForgetSpilled(slot, key);
@@ -355,6 +357,8 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, st
     report.worker_id = peer->second.worker_id;
   }
   report.result = std::move(result);
+  // A worker that had it before a restart may answer while it waits on disk to be offered again.
+  if (IsCurrent(*slot->execution, token)) ForgetSpilled(*slot, key.step);
   const absl::StatusOr<Verdict> verdict = Execute(*slot, std::move(report));
   v1::AckStatus status = v1::ACK_STATUS_STALE;
   std::string detail = std::move(note);

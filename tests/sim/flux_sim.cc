@@ -1,7 +1,10 @@
 // flux-sim: simulated lives of a coordinator, thousands of them, each decided by its seed.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <mutex>
@@ -39,7 +42,24 @@ struct Totals {
   uint64_t deliveries = 0;
   uint64_t crashes = 0;
   int64_t simulated_ms = 0;
+  std::chrono::steady_clock::time_point told = std::chrono::steady_clock::now();
 };
+
+constexpr auto kProgressEvery = std::chrono::seconds(10);
+
+thread_local volatile uint64_t seed_under_way = 0;
+
+// A crash of the engine is a failure of the seed that it came in, which must be known.
+extern "C" void OnCrash(int signal) {
+  char text[] = "flux-sim: crashed in seed                     \n";
+  char* at = text + sizeof(text) - 3;
+  for (uint64_t seed = seed_under_way; seed > 0; seed /= 10) {
+    *at-- = static_cast<char>('0' + seed % 10);
+  }
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
+  (void)std::signal(signal, SIG_DFL);
+  (void)raise(signal);
+}
 
 std::string Command(const SimOptions& options, const std::string& bug) {
   std::string command = absl::StrCat("flux-sim --seed ", options.seed);
@@ -56,6 +76,7 @@ void Work(const SimOptions& options, const std::string& bug, const Range& range,
     if (seed > range.last) return;
     SimOptions one = options;
     one.seed = seed;
+    seed_under_way = seed;
     const SimReport report = Simulate(one);
     std::lock_guard<std::mutex> lock(totals->mutex);
     ++totals->seeds;
@@ -63,6 +84,12 @@ void Work(const SimOptions& options, const std::string& bug, const Range& range,
     totals->deliveries += report.deliveries;
     totals->crashes += report.crashes;
     totals->simulated_ms += report.simulated_ms;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - totals->told >= kProgressEvery) {
+      totals->told = now;
+      std::cerr << "flux-sim: " << totals->seeds << " of " << range.last - range.first + 1
+                << " seeds, " << totals->failures << " failed\n";
+    }
     if (report.problems.empty()) continue;
     ++totals->failures;
     std::cout << "seed " << seed << " failed, with " << report.plan << "\n";
@@ -129,6 +156,9 @@ int Main(int argc, char** argv) {
     return 2;
   }
 
+  for (const int signal : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL}) {
+    (void)std::signal(signal, OnCrash);
+  }
   Totals totals;
   const auto began = std::chrono::steady_clock::now();
   std::vector<std::thread> threads;
