@@ -308,6 +308,8 @@ class Engine final : public DispatchHost {
   void Take(Slot& slot, const Effects& effects);
   void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
   void OfferAll(Slot& slot);
+  // Of a run that is paused: takes back what no worker has.
+  void Withhold(Slot& slot);
   void MarkSpilled(Slot& slot, const StepKey& key, SpilledStep step, bool count);
   void ForgetSpilled(Slot& slot, const StepKey& key);
   void Touch(Slot& slot);

@@ -101,7 +101,7 @@ void Engine::Take(Slot& slot, const Effects& effects) {
     dispatcher_->Withdraw({slot.run, key, delivery}, "cancelled");
     ForgetSpilled(slot, key);
   }
-  if (effects.paused) dispatcher_->Withhold(slot.run);
+  if (effects.paused) Withhold(slot);
   if (effects.resumed) OfferAll(slot);
   if (!IsPaused(*slot.execution)) {
     for (const StepKey& key : effects.ready) OfferStep(slot, key, false);
@@ -125,17 +125,18 @@ void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
   }
 }
 
-void Engine::OfferAll(Slot& slot) {
-  const std::map<StepKey, SpilledStep> spilled = slot.spilled;
-  for (const StepKey& key : ReadyTasks(*slot.execution)) {
-    if (const auto it = spilled.find(key); it != spilled.end()) {
-      // What lies on disk waits for its queue to come back to it.
-      ForgetSpilled(slot, key);
-      MarkSpilled(slot, key, it->second, true);
-    } else {
-      OfferStep(slot, key, slot.recovered);
-    }
+void Engine::Withhold(Slot& slot) {
+  dispatcher_->Withhold(slot.run);
+  // Nothing stands for it while it is paused; resuming offers it all again.
+  while (!slot.spilled.empty()) {
+    const auto& [key, step] = *slot.spilled.begin();
+    slot.recovered = slot.recovered || step.unsure || step.stood_in_rows;
+    ForgetSpilled(slot, StepKey(key));
   }
+}
+
+void Engine::OfferAll(Slot& slot) {
+  for (const StepKey& key : ReadyTasks(*slot.execution)) OfferStep(slot, key, slot.recovered);
 }
 
 void Engine::MarkSpilled(Slot& slot, const StepKey& key, SpilledStep step, bool count) {

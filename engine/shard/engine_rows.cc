@@ -67,20 +67,22 @@ void Engine::DropIdIfUnused(const std::string& id_key) {
 
 void Engine::Adopt(Slot& slot, bool recovered) {
   EnterId(slot);
-  slot.recovered = recovered;
+  // A paused run's tasks stand nowhere, whatever became of them before.
+  const bool paused = IsPaused(*slot.execution);
+  slot.recovered = recovered || paused;
   SendPending(slot);
-  for (const StepKey& key : ReadyTasks(*slot.execution)) {
-    if (recovered && IsPaused(*slot.execution)) {
-      continue;
-    } else if (recovered) {
-      OfferStep(slot, key, true);
-    } else {
-      // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for
-      // them.
-      MarkSpilled(
-          slot, key,
-          {.queue = flux::engine::Offer(*slot.execution, key).task->queue(), .stood_in_rows = true},
-          false);
+  if (!paused) {
+    for (const StepKey& key : ReadyTasks(*slot.execution)) {
+      if (recovered) {
+        OfferStep(slot, key, true);
+      } else {
+        // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for
+        // them.
+        MarkSpilled(slot, key,
+                    {.queue = flux::engine::Offer(*slot.execution, key).task->queue(),
+                     .stood_in_rows = true},
+                    false);
+      }
     }
   }
   Touch(slot);
@@ -239,7 +241,7 @@ bool Engine::Evictable(const Slot& slot) const {
   if (!slot.execution || !slot.waiting.empty() || HasOutbox(*slot.execution)) return false;
   if (slot.execution->closed()) return true;
   if (dispatcher_->InFlight(slot.run)) return false;
-  return ReadyTasks(*slot.execution).size() == slot.spilled.size();
+  return IsPaused(*slot.execution) || ReadyTasks(*slot.execution).size() == slot.spilled.size();
 }
 
 // Do the rows say all that must be true of the run once it is gone from memory?

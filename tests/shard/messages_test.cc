@@ -335,6 +335,48 @@ TEST_F(Messages, APausedExecutionIsHandedOutOnlyOnceItIsResumed) {
   ExpectVerified("i");
 }
 
+TEST(Pause, ExecutionsTakeNoMemoryWhileTheyWait) {
+  for (const bool crash : {false, true}) {
+    SCOPED_TRACE(crash);
+    EngineOptions options;
+    // Some lie in the queue, the others on disk behind it.
+    options.dispatch.ready_per_queue_max = 10;
+    options.dispatch.refill_below = 5;
+    World world(options);
+    ASSERT_TRUE(world.Open().ok());
+    world.Define(Chain("chain", 2));
+    constexpr int kRuns = 40;
+    const auto operate = [&](int i, const std::string& operation) {
+      const auto done = world.Operate(absl::StrCat("id", i), operation);
+      EXPECT_TRUE(done.ok()) << done.status();
+    };
+    for (int i = 0; i < kRuns; ++i) {
+      ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
+    }
+    world.Advance(5'000);
+    for (int i = 0; i < kRuns; ++i) operate(i, "pause {}");
+    const uint64_t before = world.Counter("evictions");
+    world.Advance(5'000);
+    EXPECT_GE(world.Counter("evictions"), before + kRuns);
+    if (crash) {
+      world.Crash();
+      ASSERT_TRUE(world.Open().ok());
+    }
+    const StreamId worker = world.Connect("s1", {"t"}, 4);
+    world.Pass(worker, 30'000, /*work=*/true);
+    EXPECT_TRUE(world.handed_out().empty());
+    for (int i = 0; i < kRuns; ++i) operate(i, "resume {}");
+    for (int round = 0; round < 100; ++round) {
+      world.RunWorker(worker);
+      world.Advance(200);
+    }
+    for (int i = 0; i < kRuns; ++i) {
+      EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
+    }
+    for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
+  }
+}
+
 TEST_F(Messages, AResultOfAPausedExecutionStillCounts) {
   Open();
   world_.Define(Chain("chain", 2));
