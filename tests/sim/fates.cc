@@ -95,6 +95,7 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
     fates_[path].skipped = &event;
   } else if (type == "child.starting") {
     fates_[path].starting = &event;
+    fates_[path].started = nullptr;  // another child than before
   } else if (type == "child.started" || type == "child.closed") {
     fates_[path].started = &event;
   } else if (type == "step.continued") {
