@@ -213,6 +213,8 @@ void Simulation::OperateOnce(Run* run) {
   std::string path = paths.empty() ? "s0" : paths[dice_.Below(paths.size())];
   // Or the step that one lies in.
   if (dice_.OneIn(3)) path = path.substr(0, path.find_first_of(".["));
+  // Pages of a map go by one path; which of them was meant could not be told afterwards.
+  if (const size_t page = path.find("[page]"); page != std::string::npos) path.resize(page);
   v1::OperateExecutionRequest request = OperationOn(*run);
   v1::Operation& operation = *request.mutable_operation();
   switch (dice_.Below(8)) {
