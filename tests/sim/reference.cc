@@ -176,6 +176,18 @@ class Interpreter {
     return Ending::Value(*std::move(projected));
   }
 
+  // The path of the step that an input comes from, by way of the bodies it was given to.
+  static std::string OriginOf(const Frame& frame, const v1::Input& input) {
+    switch (input.source_case()) {
+      case v1::Input::kStep:
+        return frame.place + frame.names[input.step()];
+      case v1::Input::kParameter:
+        return frame.parameters[input.parameter()].origin;
+      default:
+        return "";
+    }
+  }
+
   // As a body's parameters. `failed` is set if one of them cannot be read.
   template <typename Inputs>
   static std::vector<Ending> Parameters(const Frame& frame, const Inputs& inputs, int from,
@@ -183,6 +195,7 @@ class Interpreter {
     std::vector<Ending> parameters;
     for (int i = from; i < inputs.size(); ++i) {
       parameters.push_back(Read(frame, inputs[i]));
+      parameters.back().origin = OriginOf(frame, inputs[i]);
       if (parameters.back().kind == Ending::Kind::kFailed) *failed = true;
     }
     return parameters;
@@ -477,8 +490,9 @@ class Interpreter {
       const Ending source = Source(frame, input);
       all = all && source.settled();
       if (source.kind != Ending::Kind::kValue) continue;
-      if (done_at && input.source_case() == v1::Input::kStep) {
-        const auto at = oracle_.Completed(frame.place + frame.names[input.step()]);
+      // A body may begin before all that it is given is there.
+      if (const std::string origin = OriginOf(frame, input); done_at && !origin.empty()) {
+        const auto at = oracle_.Completed(origin);
         if (!at || *at > *done_at) continue;
       }
       Ending item = Read(frame, input);
@@ -536,10 +550,10 @@ bool Foreseen::Is(const v1::Failure& seen) const {
          failure.source() == seen.source() && (own_words || failure.message() == seen.message());
 }
 
-Ending Ending::Value(Datum value) { return {Kind::kValue, std::move(value), {}, false}; }
-Ending Ending::Skipped() { return {Kind::kSkipped, {}, {}, false}; }
+Ending Ending::Value(Datum value) { return {Kind::kValue, std::move(value), {}}; }
+Ending Ending::Skipped() { return {Kind::kSkipped, {}, {}}; }
 Ending Ending::Failed(std::vector<Foreseen> failures) {
-  return {Kind::kFailed, {}, std::move(failures), false};
+  return {Kind::kFailed, {}, std::move(failures)};
 }
 Ending Ending::Never() { return {}; }
 

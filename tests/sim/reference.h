@@ -53,6 +53,7 @@ struct Ending {
   Datum value;
   std::vector<Foreseen> failures;
   bool of_fragment = false;  // of what a task went on as, rather than the task's own
+  std::string origin = {};   // as a parameter: the path of the step it came from; empty: none
 
   static Ending Value(Datum value);
   static Ending Skipped();
