@@ -17,6 +17,9 @@
 #include "tests/cli/harness.h"
 
 namespace flux::cli {
+
+std::string FluxctlBinary() { return FLUXCTL_BINARY; }
+
 namespace {
 
 using testing::ElementsAre;
@@ -611,9 +614,8 @@ TEST_F(Fluxctl, RunOnATerminalLeavesItsResultLast) {
 
 TEST_F(Fluxctl, AFullDiskIsNoticed) {
   List(3);
-  Process process(
-      {"/bin/sh", "-c", std::string("exec ") + FLUXCTL_BINARY + " workflow list > /dev/full"},
-      Environment(coordinator.address()));
+  Process process({"/bin/sh", "-c", "exec " + FluxctlBinary() + " workflow list > /dev/full"},
+                  Environment(coordinator.address()));
   const Outcome outcome = process.Finish();
   EXPECT_EQ(outcome.code, 6);
   EXPECT_THAT(outcome.err, HasSubstr("cannot write to standard output"));
@@ -621,7 +623,7 @@ TEST_F(Fluxctl, AFullDiskIsNoticed) {
 
 TEST_F(Fluxctl, BashCompletesCommandsOptionsAndValues) {
   EXPECT_EQ(
-      Process({"bash", "-c", "bash -n <(\"$0\" completion bash)", FLUXCTL_BINARY}, Environment(""))
+      Process({"bash", "-c", "bash -n <(\"$0\" completion bash)", FluxctlBinary()}, Environment(""))
           .Finish()
           .code,
       0);
@@ -654,7 +656,7 @@ TEST_F(Fluxctl, BashCompletesCommandsOptionsAndValues) {
                                "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); __fluxctl_complete; "
                                "printf '%s\\n' \"${COMPREPLY[@]}\"";
     const Outcome outcome =
-        Process({"bash", "-c", script, FLUXCTL_BINARY}, Environment("")).Finish();
+        Process({"bash", "-c", script, FluxctlBinary()}, Environment("")).Finish();
     EXPECT_THAT(outcome.err, IsEmpty()) << c.words;
     std::istringstream stream(outcome.out);
     std::vector<std::string> words;

@@ -507,10 +507,13 @@ class Terminal {
   std::string bytes_;
 };
 
+// The path of the program under test.
+std::string FluxctlBinary();
+
 class Fluxctl : public testing::Test {
  protected:
   std::vector<std::string> Command(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), FLUXCTL_BINARY);
+    arguments.insert(arguments.begin(), FluxctlBinary());
     Settle();
     return arguments;
   }
