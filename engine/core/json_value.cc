@@ -305,11 +305,19 @@ std::string SerializeDeterministic(const google::protobuf::MessageLite& message)
 }
 
 void AppendField(uint32_t number, const google::protobuf::MessageLite& message, std::string* out) {
-  google::protobuf::io::StringOutputStream stream(out);
-  google::protobuf::io::CodedOutputStream coded(&stream);
+  using google::protobuf::io::CodedOutputStream;
+  const uint32_t tag = number << 3 | 2;
+  const auto bytes = static_cast<uint32_t>(message.ByteSizeLong());
+  const size_t begin = out->size();
+  // Grown by what is written: a stream over a string fills all of its capacity each time.
+  out->resize(begin + CodedOutputStream::VarintSize32(tag) +
+              CodedOutputStream::VarintSize32(bytes) + bytes);
+  google::protobuf::io::ArrayOutputStream stream(out->data() + begin,
+                                                 static_cast<int>(out->size() - begin));
+  CodedOutputStream coded(&stream);
   coded.SetSerializationDeterministic(true);
-  coded.WriteTag(number << 3 | 2);
-  coded.WriteVarint32(static_cast<uint32_t>(message.ByteSizeLong()));
+  coded.WriteTag(tag);
+  coded.WriteVarint32(bytes);
   message.SerializeWithCachedSizes(&coded);
 }
 

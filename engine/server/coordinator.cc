@@ -33,7 +33,7 @@ constexpr int kReadThreads = 2;
 // Buffers of the database: enough for its batches; what they hold longer is only memory not given
 // back.
 constexpr size_t kLogBufferBytes = 4 * 1024 * 1024;
-constexpr size_t kRowsBufferBytes = 4 * 1024 * 1024;
+constexpr size_t kRowsBufferBytes = 16 * 1024 * 1024;
 constexpr size_t kBlockCacheBytes = 32 * 1024 * 1024;
 
 void LogLine(int level, const std::string& text) {
