@@ -409,6 +409,8 @@ void Machine::Activate(Frame* frame, uint32_t step) {
   const StepPlan& plan = Plan(*frame, step);
   StepState& state = frame->steps[step];
   if (state.phase != Phase::kPending) return;
+  // Queued before a rewind took back what it waits for.
+  if (!plan.early && state.waiting_for > 0) return;
   state.first_scheduled_ms = now();
   if (!plan.early && SkippedByInputs(*frame, plan)) {
     SkipStep(frame, step);

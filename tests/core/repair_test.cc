@@ -731,6 +731,20 @@ TEST(Rewind, OfAFailedExecutionLeavesTheFailedStepParkedIfItLiesElsewhere) {
   EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
 }
 
+// Found by seed 46141 of the simulation: the failure cut off what followed from "a", the reopening
+// queued it, and the rewind took "a" back before it began.
+TEST(Rewind, WhatAFailureCutOffWaitsForWhatIsTakenBack) {
+  DefinitionBuilder b("cut", 1);
+  const uint32_t a = b.Task(0, "a");
+  b.step(0, b.Join(0, "fails", {FromStep(a, "/none")})).set_name("fails");
+  b.Result(0, FromStep(b.Task(0, "reader", {FromStep(a)})));
+  Driver run(b.Compile(), {Json("0")});
+  run.Complete("a", "1");
+  ASSERT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  EXPECT_EQ(run.Rewind("a"), "");
+  EXPECT_THAT(run.Ready(), ElementsAre("a"));
+}
+
 TEST(Rewind, OfACancelledOrTerminatedExecutionHandsOutAnew) {
   for (const bool cancelled : {true, false}) {
     Driver run(Branches().Compile(), {Json("0")});

@@ -147,6 +147,16 @@ TEST(Value, SplitsListsAndArraysIntoSharedItems) {
   EXPECT_EQ(Value::Split(Value())->items(), 0u);
 }
 
+// Found by seed 40116 of the simulation: a switch over such an item could not read it.
+TEST(Value, AnItemOfNothingIsNothing) {
+  v1::Payload none;
+  none.set_encoding(v1::ENCODING_NONE);
+  const auto split = Value::Split(Value::FromPayload(ListPayload({none, Json("1")})));
+  ASSERT_TRUE(split.ok()) << split.status();
+  EXPECT_TRUE(split->Item(0).none());
+  EXPECT_FALSE(split->Item(1).none());
+}
+
 TEST(Value, RefusesToSplitWhatIsNoList) {
   v1::Payload torn = ListPayload({Json("12345")});
   torn.mutable_data()->pop_back();

@@ -253,7 +253,11 @@ void SimWorker::Acknowledged(const v1::ResultAck& ack) {
   const auto it = held_.find(ack.token().SerializeAsString());
   const bool known = it != held_.end() && it->second.state == State::kFinished;
   // An acknowledgement that comes twice may be of what the worker said of the token before.
-  const bool settles = known && !it->second.result.has_failure() &&
+  // Garbage is recorded as a failure.
+  const bool settles = known &&
+                       it->second.result.outcome_case() != v1::TaskResult::OUTCOME_NOT_SET &&
+                       !it->second.result.has_failure() &&
+                       it->second.result.value().data().size() < kTooLargeBytes &&
                        it->second.result.value().data() != Json(kPoison).data();
   sim_.ledger().Acknowledged(ack, settles);
   if (!known) return;
