@@ -253,10 +253,10 @@ void SimWorker::Acknowledged(const v1::ResultAck& ack) {
   const auto it = held_.find(ack.token().SerializeAsString());
   const bool known = it != held_.end() && it->second.state == State::kFinished;
   // An acknowledgement that comes twice may be of what the worker said of the token before.
-  // Garbage is recorded as a failure.
+  // Garbage is recorded as a failure; and what a task goes on as may fail, and be tried again.
   const bool settles = known &&
                        it->second.result.outcome_case() != v1::TaskResult::OUTCOME_NOT_SET &&
-                       !it->second.result.has_failure() &&
+                       !it->second.result.has_failure() && !it->second.result.has_continuation() &&
                        it->second.result.value().data().size() < kTooLargeBytes &&
                        it->second.result.value().data() != Json(kPoison).data();
   sim_.ledger().Acknowledged(ack, settles);
