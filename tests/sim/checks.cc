@@ -145,7 +145,7 @@ class Witness final : public Oracle {
       return Ended(path, false);  // it was never there
     }
     if (fate.started == nullptr && fate.completed == nullptr && fate.failed == nullptr &&
-        fate.skipped == nullptr && run_.closed) {
+        fate.skipped == nullptr && (run_.closed || InCaught(path))) {
       return Ending::Never();  // withdrawn: what started it ended first
     }
     std::vector<v1::Payload> payloads;
@@ -224,6 +224,15 @@ class Witness final : public Oracle {
     if (absl::StartsWith(type, "flux.timeout.") || type == "flux.worker_lost") return last;
     return (type == "flux.invalid_result" || type == "flux.payload_too_large") &&
            ledger_.WasGarbled(bytes_, path);
+  }
+
+  // Did a body that the step at `path` lies in fail, and go on as a clause?
+  bool InCaught(const std::string& path) const {
+    for (size_t end = path.find_first_of(".["); end != std::string::npos;
+         end = path.find_first_of(".[", end + 1)) {
+      if (fates_.Of(path.substr(0, end)).caught != nullptr) return true;
+    }
+    return false;
   }
 
   // The workflow id of the child that a step started: "WORKFLOW as ID".
