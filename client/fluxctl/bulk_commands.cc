@@ -1,9 +1,5 @@
 // Bulk operations: watched, listed, shown, cancelled.
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 #include <optional>
 #include <utility>
 
@@ -11,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "client/fluxctl/bulk.h"
 #include "client/fluxctl/bulk_view.h"
+#include "client/fluxctl/canvas.h"
 #include "client/fluxctl/commands.h"
 #include "client/fluxctl/live.h"
 #include "client/fluxctl/view.h"
@@ -25,66 +22,37 @@ constexpr absl::Duration kAnswerMax = absl::Seconds(2);  // it answers from memo
 constexpr absl::Duration kPollMin = absl::Milliseconds(20);
 constexpr absl::Duration kPollMax = absl::Milliseconds(500);
 constexpr absl::Duration kSliceMax = absl::Milliseconds(50);  // an interrupt is noticed after it
-constexpr std::size_t kColumnsDefault = 80;
 
-// Where the progress goes: a line drawn over itself, plain lines, JSON lines, or nowhere.
+// Shows a watched bulk operation.
 class BulkViewer {
  public:
-  BulkViewer(Context& context, WatchTo to)
-      : context_(context), to_(to), fd_(to == WatchTo::kErr ? STDERR_FILENO : STDOUT_FILENO) {
-    theme_ = to == WatchTo::kErr ? context.console.err_theme() : context.console.out_theme();
-    // Without cursor movement a live view is a mess: TERM=dumb has plain lines.
-    const char* term = std::getenv("TERM");
-    const bool moves = term != nullptr && *term != '\0' && std::string_view(term) != "dumb";
-    if ((to == WatchTo::kErr || to == WatchTo::kOut) && theme_.terminal && moves) {
-      screen_ = std::make_unique<Screen>([this](const std::string& text) { Write(text); });
-    }
-  }
+  BulkViewer(Context& context, WatchTo to) : context_(context), to_(to), canvas_(context, to) {}
 
   void Show(BulkProgress& progress, const v1::BulkOperation& operation) {
     const std::optional<std::string> news = progress.Update(operation, absl::Now());
-    if (screen_ != nullptr) {
+    if (canvas_.live()) {
       Redraw(progress);
     } else if (news.has_value() && to_ == WatchTo::kOutJsonLines) {
       context_.Print(ToJson(operation));
       context_.console.FlushOut();
     } else if (news.has_value() && to_ != WatchTo::kNowhere) {
-      Write(absl::StrCat(*news, "\n"));
+      canvas_.Line(*news);
     }
   }
 
   void Redraw(const BulkProgress& progress) {
-    if (screen_ == nullptr || !progress.started()) return;
-    const std::size_t columns = Console::SizeOf(fd_).columns;
-    // The last column stays free: writing into it would make some terminals wrap.
-    theme_.columns = std::max<std::size_t>(columns == 0 ? kColumnsDefault : columns, 2) - 1;
-    screen_->Draw({progress.View(theme_)}, theme_.columns + 1);
+    if (!canvas_.live() || !progress.started()) return;
+    const Theme& theme = canvas_.Measure();
+    canvas_.Draw({progress.View(theme)});
   }
 
-  void Note(std::string_view text) {
-    if (screen_ != nullptr) screen_->Erase();
-    context_.console.Note(text);
-  }
-
-  void Close() {
-    if (screen_ != nullptr) screen_->Release();
-  }
+  void Note(std::string_view text) { canvas_.Note(text); }
+  void Close() { canvas_.Close(); }
 
  private:
-  void Write(const std::string& text) {
-    if (fd_ == STDERR_FILENO) {
-      context_.console.Err(text);
-    } else {
-      context_.console.Out(text);
-      context_.console.FlushOut();
-    }
-  }
-
   Context& context_;
   const WatchTo to_;
-  const int fd_;
-  Theme theme_;
-  std::unique_ptr<Screen> screen_;
+  Canvas canvas_;
 };
 
 // Until `until`, or an interrupt.

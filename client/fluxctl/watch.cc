@@ -1,8 +1,5 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <condition_variable>
-#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -12,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/fluxctl/canvas.h"
 #include "client/fluxctl/commands.h"
 #include "client/fluxctl/interrupt.h"
 #include "client/fluxctl/live.h"
@@ -27,8 +25,6 @@ constexpr absl::Duration kStreamMax = absl::Seconds(60);
 constexpr absl::Duration kRedrawEvery = absl::Milliseconds(200);
 constexpr absl::Duration kReconnectAfterMin = absl::Milliseconds(100);
 constexpr absl::Duration kReconnectAfterMax = absl::Seconds(1);
-constexpr std::size_t kRowsDefault = 24;
-constexpr std::size_t kColumnsDefault = 80;
 
 // What the reader of a stream has for the one who draws.
 struct Event {
@@ -97,22 +93,14 @@ class Stream {
   std::thread thread_;
 };
 
-// Where the watcher's picture goes: a live block, plain lines, JSON lines, or nowhere.
+// Shows a watched execution.
 class Viewer {
  public:
-  Viewer(Context& context, WatchTo to)
-      : context_(context), to_(to), fd_(to == WatchTo::kErr ? STDERR_FILENO : STDOUT_FILENO) {
-    theme_ = to == WatchTo::kErr ? context.console.err_theme() : context.console.out_theme();
-    // Without cursor movement a live view is a mess: TERM=dumb has plain lines.
-    const char* term = std::getenv("TERM");
-    const bool moves = term != nullptr && *term != '\0' && std::string_view(term) != "dumb";
-    if ((to == WatchTo::kErr || to == WatchTo::kOut) && theme_.terminal && moves) {
-      guard_.emplace();
-      screen_ = std::make_unique<Screen>([this](const std::string& text) { Write(text); });
-    }
+  Viewer(Context& context, WatchTo to) : context_(context), to_(to), canvas_(context, to) {
+    if (canvas_.live()) guard_.emplace();
   }
 
-  bool live() const { return screen_ != nullptr; }
+  bool live() const { return canvas_.live(); }
 
   void Show(Progress& progress, const v1::WatchExecutionResponse& response) {
     const std::vector<std::string> lines = progress.Update(response, absl::Now());
@@ -122,46 +110,24 @@ class Viewer {
     } else if (live()) {
       Redraw(progress);
     } else if (to_ != WatchTo::kNowhere) {
-      for (const std::string& line : lines) Write(absl::StrCat(line, "\n"));
+      for (const std::string& line : lines) canvas_.Line(line);
     }
   }
 
   void Redraw(const Progress& progress) {
     if (!live() || !progress.started()) return;
-    const Console::Size size = Console::SizeOf(fd_);
-    // The last column stays free: writing into it would make some terminals wrap.
-    theme_.columns =
-        std::max<std::size_t>(size.columns == 0 ? kColumnsDefault : size.columns, 2) - 1;
-    const std::size_t rows =
-        std::max<std::size_t>(size.rows == 0 ? kRowsDefault : size.rows, 2) - 1;
-    screen_->Draw(progress.View(theme_, rows, absl::Now()), theme_.columns + 1);
+    const Theme& theme = canvas_.Measure();
+    canvas_.Draw(progress.View(theme, canvas_.rows(), absl::Now()));
   }
 
-  void Note(std::string_view text) {
-    if (live()) screen_->Erase();
-    context_.console.Note(text);
-  }
-
-  void Close() {
-    if (live()) screen_->Release();
-  }
+  void Note(std::string_view text) { canvas_.Note(text); }
+  void Close() { canvas_.Close(); }
 
  private:
-  void Write(const std::string& text) {
-    if (fd_ == STDERR_FILENO) {
-      context_.console.Err(text);
-    } else {
-      context_.console.Out(text);
-      context_.console.FlushOut();
-    }
-  }
-
   Context& context_;
   const WatchTo to_;
-  const int fd_;
-  Theme theme_;
   std::optional<InterruptGuard> guard_;
-  std::unique_ptr<Screen> screen_;
+  Canvas canvas_;
 };
 
 }  // namespace

@@ -197,17 +197,13 @@ size_t Value::items() const {
   return 0;
 }
 
-namespace {
-
 // Is it a payload of nothing, as lists carry it: one field, of one byte?
-bool IsNothing(std::string_view payload) {
+static bool IsNothing(std::string_view payload) {
   static_assert(v1::ENCODING_NONE < 0x80 && v1::Payload::kEncodingFieldNumber < 0x10);
   return payload.size() == 2 &&
          payload[0] == static_cast<char>(v1::Payload::kEncodingFieldNumber << 3) &&
          payload[1] == static_cast<char>(v1::ENCODING_NONE);
 }
-
-}  // namespace
 
 Value Value::Item(size_t index) const {
   if (rep_->kind == RepKind::kList) return static_cast<const ListRep*>(rep_)->items[index];

@@ -118,9 +118,8 @@ class Dispatcher {
   // that may have handed it out; it is held until the sessions that could have had it are back or
   // the restart's grace ends, and then answered by Redeliver, at once if there are none. A delivery
   // already known is not taken twice; one that a session claims is bound to it, whatever the queue
-  // holds. `limit_key`: what
-  // task->limit_key_pointer() yields, for QueueLimits::per_key_concurrency; empty: none. `offer` is
-  // not referred to afterwards.
+  // holds. `limit_key`: what task->limit_key_pointer() yields, for
+  // QueueLimits::per_key_concurrency; empty: none. `offer` is not referred to afterwards.
   OfferOutcome Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered,
                      DispatchNow now, std::string_view limit_key = {});
   // Wanted no more (completed otherwise, cancelled, closed): unqueued, or its worker told to stop.

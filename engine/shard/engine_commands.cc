@@ -359,7 +359,9 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, st
   }
   report.result = std::move(result);
   // A worker that had it before a restart may answer while it waits on disk to be offered again.
-  if (IsCurrent(*slot->execution, token)) ForgetSpilled(*slot, key.step);
+  if (slot->spilled.contains(key.step) && IsCurrent(*slot->execution, token)) {
+    ForgetSpilled(*slot, key.step);
+  }
   const absl::StatusOr<Verdict> verdict = Execute(*slot, std::move(report));
   v1::AckStatus status = v1::ACK_STATUS_STALE;
   std::string detail = std::move(note);

@@ -276,7 +276,7 @@ TEST_F(Sessions, ABrokenStreamsTasksAreLostAfterTheGrace) {
   EXPECT_THAT(host_.ended,
               ElementsAre(FakeHost::Ended{"1/0/1", AttemptEnd::kWorkerLost, "", "worker-s1"},
                           FakeHost::Ended{"1/1/1", AttemptEnd::kWorkerLost, "half", "worker-s1"}));
-  // The session closes after its attempts: a restart between the two must find it listed.
+  // The session closes after its attempts.
   EXPECT_THAT(host_.log, ElementsAre("open s1", "end 1/0/1", "end 1/1/1", "close s1"));
   EXPECT_EQ(dispatcher_->stats().sessions, 0u);
   EXPECT_EQ(dispatcher_->stats().lost, 2u);
