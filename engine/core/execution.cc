@@ -310,19 +310,38 @@ void Machine::DropWork() {
   for (size_t i = s_.work_next; i < s_.work.size(); ++i) ReleaseQueued(s_.work[i].frame);
   s_.work.clear();
   s_.work_next = 0;
+  for (size_t i = s_.last_work_next; i < s_.last_work.size(); ++i) {
+    ReleaseQueued(s_.last_work[i].frame);
+  }
+  s_.last_work.clear();
+  s_.last_work_next = 0;
+}
+
+bool Machine::NextWork(Work* work) {
+  static constexpr size_t kCompactAbove = 1024;
+  if (s_.work_next == s_.work.size()) {
+    if (s_.last_work_next == s_.last_work.size()) {
+      s_.last_work.clear();
+      s_.last_work_next = 0;
+      return false;
+    }
+    *work = s_.last_work[s_.last_work_next++];
+    return true;
+  }
+  *work = s_.work[s_.work_next++];
+  if (s_.work_next == s_.work.size()) {
+    s_.work.clear();
+    s_.work_next = 0;
+  } else if (s_.work_next >= kCompactAbove && s_.work_next * 2 >= s_.work.size()) {
+    s_.work.erase(s_.work.begin(), s_.work.begin() + static_cast<ptrdiff_t>(s_.work_next));
+    s_.work_next = 0;
+  }
+  return true;
 }
 
 void Machine::Drain() {
-  static constexpr size_t kCompactAbove = 1024;
-  while (s_.work_next < s_.work.size()) {
-    const Work work = s_.work[s_.work_next++];
-    if (s_.work_next == s_.work.size()) {
-      s_.work.clear();
-      s_.work_next = 0;
-    } else if (s_.work_next >= kCompactAbove && s_.work_next * 2 >= s_.work.size()) {
-      s_.work.erase(s_.work.begin(), s_.work.begin() + static_cast<ptrdiff_t>(s_.work_next));
-      s_.work_next = 0;
-    }
+  Work work;
+  while (NextWork(&work)) {
     if (!Gone(*work.frame)) RunWork(work);
     ReleaseQueued(work.frame);
   }
@@ -345,6 +364,9 @@ void Machine::RunWork(const Work& work) {
       return;
     case Work::Kind::kBind:
       BindBody(work.frame);
+      return;
+    case Work::Kind::kJoinEarly:
+      RunEarlyJoin(work.frame, work.index);
       return;
   }
 }
@@ -409,10 +431,15 @@ void Machine::Activate(Frame* frame, uint32_t step) {
   const StepPlan& plan = Plan(*frame, step);
   StepState& state = frame->steps[step];
   if (state.phase != Phase::kPending) return;
+  if (plan.early) {
+    ++frame->queued;
+    s_.last_work.push_back({Work::Kind::kJoinEarly, step, frame});
+    return;
+  }
   // Queued before a rewind took back what it waits for.
-  if (!plan.early && state.waiting_for > 0) return;
+  if (state.waiting_for > 0) return;
   state.first_scheduled_ms = now();
-  if (!plan.early && SkippedByInputs(*frame, plan)) {
+  if (SkippedByInputs(*frame, plan)) {
     SkipStep(frame, step);
     return;
   }

@@ -4,8 +4,9 @@
 //   ---------------+-----------------------------------+--------------------------------------
 //   pending (join) | inputs settled                    | completed: the list of those not skipped
 //   pending (join) | a required input, or all, skipped | skipped
-//   pending (early)| `first` of its inputs completed   | completed: the list of those; what only it
-//                  |                                   |   would have read is cancelled
+//   pending (early)| `first` of its inputs completed,  | completed: the list of those completed;
+//                  |   and all else that follows from  |   what only it would have read is
+//                  |   the record is done              |   cancelled
 //   pending (early)| all its inputs settled            | completed: the list of those completed
 //   pending (early)| an input failed, as few as are    | that input is skipped
 //                  |   tolerated                       |
@@ -42,6 +43,21 @@ void Machine::RunJoin(Frame* frame, uint32_t step) {
   }
   CompleteStep(frame, step, *std::move(list));
   if (plan.early) CancelUnneeded(frame, plan.sources);
+}
+
+// Begun after all else that follows from the record, so that it takes all there is by then,
+// whichever way it comes.
+void Machine::RunEarlyJoin(Frame* frame, uint32_t step) {
+  StepState& state = frame->steps[step];
+  if (state.phase != Phase::kPending) return;
+  if (state.waiting_for > 0) {
+    // A rewind may have taken back what was enough.
+    const uint32_t first = Plan(*frame, step).step->join().first();
+    const JoinState* join = state.extra == nullptr ? nullptr : state.extra->join.get();
+    if (first == 0 || join == nullptr || join->completed < first) return;
+  }
+  state.first_scheduled_ms = now();
+  RunJoin(frame, step);
 }
 
 bool Machine::JoinIsDone(Frame* frame, uint32_t step, bool completed) {

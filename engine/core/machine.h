@@ -73,6 +73,7 @@ class Machine {
   void Push(Work::Kind kind, Frame* frame, uint32_t index);
   void ReleaseQueued(Frame* frame);
   void DropWork();
+  bool NextWork(Work* work);
   // What became ready and was swept away by the same record is not to be offered.
   void SweepReady();
   void RunWork(const Work& work);
@@ -238,6 +239,7 @@ class Machine {
 
   // ---- instant.cc: join, fail, skip ----
   void RunJoin(Frame* frame, uint32_t step);
+  void RunEarlyJoin(Frame* frame, uint32_t step);
   // A source of an early join settled: is it enough?
   bool JoinIsDone(Frame* frame, uint32_t step, bool completed);
   // Counts anew what an early join has: as its frame begins, and after a rewind. True: enough.

@@ -188,10 +188,10 @@ struct Timer {
 
 // One entry of the work list: what follows from a record and is still to be derived.
 struct Work {
-  enum class Kind : uint8_t { kActivate, kSettled, kParameter, kFrameDone, kBind };
-  Kind kind;
-  uint32_t index;  // step, or parameter
-  Frame* frame;
+  enum class Kind : uint8_t { kActivate, kSettled, kParameter, kFrameDone, kBind, kJoinEarly };
+  Kind kind = Kind::kActivate;
+  uint32_t index = 0;  // step, or parameter
+  Frame* frame = nullptr;
 };
 
 // An accepted event: delayed, or kept for its readers.
@@ -286,6 +286,8 @@ struct ExecutionState {
   // Empty between records; kept for their memory.
   std::vector<Work> work;
   size_t work_next = 0;
+  std::vector<Work> last_work;  // begun, one by one, once there is no other
+  size_t last_work_next = 0;
 
   bool compensating() const {
     return status == v1::EXECUTION_STATUS_FAILING || status == v1::EXECUTION_STATUS_CANCELLING;

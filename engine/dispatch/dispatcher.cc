@@ -182,6 +182,8 @@ void Dispatcher::SetSpilled(const std::string& queue, int64_t delta) {
   state_->SetSpilled(queue, delta);
 }
 
+bool Dispatcher::HasRoom(const std::string& queue) const { return state_->HasRoom(queue); }
+
 DispatchStats Dispatcher::stats() const { return state_->stats_; }
 
 }  // namespace flux::engine

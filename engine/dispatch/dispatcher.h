@@ -172,6 +172,8 @@ class Dispatcher {
   bool DescribeQueue(std::string_view name, v1::GetTaskQueueResponse* response) const;
   // Ready work on disk, kept by the shards, for ListQueues and Refill.
   void SetSpilled(const std::string& queue, int64_t delta);
+  // Would Offer take one more for the queue?
+  bool HasRoom(const std::string& queue) const;
   DispatchStats stats() const;
 
  private:

@@ -135,9 +135,7 @@ OfferOutcome Dispatcher::State::Offer(const RunId& run, const TaskOffer& offer,
     host_->Redeliver(key, kUnclaimed);
     return OfferOutcome::kTaken;
   }
-  if (queue->ready.size() + queue->held >= options_.ready_per_queue_max) {
-    return OfferOutcome::kSpilled;
-  }
+  if (!HasRoom(*queue)) return OfferOutcome::kSpilled;
   TaskNode* node = NewNode(key);
   SetOffer(node, offer, lane);
   SetLimitKey(node, limit_key);
@@ -511,6 +509,15 @@ void Dispatcher::State::SetSpilled(const std::string& name, int64_t delta) {
   queue->spilled = std::max<int64_t>(0, queue->spilled + delta);
   if (delta < 0) queue->refill_asked = std::max<int64_t>(0, queue->refill_asked + delta);
   Touch(queue);
+}
+
+bool Dispatcher::State::HasRoom(const Queue& queue) const {
+  return queue.ready.size() + queue.held < options_.ready_per_queue_max;
+}
+
+bool Dispatcher::State::HasRoom(const std::string& name) const {
+  const auto it = queues_.find(name);
+  return it == queues_.end() || HasRoom(*it->second);
 }
 
 void Dispatcher::State::SetQueueTimer(Queue* queue, int64_t at_ms) {

@@ -275,6 +275,8 @@ struct Dispatcher::State {
   void AskRefill(Queue* queue, DispatchNow now);
   void SetQueueTimer(Queue* queue, int64_t at_ms);
   void SetSpilled(const std::string& name, int64_t delta);
+  bool HasRoom(const std::string& name) const;
+  bool HasRoom(const Queue& queue) const;
   void SendPending();
   void Sweep();
 

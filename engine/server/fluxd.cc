@@ -236,7 +236,7 @@ int Main(int argc, char** argv) {
 // Read by jemalloc at its start (jemalloc(3)): freed memory goes back to the system at once.
 extern "C" {
 extern const char* malloc_conf;
-const char* malloc_conf = "dirty_decay_ms:0,muzzy_decay_ms:0,narenas:2";
+const char* malloc_conf = "dirty_decay_ms:200,oversize_threshold:262144,narenas:2";
 }
 
 int main(int argc, char** argv) { return flux::server::Main(argc, argv); }

@@ -95,10 +95,14 @@ void Engine::Turn() {
   // What arrived before any deadline fires (rule 13).
   inbox_.Drain(&jobs_);
   for (Inbox::Job& job : jobs_) {
+    TakeCommit();
+    if (fatal_) return;
     job();
     if (fatal_) return;
   }
   jobs_.clear();
+  TakeCommit();
+  if (fatal_) return;
   if (streams_paused_.load(std::memory_order_relaxed) && inbox_.size() < options_.inbox_max / 2) {
     streams_paused_.store(false, std::memory_order_relaxed);
     if (resume_) resume_();
@@ -115,6 +119,22 @@ void Engine::Turn() {
     last_housekeeping_ms_ = began_ms;
     Housekeep();
   }
+  FinishBatch();
+
+  const int64_t end = env_.clock->MonotonicMs();
+  if (end - began_ms > 2 * kStallSlackMs) stalled_ms_ += end - began_ms - kStallSlackMs;
+  last_turn_end_ms_ = end;
+  planned_wake_ms_ = end;
+}
+
+// A commit that is done frees the log: what is decided so far follows at once, whatever else waits.
+void Engine::TakeCommit() {
+  if (!inbox_.has_urgent()) return;
+  inbox_.TakeUrgent()();
+  if (!fatal_) FinishBatch();
+}
+
+void Engine::FinishBatch() {
   dispatcher_->Flush(Now());
   while (!deferred_.empty()) {
     RunDeferred();
@@ -122,11 +142,6 @@ void Engine::Turn() {
   }
   BuildFlushes();
   Submit();
-
-  const int64_t end = env_.clock->MonotonicMs();
-  if (end - began_ms > 2 * kStallSlackMs) stalled_ms_ += end - began_ms - kStallSlackMs;
-  last_turn_end_ms_ = end;
-  planned_wake_ms_ = end;
 }
 
 int64_t Engine::NextDeadlineMs() const {
@@ -203,7 +218,7 @@ void Engine::Submit() {
   commit_in_flight_ = true;
   in_flight_outputs_ = std::exchange(outputs_, {});
   env_.store->log().Append(std::move(entries), [this](std::vector<store::AppendResult> results) {
-    Post([this, results = std::move(results)] { Committed(results); });
+    inbox_.PushUrgent([this, results = std::move(results)] { Committed(results); });
   });
 }
 

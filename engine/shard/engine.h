@@ -289,6 +289,8 @@ class Engine final : public DispatchHost {
   }
   static absl::Status ShuttingDown();
   void RunDeferred();
+  void TakeCommit();
+  void FinishBatch();
   void Submit();
   void Committed(const std::vector<store::AppendResult>& results);
   void Release(Outputs outputs);

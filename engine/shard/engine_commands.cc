@@ -27,6 +27,11 @@ std::string LimitKey(const Execution& execution, const TaskOffer& offer) {
   return value.ok() ? std::string(*value) : "";
 }
 
+bool HasSpilled(const Slot& slot, const std::string& queue) {
+  return std::any_of(slot.spilled.begin(), slot.spilled.end(),
+                     [&](const auto& entry) { return entry.second.queue == queue; });
+}
+
 // Records an execution may hold that its rows lack.
 constexpr size_t kTailRecordsMax = 4'096;
 
@@ -140,10 +145,7 @@ void Engine::OfferAll(Slot& slot) {
 }
 
 void Engine::MarkSpilled(Slot& slot, const StepKey& key, SpilledStep step, bool count) {
-  const bool known = std::any_of(slot.spilled.begin(), slot.spilled.end(), [&](const auto& entry) {
-    return entry.second.queue == step.queue;
-  });
-  if (!known) {
+  if (!HasSpilled(slot, step.queue)) {
     spilled_resident_[step.queue].push_back(slot.run);
     if (count) dispatcher_->SetSpilled(step.queue, +1);
   }
@@ -155,9 +157,7 @@ void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
   if (it == slot.spilled.end()) return;
   const std::string queue = std::move(it->second.queue);
   slot.spilled.erase(it);
-  const bool more = std::any_of(slot.spilled.begin(), slot.spilled.end(),
-                                [&](const auto& entry) { return entry.second.queue == queue; });
-  if (!more) dispatcher_->SetSpilled(queue, -1);
+  if (!HasSpilled(slot, queue)) dispatcher_->SetSpilled(queue, -1);
 }
 
 void Engine::RefillFrom(Slot& slot, const std::string& queue) {
@@ -167,6 +167,7 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
     if (step.queue == queue) keys.push_back(key);
   }
   for (const StepKey& key : keys) {
+    if (!dispatcher_->HasRoom(queue)) return;
     // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a
     // higher delivery number, must come before the hand-out (rule 5).
     const auto it = slot.spilled.find(key);
@@ -475,15 +476,18 @@ void Engine::RecordSession(v1::SessionChange change) {
 void Engine::Refill(const std::string& queue, size_t count) {
   deferred_.push_back([this, queue, count] {
     size_t refilled = 0;
-    std::deque<RunId>& resident = spilled_resident_[queue];
-    while (refilled < count && !resident.empty()) {
+    while (refilled < count && dispatcher_->HasRoom(queue)) {
+      std::deque<RunId>& resident = spilled_resident_[queue];
+      if (resident.empty()) break;
       const RunId run = resident.front();
       resident.pop_front();
       const auto it = slots_.find(run);
       if (it == slots_.end() || !it->second->execution) continue;
-      const size_t before = it->second->spilled.size();
-      RefillFrom(*it->second, queue);
-      refilled += before - std::min(before, it->second->spilled.size());
+      Slot& slot = *it->second;
+      const size_t before = slot.spilled.size();
+      RefillFrom(slot, queue);
+      refilled += before - std::min(before, slot.spilled.size());
+      if (HasSpilled(slot, queue) && !dispatcher_->HasRoom(queue)) resident.push_front(run);
     }
     if (refilled < count) ScanReady(queue, count - refilled);
   });

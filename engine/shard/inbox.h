@@ -1,4 +1,5 @@
-// What other threads have for the loop: jobs, in the order they came.
+// What other threads have for the loop: jobs, in the order they came, and the urgent one, which
+// goes before them.
 #ifndef FLUX_ENGINE_SHARD_INBOX_H_
 #define FLUX_ENGINE_SHARD_INBOX_H_
 
@@ -29,7 +30,24 @@ class Inbox {
     pushed_.notify_one();
   }
 
-  // Moves everything that waits into `jobs`, which must be empty.
+  // The loop takes it between two jobs. One waits at a time.
+  void PushUrgent(Job job) {
+    {
+      std::lock_guard lock(mutex_);
+      urgent_ = std::move(job);
+      has_urgent_.store(true, std::memory_order_release);
+    }
+    pushed_.notify_one();
+  }
+
+  bool has_urgent() const { return has_urgent_.load(std::memory_order_acquire); }
+  Job TakeUrgent() {
+    std::lock_guard lock(mutex_);
+    has_urgent_.store(false, std::memory_order_relaxed);
+    return std::exchange(urgent_, nullptr);
+  }
+
+  // Moves everything else that waits into `jobs`, which must be empty.
   void Drain(std::vector<Job>* jobs) {
     std::lock_guard lock(mutex_);
     jobs->swap(jobs_);
@@ -39,16 +57,19 @@ class Inbox {
   // Returns when something waits or after `timeout`.
   void Wait(absl::Duration timeout) {
     std::unique_lock lock(mutex_);
-    pushed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return !jobs_.empty(); });
+    pushed_.wait_for(lock, absl::ToChronoNanoseconds(timeout),
+                     [this] { return !jobs_.empty() || has_urgent(); });
   }
 
-  size_t size() const { return size_.load(std::memory_order_relaxed); }
+  size_t size() const { return size_.load(std::memory_order_relaxed) + (has_urgent() ? 1 : 0); }
 
  private:
   std::mutex mutex_;
   std::condition_variable pushed_;
   std::vector<Job> jobs_;  // guarded by mutex_
   std::atomic<size_t> size_{0};
+  Job urgent_;  // guarded by mutex_
+  std::atomic<bool> has_urgent_{false};
 };
 
 }  // namespace flux::engine

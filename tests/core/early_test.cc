@@ -177,6 +177,22 @@ TEST(EarlyJoin, CountsLiteralsAndParametersAsInputs) {
   }
 }
 
+// flux-sim seed 60501: what came by way of a body's parameter was left out, although it was there
+// when the join was done.
+TEST(EarlyJoin, TakesAllThatOneRecordBrings) {
+  DefinitionBuilder b("early");
+  const uint32_t inner = b.Scope(1);
+  b.Result(inner, FromStep(b.Early(inner, "j", {FromParameter(0), Literal("2")}, 1)));
+  const uint32_t outer = b.Scope(1);
+  b.Result(outer, FromStep(b.Block(outer, "in", inner, {FromParameter(0)})));
+  const uint32_t one = b.Scope(0);
+  b.Result(one, Literal("1"));
+  b.Block(0, "x", one);
+  b.Result(0, FromStep(b.Block(0, "out", outer, {FromStep(0)})));
+  Driver run(b.Compile());
+  EXPECT_EQ(run.ResultText(), "[1,2]");
+}
+
 TEST(EarlyJoin, ToleratesAFailureOutOfABodyACatchClauseOrAMap) {
   DefinitionBuilder b("early");
   const uint32_t body = b.Scope(0);

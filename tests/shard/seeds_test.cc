@@ -61,6 +61,37 @@ TEST(FoundBySimulation, AStepSpilledByARestartWaitsForTheWorkerThatMayHaveIt) {
   for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
 }
 
+// flux-sim seed 19918: the queue was full again by the time that steps on disk were to fill it, and
+// one of them was redelivered and put back without end.
+TEST(FoundBySimulation, ARefillOfAQueueThatIsFullMeanwhileLeavesTheStepsOnDisk) {
+  EngineOptions options;
+  options.dispatch.ready_per_queue_max = 1;
+  options.dispatch.refill_below = 1;
+  options.idle_before_eviction = absl::Milliseconds(100);
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
+  }
+  world.Advance(5'000);
+  ASSERT_GE(world.Counter("evictions"), 2u) << "those that the queue has no room for";
+  for (int round = 0; round < 2; ++round) {  // from the disk, and from memory
+    ASSERT_TRUE(world.Verify("id1").ok());
+    world.engine().Refill("default", 2);
+    world.Settle();
+  }
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  for (int round = 0; round < 50; ++round) {
+    world.RunWorker(worker);
+    world.Advance(500);
+  }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
+  }
+  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
+}
+
 // flux-sim seed 60: a definition that could not be written broke the store, and an idle coordinator
 // went on over it, refusing every definition from then on.
 TEST(FoundBySimulation, ADefinitionThatCannotBeWrittenStopsTheProcess) {

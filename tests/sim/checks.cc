@@ -183,6 +183,12 @@ class Witness final : public Oracle {
     return fate.completed_at;
   }
 
+  std::optional<uint64_t> Skipped(const std::string& path) override {
+    const Fate& fate = fates_.Of(path);
+    if (fate.skipped == nullptr) return std::nullopt;
+    return fate.skipped_at;
+  }
+
   bool Tolerated(const std::string& path) override { return fates_.Of(path).tolerated != nullptr; }
 
   const std::string& complaint() const { return complaint_; }
@@ -319,7 +325,7 @@ std::optional<Ending> Simulation::CheckRun(Run* run) {
     return std::nullopt;
   }
   if (run->child) run->run_id = result->run_id();
-  Saw(run, *result);
+  Saw(run, *result, ++answers_);
   v1::VerifyExecutionRequest verify;
   *verify.mutable_execution() = RefOf(*run);
   const auto verified = AskNow<v1::VerifyExecutionResponse>(

@@ -231,7 +231,12 @@ void Simulation::OperateOnce(Run* run) {
       operation.mutable_retry()->set_step(path);
       break;
     case 4:
-      operation.mutable_park()->set_step(path);
+      // Not where a second event of a name, which runs parked readers again, may come.
+      if (run->program->parks || run->program->events.empty()) {
+        operation.mutable_park()->set_step(path);
+      } else {
+        operation.mutable_pause();
+      }
       break;
     case 5:
       operation.mutable_skip()->set_step(path);
@@ -308,12 +313,17 @@ void Simulation::Look(Run* run) {
       v1::GetResultRequest request;
       *request.mutable_execution() = RefOf(*run);
       request.set_wait_ms(static_cast<uint32_t>(dice_.Between(0, 5'000)));
+      const auto order = std::make_shared<uint64_t>(0);
       return Ask<v1::GetResultResponse>(
-          [request](engine::Engine& engine, Done<v1::GetResultResponse> done) {
-            engine.GetResult(request, std::move(done));
+          [this, request, order](engine::Engine& engine, Done<v1::GetResultResponse> done) {
+            engine.GetResult(request, [this, order, done = std::move(done)](
+                                          absl::StatusOr<v1::GetResultResponse> answer) mutable {
+              *order = ++answers_;
+              done(std::move(answer));
+            });
           },
-          [this, run](const absl::StatusOr<v1::GetResultResponse>& answer) {
-            if (answer.ok()) Saw(run, *answer);
+          [this, run, order](const absl::StatusOr<v1::GetResultResponse>& answer) {
+            if (answer.ok()) Saw(run, *answer, *order);
             if (absl::IsNotFound(answer.status())) {
               Problem(absl::StrCat("the acknowledged execution ", run->id, " is not known"));
             }
@@ -322,15 +332,17 @@ void Simulation::Look(Run* run) {
   }
 }
 
-void Simulation::Saw(Run* run, const v1::GetResultResponse& result) {
+void Simulation::Saw(Run* run, const v1::GetResultResponse& result, uint64_t order) {
   if (result.run_id() != run->run_id) {
     return Problem(absl::StrCat(run->id, " was run ", run->run_id, " and is ", result.run_id()));
   }
   if (IsOpen(result.status())) {
-    if (run->closed && !run->operated)
+    if (run->closed && order > run->closed_order && !run->operated) {
       Problem(absl::StrCat(run->id, " was closed and is open again"));
+    }
     return;
   }
+  run->closed_order = run->closed ? std::min(run->closed_order, order) : order;
   if (!run->closed || run->operated) {
     run->closed = result;
   } else if (run->closed->SerializeAsString() != result.SerializeAsString()) {

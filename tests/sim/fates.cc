@@ -93,6 +93,7 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
   } else if (type == "step.skipped" || type == "item.skipped") {
     Ended(event);
     fates_[path].skipped = &event;
+    fates_[path].skipped_at = index;
   } else if (type == "child.starting") {
     fates_[path].starting = &event;
     fates_[path].started = nullptr;  // another child than before

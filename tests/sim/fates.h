@@ -27,6 +27,7 @@ struct Fate {
   const v1::HistoryEvent* continued = nullptr;
   std::vector<const v1::HistoryEvent*> attempts;  // those that failed
   uint64_t completed_at = 0;                      // index in the history
+  uint64_t skipped_at = 0;                        // likewise
 };
 
 // Immutable once made. The history and the program must outlive it.

@@ -4,6 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace flux::sim {
 
@@ -39,7 +40,8 @@ void Ledger::HandedOut(const v1::Task& task) {
   const auto [known, fresh] = inputs_.try_emplace(IdOf(token), TextsOf(task));
   if (!fresh && known->second != TextsOf(task)) {
     problem_(absl::StrCat("another delivery of a step has other inputs: ", TextOf(token), ", step ",
-                          task.step()));
+                          task.step(), ", given ", absl::StrJoin(known->second, " and "),
+                          " and then ", absl::StrJoin(TextsOf(task), " and ")));
   }
   Delivered& delivered = delivered_[{token.run_id(), task.step()}];
   ++delivered.deliveries;

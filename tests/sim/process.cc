@@ -170,6 +170,12 @@ void Process::StepDisk() {
   }
 }
 
+void Process::Poke() {
+  // Once in a while the disk is done between what came before and what comes after, in one turn.
+  if (up() && dice_.OneIn(4)) engine_->inbox().Push([this] { memory_->Step(); });
+  Plan();
+}
+
 void Process::PlanTurn() {
   const int64_t now = timeline_->now_us();
   const int64_t at = engine_->inbox().size() > 0 ? now + dice_.Between(0, kLoopUs)

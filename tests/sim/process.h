@@ -85,7 +85,7 @@ class Process final : public engine::Clock, public engine::Background, public en
   bool up() const { return engine_ != nullptr; }
   engine::Engine& engine() { return *engine_; }
   // To be called after anything was posted to the engine from outside.
-  void Poke() { Plan(); }
+  void Poke();
 
   // From now on nothing fails any more.
   void Heal();

@@ -492,7 +492,9 @@ class Interpreter {
       if (source.kind != Ending::Kind::kValue) continue;
       // A body may begin before all that it is given is there.
       if (const std::string origin = OriginOf(frame, input); done_at && !origin.empty()) {
-        const auto at = oracle_.Completed(origin);
+        // Skipped: what reads it as optional is given nothing.
+        const auto completed = oracle_.Completed(origin);
+        const auto at = completed ? completed : oracle_.Skipped(origin);
         if (!at || *at > *done_at) continue;
       }
       Ending item = Read(frame, input);

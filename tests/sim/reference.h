@@ -88,6 +88,8 @@ class Oracle {
   virtual std::optional<Ending> Decreed(const std::string& path) = 0;
   // When the step or item at `path` completed, in any order-preserving figure. None: it did not.
   virtual std::optional<uint64_t> Completed(const std::string& path) = 0;
+  // Likewise, when it was skipped.
+  virtual std::optional<uint64_t> Skipped(const std::string& path) = 0;
   // Did the step or item at `path` fail, and was its failure tolerated?
   virtual bool Tolerated(const std::string& path) = 0;
 };

@@ -63,12 +63,17 @@ class Told final : public Oracle {
     if (it == completed.end()) return std::nullopt;
     return it->second;
   }
+  std::optional<uint64_t> Skipped(const std::string& path) override {
+    const auto it = skipped.find(path);
+    if (it == skipped.end()) return std::nullopt;
+    return it->second;
+  }
   bool Tolerated(const std::string& path) override { return tolerated.contains(path); }
 
   std::map<std::string, Ending> endings;  // by step name
   std::map<std::string, v1::Definition> fragments;
   std::map<std::string, Ending> decreed;  // by path
-  std::map<std::string, uint64_t> completed;
+  std::map<std::string, uint64_t> completed, skipped;
   std::set<std::string> tolerated;
   std::set<std::string> ran;
 };
@@ -270,6 +275,23 @@ TEST_F(Reference, AnEarlyJoinHoldsWhatHadCompletedByThen) {
     told_.endings[name] = Ending::Value(Datum::Of(Json(std::string("\"") + name + "\"")));
   }
   EXPECT_EQ(Run(), "completed with list(\"a\", \"c\")");
+}
+
+TEST_F(Reference, AnEarlyJoinHoldsNothingForWhatWasSkippedByThen) {
+  Scope(0);
+  Add(0, "a").mutable_skip();
+  v1::Input skipped = FromStep(0);
+  skipped.set_optional(true);
+  Add(0, "b", {skipped}).mutable_block()->set_body(1);
+  Result(0, FromStep(1));
+  Scope(1);
+  Add(1, "j", {FromParameter(0), Literal("1")}).mutable_join()->set_first(1);
+  Result(1, FromStep(0));
+  told_.skipped = {{"a", 1}};
+  told_.completed = {{"b.j", 2}};
+  EXPECT_EQ(Run(), "completed with list(nothing, 1)");
+  told_.skipped = {{"a", 3}};
+  EXPECT_EQ(Run(), "completed with list(1)");
 }
 
 TEST_F(Reference, AMapOverPagesAsksUntilThereIsNoNext) {

@@ -38,6 +38,7 @@ struct Run {
   bool cancelled = false;     // it was acknowledged
   v1::ExecutionStatus cancel_status = v1::EXECUTION_STATUS_UNSPECIFIED;
   std::optional<v1::GetResultResponse> closed;  // the first answer that said so
+  uint64_t closed_order = 0;                    // of the earliest answer that said so
   bool operated = false;  // an operator has a hand in it: it may be open again after it closed
   std::map<std::string, std::set<std::string>> sent;  // payloads of events, by name
   std::set<std::string> accepted;                     // names of events that were acknowledged
@@ -156,7 +157,8 @@ class Simulation final : public Process::Peers {
   void LookLater(Run* run, int64_t after_us);
   void Look(Run* run);
   void Verify(Run* run);
-  void Saw(Run* run, const v1::GetResultResponse& result);
+  // `order`: of the answer among those of the coordinator, which may overtake each other.
+  void Saw(Run* run, const v1::GetResultResponse& result, uint64_t order);
   v1::ExecutionRef RefOf(const Run& run) const;
 
   // ---- checks.cc ----
@@ -202,6 +204,7 @@ class Simulation final : public Process::Peers {
   Ledger ledger_;
   uint64_t digest_ = 0;
   bool healed_ = false;
+  uint64_t answers_ = 0;    // of the coordinator, about results
   uint64_t releasing_ = 0;  // requests that undo what operators did, and were not answered yet
   bool verify_after_crashes_ = false;
   std::vector<std::unique_ptr<Program>> programs_;
