@@ -31,12 +31,6 @@ DefinitionBuilder OneTask(const std::string& name) {
   return f;
 }
 
-std::string InputOf(const Driver& run, std::string_view path, int index = 0) {
-  v1::Task task;
-  EXPECT_TRUE(FillTask(run.live, run.Key(path), 1 << 20, &task).ok());
-  return index < task.inputs_size() ? task.inputs(index).payload().data() : "";
-}
-
 TEST(Continuation, TheFragmentsValueIsTheSteps) {
   DefinitionBuilder f("sum", 2);
   const uint32_t x = f.Task(0, "x", {FromParameter(0)});

@@ -37,12 +37,6 @@ DefinitionBuilder Stream(uint64_t turns) {
 }
 
 // Data of the first input of a scheduled task.
-std::string InputOf(const Driver& run, std::string_view path) {
-  v1::Task task;
-  EXPECT_TRUE(FillTask(run.live, run.Key(path), 1 << 30, &task).ok());
-  return task.inputs_size() == 0 ? "" : task.inputs(0).payload().data();
-}
-
 size_t EventsKept(const Driver& run) { return run.live.state().events.size(); }
 
 const v1::HistoryEvent* Told(const Driver& run, std::string_view type) {
@@ -650,16 +644,6 @@ DefinitionBuilder TenSteps() {
   b.Task(0, "e", {FromStep(2), FromStep(5)});
   b.Result(0, FromStep(b.Task(0, "f", {FromStep(8)})));
   return b;
-}
-
-void RunAll(Driver& run, std::string_view value) {
-  for (std::vector<std::string> ready = run.Ready(); !ready.empty(); ready = run.Ready()) {
-    ASSERT_EQ(run.Complete(ready[0], value), kAccepted);
-  }
-}
-
-uint32_t GenerationOf(const Driver& run, std::string_view path) {
-  return run.live.state().FindStep(run.Key(path))->generation;
 }
 
 TEST(ReplayEvent, F24RunsExactlyWhatIsDownstreamAgain) {

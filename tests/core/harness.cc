@@ -707,4 +707,20 @@ std::vector<std::string> Driver::StoryTypes() const {
   return types;
 }
 
+std::string InputOf(const Driver& run, std::string_view path, int index) {
+  v1::Task task;
+  EXPECT_TRUE(FillTask(run.live, run.Key(path), 1 << 30, &task).ok());
+  return index < task.inputs_size() ? task.inputs(index).payload().data() : "";
+}
+
+uint32_t GenerationOf(const Driver& run, std::string_view path) {
+  return run.live.state().FindStep(run.Key(path))->generation;
+}
+
+void RunAll(Driver& run, std::string_view value) {
+  for (std::vector<std::string> ready = run.Ready(); !ready.empty(); ready = run.Ready()) {
+    ASSERT_EQ(run.Complete(ready[0], value), Verdict::kAccepted);
+  }
+}
+
 }  // namespace flux::engine::testing

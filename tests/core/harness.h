@@ -182,6 +182,12 @@ class Driver {
   std::map<StepKey, uint64_t> offered_;  // by the effects alone
 };
 
+// The payload that the task at `path` is given.
+std::string InputOf(const Driver& run, std::string_view path, int index = 0);
+uint32_t GenerationOf(const Driver& run, std::string_view path);
+// Completes what is ready with `value` until nothing is.
+void RunAll(Driver& run, std::string_view value);
+
 }  // namespace flux::engine::testing
 
 #endif  // FLUX_TESTS_CORE_HARNESS_H_

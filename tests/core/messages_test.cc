@@ -40,12 +40,6 @@ DefinitionBuilder OneChild(const std::function<void(v1::ChildStep&)>& set = null
   return b;
 }
 
-std::string InputOf(const Driver& run, std::string_view path) {
-  v1::Task task;
-  EXPECT_TRUE(FillTask(run.live, run.Key(path), 1 << 30, &task).ok());
-  return task.inputs_size() == 0 ? "" : task.inputs(0).payload().data();
-}
-
 v1::ParentRef SomeParent() {
   v1::ParentRef parent;
   parent.set_namespace_("default");
