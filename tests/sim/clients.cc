@@ -85,9 +85,9 @@ void Simulation::StartAnswered(Run* run, const absl::StatusOr<v1::StartWorkflowR
   run->run_id = answer->run_id();
   Note(absl::StrCat(run->id, " is started: run ", run->run_id));
   if (Strikes(plan_.again_permille)) StartLater(run, dice_.Between(1, 10'000) * kMsUs);
+  run->operated = Strikes(plan_.operate_permille);
   SendEvents(run);
-  if (Strikes(plan_.operate_permille)) {
-    run->operated = true;
+  if (run->operated) {
     OperateLater(run);
   } else if (Strikes(plan_.cancel_permille)) {
     timeline_.After(dice_.Between(1, plan_.faults_ms) * kMsUs, [this, run] { StopLater(run); });
@@ -142,7 +142,8 @@ void Simulation::SendEvents(Run* run) {
   for (const std::string& name : run->program->events) {
     if (dice_.OneIn(6)) continue;  // it never comes
     // A second one of a name would run parked readers again, unlike what the interpreter says.
-    const int64_t count = run->program->parks ? 1 : dice_.Between(1, 3);
+    const bool parks = run->program->parks || run->operated;
+    const int64_t count = parks ? 1 : dice_.Between(1, 3);
     for (int64_t i = 0; i < count; ++i) {
       v1::SendEventRequest request;
       *request.mutable_execution() = RefOf(*run);
@@ -231,12 +232,7 @@ void Simulation::OperateOnce(Run* run) {
       operation.mutable_retry()->set_step(path);
       break;
     case 4:
-      // Not where a second event of a name, which runs parked readers again, may come.
-      if (run->program->parks || run->program->events.empty()) {
-        operation.mutable_park()->set_step(path);
-      } else {
-        operation.mutable_pause();
-      }
+      operation.mutable_park()->set_step(path);
       break;
     case 5:
       operation.mutable_skip()->set_step(path);
