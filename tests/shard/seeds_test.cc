@@ -61,6 +61,44 @@ TEST(FoundBySimulation, AStepSpilledByARestartWaitsForTheWorkerThatMayHaveIt) {
   for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
 }
 
+// flux-sim seed 11106: a step that had been handed out two restarts ago, and had waited on disk
+// meanwhile, was offered after a pause under the number it was handed out with.
+TEST(FoundBySimulation, AStepThatWaitedOnDiskIsNotHandedOutUnderItsOldNumberAfterAPause) {
+  EngineOptions options;
+  options.dispatch.ready_per_queue_max = 1;
+  options.dispatch.refill_below = 1;
+  options.idle_before_eviction = absl::Milliseconds(100);
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  const StreamId before = world.Connect("s1", {"t"}, 4);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
+  }
+  ASSERT_EQ(world.stream(before).tasks.size(), 3u);
+  for (int restart = 0; restart < 2; ++restart) {
+    world.Crash();
+    ASSERT_TRUE(world.Open().ok());
+    world.Advance(5'000);
+  }
+  ASSERT_GE(world.Counter("evictions"), 2u);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(world.Operate(absl::StrCat("id", i), "pause {}").ok());
+  }
+  for (int i = 2; i >= 0; --i) {
+    ASSERT_TRUE(world.Operate(absl::StrCat("id", i), "resume {}").ok());
+  }
+  const StreamId after = world.Connect("s2", {"t"}, 4);
+  for (int round = 0; round < 200; ++round) {
+    world.RunWorker(after);
+    world.Advance(500);
+  }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
+  }
+  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1) << token;
+}
+
 // flux-sim seed 19918: the queue was full again by the time that steps on disk were to fill it, and
 // one of them was redelivered and put back without end.
 TEST(FoundBySimulation, ARefillOfAQueueThatIsFullMeanwhileLeavesTheStepsOnDisk) {
