@@ -142,7 +142,7 @@ std::vector<Setting> MakeSettings() {
           [](Config & c) -> auto& { return c.engine.graph.retry_attempts_max; }, 1, 1'000'000'000));
   add("reserve-bytes", "256MiB", "Free disk space below which starts are refused",
       Size(
-          [](Config & c) -> auto& { return c.reserve_bytes; }, 0, 1024 * kGiB));
+          [](Config & c) -> auto& { return c.reserve_bytes; }, 0, 1024 * 1024 * kGiB));
   add("ballast-bytes", "64MiB", "File kept to be given up when the disk is full",
       Size(
           [](Config & c) -> auto& { return c.ballast_bytes; }, 0, 16 * kGiB));
