@@ -71,7 +71,7 @@ Definitions::Definitions(store::Store* store, store::Epoch epoch, GraphLimits li
 absl::Status Definitions::Load() {
   const auto [begin, end] = keys::TableRange(0, keys::Table::kDefinition);
   absl::Status bad;
-  std::lock_guard lock(mutex_);
+  // Nobody else is there yet: no lock, since a scan of the memory store has one of its own.
   FLUX_RETURN_IF_ERROR(
       store_->rows().Scan(begin, end, [&](std::string_view key, std::string_view value) {
         const std::string hash(key.substr(begin.size()));
@@ -141,9 +141,16 @@ absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition&
   return response;
 }
 
-absl::StatusOr<std::shared_ptr<const Graph>> Definitions::CompiledLocked(Entry& entry) {
-  if (entry.graph != nullptr) return entry.graph;
-  const std::string& hash = entry.summary.definition_hash();
+absl::StatusOr<std::shared_ptr<const Graph>> Definitions::Compiled(const std::string& hash) {
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = by_hash_.find(hash);
+    if (it == by_hash_.end()) {
+      return absl::NotFoundError(absl::StrCat("no definition with hash ", Hex(hash),
+                                              "; register it first (PutDefinition)"));
+    }
+    if (it->second.graph != nullptr) return it->second.graph;
+  }
   FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row, store_->rows().Get(keys::Definition(hash)));
   v1::StoredDefinition stored;
   v1::Definition definition;
@@ -154,23 +161,22 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::CompiledLocked(Entry& 
   GraphLimits unlimited = limits_;
   unlimited.steps_max = unlimited.scopes_max = unlimited.inputs_max = 1'000'000'000;
   unlimited.definition_bytes_max = UINT64_MAX / 2;
-  FLUX_ASSIGN_OR_RETURN(entry.graph, Graph::Compile(definition, hash, unlimited));
+  FLUX_ASSIGN_OR_RETURN(std::shared_ptr<const Graph> graph,
+                        Graph::Compile(definition, hash, unlimited));
+  std::lock_guard lock(mutex_);
+  // Another thread may have been faster; all share one.
+  Entry& entry = by_hash_[hash];
+  if (entry.graph == nullptr) entry.graph = std::move(graph);
   return entry.graph;
 }
 
 absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByHash(std::string_view hash) {
-  std::lock_guard lock(mutex_);
-  const auto it = by_hash_.find(std::string(hash));
-  if (it == by_hash_.end()) {
-    return absl::NotFoundError(
-        absl::StrCat("no definition with hash ", Hex(hash), "; register it first (PutDefinition)"));
-  }
-  return CompiledLocked(it->second);
+  return Compiled(std::string(hash));
 }
 
 absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByName(std::string_view name,
                                                                  std::string_view version) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   const auto it = by_name_.find(name);
   if (it == by_name_.end()) {
     return absl::NotFoundError(absl::StrCat(
@@ -180,8 +186,12 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByName(std::string_vie
   }
   std::vector<std::string> versions;
   for (auto hash = it->second.rbegin(); hash != it->second.rend(); ++hash) {
-    Entry& entry = by_hash_[hash->second];
-    if (version.empty() || entry.summary.version() == version) return CompiledLocked(entry);
+    const Entry& entry = by_hash_.at(hash->second);
+    if (version.empty() || entry.summary.version() == version) {
+      const std::string found = hash->second;
+      lock.unlock();
+      return Compiled(found);
+    }
     versions.push_back(entry.summary.version());
   }
   std::string known;

@@ -56,7 +56,8 @@ class Definitions {
     std::shared_ptr<const Graph> graph;  // null until first used
   };
 
-  absl::StatusOr<std::shared_ptr<const Graph>> CompiledLocked(Entry& entry);
+  // Takes mutex_ for itself, and not while it reads rows.
+  absl::StatusOr<std::shared_ptr<const Graph>> Compiled(const std::string& hash);
 
   store::Store* const store_;
   const std::function<void(absl::Status)> on_broken_;
