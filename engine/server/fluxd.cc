@@ -233,7 +233,8 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace flux::server
 
-// Read by jemalloc at its start (jemalloc(3)): freed memory goes back to the system at once.
+// Read by jemalloc at its start (jemalloc(3)): freed pages go back to the system soon, large ones
+// at once (docs/decisions/0006-jemalloc.md).
 extern "C" {
 extern const char* malloc_conf;
 const char* malloc_conf = "dirty_decay_ms:200,oversize_threshold:262144,narenas:2";

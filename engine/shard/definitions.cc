@@ -141,7 +141,8 @@ absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition&
   return response;
 }
 
-absl::StatusOr<std::shared_ptr<const Graph>> Definitions::Compiled(const std::string& hash) {
+absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByHash(std::string_view wanted) {
+  const std::string hash(wanted);
   {
     std::lock_guard lock(mutex_);
     const auto it = by_hash_.find(hash);
@@ -165,13 +166,9 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::Compiled(const std::st
                         Graph::Compile(definition, hash, unlimited));
   std::lock_guard lock(mutex_);
   // Another thread may have been faster; all share one.
-  Entry& entry = by_hash_[hash];
+  Entry& entry = by_hash_.at(hash);
   if (entry.graph == nullptr) entry.graph = std::move(graph);
   return entry.graph;
-}
-
-absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByHash(std::string_view hash) {
-  return Compiled(std::string(hash));
 }
 
 absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByName(std::string_view name,
@@ -190,7 +187,7 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByName(std::string_vie
     if (version.empty() || entry.summary.version() == version) {
       const std::string found = hash->second;
       lock.unlock();
-      return Compiled(found);
+      return ByHash(found);
     }
     versions.push_back(entry.summary.version());
   }

@@ -56,15 +56,12 @@ class Definitions {
     std::shared_ptr<const Graph> graph;  // null until first used
   };
 
-  // Takes mutex_ for itself, and not while it reads rows.
-  absl::StatusOr<std::shared_ptr<const Graph>> Compiled(const std::string& hash);
-
   store::Store* const store_;
   const std::function<void(absl::Status)> on_broken_;
   const store::Epoch epoch_;
   const GraphLimits limits_;
-  std::mutex put_mutex_;  // one Put writes at a time
-  mutable std::mutex mutex_;
+  std::mutex put_mutex_;                             // one Put writes at a time
+  mutable std::mutex mutex_;                         // not held while rows are read
   absl::flat_hash_map<std::string, Entry> by_hash_;  // guarded by mutex_
   // name → sequence → hash
   std::map<std::string, std::map<uint64_t, std::string>, std::less<>>

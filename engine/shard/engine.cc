@@ -95,7 +95,8 @@ void Engine::Turn() {
   // What arrived before any deadline fires (rule 13).
   inbox_.Drain(&jobs_);
   for (Inbox::Job& job : jobs_) {
-    TakeCommit();
+    // The log is free again: what is decided so far follows at once, whatever else waits.
+    if (TakeCommit()) FinishBatch();
     if (fatal_) return;
     job();
     if (fatal_) return;
@@ -127,11 +128,10 @@ void Engine::Turn() {
   planned_wake_ms_ = end;
 }
 
-// A commit that is done frees the log: what is decided so far follows at once, whatever else waits.
-void Engine::TakeCommit() {
-  if (!inbox_.has_urgent()) return;
+bool Engine::TakeCommit() {
+  if (!inbox_.has_urgent()) return false;
   inbox_.TakeUrgent()();
-  if (!fatal_) FinishBatch();
+  return !fatal_;
 }
 
 void Engine::FinishBatch() {

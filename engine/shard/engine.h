@@ -289,7 +289,8 @@ class Engine final : public DispatchHost {
   }
   static absl::Status ShuttingDown();
   void RunDeferred();
-  void TakeCommit();
+  // True: a commit was done.
+  bool TakeCommit();
   void FinishBatch();
   void Submit();
   void Committed(const std::vector<store::AppendResult>& results);

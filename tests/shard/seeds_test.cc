@@ -7,13 +7,32 @@
 namespace flux::engine::testing {
 namespace {
 
-// flux-sim seed 205: after a restart, a step that some worker may have in hand and that the queue
-// had no room for was offered later as if nobody ever had it, under the number that the worker has.
-TEST(FoundBySimulation, AStepSpilledByARestartIsNotHandedOutUnderItsOldNumber) {
+// A queue that holds one; the executions of the rest leave memory when they have been idle so long.
+EngineOptions OneInMemory(absl::Duration idle = EngineOptions().idle_before_eviction) {
   EngineOptions options;
   options.dispatch.ready_per_queue_max = 1;
   options.dispatch.refill_below = 1;
-  World world(options);
+  options.idle_before_eviction = idle;
+  return options;
+}
+
+// Executions id0, id1, ... complete with the worker, and no token is handed out twice.
+void ExpectAllRunOnce(World& world, StreamId worker, int executions) {
+  for (int round = 0; round < 200; ++round) {
+    world.RunWorker(worker);
+    world.Advance(500);
+  }
+  for (int i = 0; i < executions; ++i) {
+    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
+  }
+  EXPECT_GE(world.handed_out().size(), static_cast<size_t>(executions));
+  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
+}
+
+// flux-sim seed 205: after a restart, a step that some worker may have in hand and that the queue
+// had no room for was offered later as if nobody ever had it, under the number that the worker has.
+TEST(FoundBySimulation, AStepSpilledByARestartIsNotHandedOutUnderItsOldNumber) {
+  World world(OneInMemory());
   ASSERT_TRUE(world.Open().ok());
   world.Define(Chain("chain", 1));
   const StreamId before = world.Connect("s1", {"t"}, 4);
@@ -25,22 +44,12 @@ TEST(FoundBySimulation, AStepSpilledByARestartIsNotHandedOutUnderItsOldNumber) {
   ASSERT_TRUE(world.Open().ok());
   // The worker is back and runs none of them: the stream broke before they arrived.
   const StreamId after = world.Connect("s1", {"t"}, 4);
-  for (int round = 0; round < 50; ++round) {
-    world.RunWorker(after);
-    world.Advance(500);
-  }
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
-  }
-  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
+  ExpectAllRunOnce(world, after, 4);
 }
 
 // The same with another worker, while the first may still come back.
 TEST(FoundBySimulation, AStepSpilledByARestartWaitsForTheWorkerThatMayHaveIt) {
-  EngineOptions options;
-  options.dispatch.ready_per_queue_max = 1;
-  options.dispatch.refill_below = 1;
-  World world(options);
+  World world(OneInMemory());
   ASSERT_TRUE(world.Open().ok());
   world.Define(Chain("chain", 1));
   const StreamId before = world.Connect("s1", {"t"}, 4);
@@ -51,24 +60,13 @@ TEST(FoundBySimulation, AStepSpilledByARestartWaitsForTheWorkerThatMayHaveIt) {
   world.Crash();
   ASSERT_TRUE(world.Open().ok());
   const StreamId other = world.Connect("s2", {"t"}, 4);
-  for (int round = 0; round < 100; ++round) {
-    world.RunWorker(other);
-    world.Advance(500);
-  }
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
-  }
-  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
+  ExpectAllRunOnce(world, other, 4);
 }
 
 // flux-sim seed 11106: a step that had been handed out two restarts ago, and had waited on disk
 // meanwhile, was offered after a pause under the number it was handed out with.
 TEST(FoundBySimulation, AStepThatWaitedOnDiskIsNotHandedOutUnderItsOldNumberAfterAPause) {
-  EngineOptions options;
-  options.dispatch.ready_per_queue_max = 1;
-  options.dispatch.refill_below = 1;
-  options.idle_before_eviction = absl::Milliseconds(100);
-  World world(options);
+  World world(OneInMemory(absl::Milliseconds(100)));
   ASSERT_TRUE(world.Open().ok());
   world.Define(Chain("chain", 1));
   const StreamId before = world.Connect("s1", {"t"}, 4);
@@ -89,24 +87,13 @@ TEST(FoundBySimulation, AStepThatWaitedOnDiskIsNotHandedOutUnderItsOldNumberAfte
     }
   }
   const StreamId after = world.Connect("s2", {"t"}, 4);
-  for (int round = 0; round < 200; ++round) {
-    world.RunWorker(after);
-    world.Advance(500);
-  }
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
-  }
-  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1) << token;
+  ExpectAllRunOnce(world, after, 3);
 }
 
 // flux-sim seed 19918: the queue was full again by the time that steps on disk were to fill it, and
 // one of them was redelivered and put back without end.
 TEST(FoundBySimulation, ARefillOfAQueueThatIsFullMeanwhileLeavesTheStepsOnDisk) {
-  EngineOptions options;
-  options.dispatch.ready_per_queue_max = 1;
-  options.dispatch.refill_below = 1;
-  options.idle_before_eviction = absl::Milliseconds(100);
-  World world(options);
+  World world(OneInMemory(absl::Milliseconds(100)));
   ASSERT_TRUE(world.Open().ok());
   world.Define(Chain("chain", 1));
   for (int i = 0; i < 3; ++i) {
@@ -120,14 +107,7 @@ TEST(FoundBySimulation, ARefillOfAQueueThatIsFullMeanwhileLeavesTheStepsOnDisk) 
     world.Settle();
   }
   const StreamId worker = world.Connect("s1", {"t"}, 4);
-  for (int round = 0; round < 50; ++round) {
-    world.RunWorker(worker);
-    world.Advance(500);
-  }
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
-  }
-  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
+  ExpectAllRunOnce(world, worker, 3);
 }
 
 // flux-sim seed 60: a definition that could not be written broke the store, and an idle coordinator
