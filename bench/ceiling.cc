@@ -80,11 +80,11 @@ class Rounds final : public server::WorkerStreamSink {
     if (lsn_ % 1024 == 0) (void)store_->log().Truncate(0, claim_.epoch, lsn_ - 512).ok();
     store_->log().Append(std::move(entries), [this, tokens = std::exchange(next_, {})](
                                                  const std::vector<store::AppendResult>&) mutable {
-      auto out = std::make_unique<v1::ConnectResponse>();
+      auto out = MakeOnArena<v1::ConnectResponse>();
       for (v1::TaskToken& token : tokens) {
         v1::Task* task = out->add_tasks();
         token.set_delivery(token.delivery() + 1);
-        *task->mutable_token() = std::move(token);
+        *task->mutable_token() = token;
         task->set_name("bench.step");
         task->add_inputs()->mutable_payload()->set_data(payload_);
       }

@@ -41,7 +41,7 @@ using NowMs = int64_t;
 // A worker's answer. Decide checks the delivery (rule 5): the caller has already matched store
 // incarnation and run.
 struct ReportResult {
-  v1::TaskResult result;  // moved from where it is accepted
+  v1::TaskResult result;  // moved from where it is accepted, but for its token
   std::string worker_id;
   uint64_t blob = 0;  // != 0: the value is over 64 KiB and will lie under this ordinal (NextBlob)
 };
@@ -246,7 +246,7 @@ inline uint64_t NextBlob(const Execution& execution) { return execution.next_blo
 // The records to apply one after the other (each decided with those before it applied: FireTimers
 // and every other command yield records that are independent of each other). FailedPrecondition:
 // the execution's state does not allow it (closed: the message names the status).
-absl::StatusOr<Decision> Decide(const Execution& execution, Command command, NowMs now);
+absl::StatusOr<Decision> Decide(const Execution& execution, Command&& command, NowMs now);
 
 // The record that starts an execution makes it; `effects` as in Apply.
 Execution Create(std::shared_ptr<const Graph> graph, const v1::Record& started, Effects* effects);
@@ -314,6 +314,12 @@ bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery
 // The same of a whole token, whose incarnation and run the caller has matched: its generation
 // counts too.
 bool IsCurrent(const Execution& execution, const v1::TaskToken& token);
+
+// Asks for the memory that a result of this step will need, one pointer further with each `level`
+// from 0 to kPrefetchLevels - 1: of many executions, a level of all of them at a time, so that
+// their waits fall together. Changes nothing.
+inline constexpr int kPrefetchLevels = 3;
+void Prefetch(const Execution& execution, const StepKey& key, int level);
 
 // Fills name, inputs, attempt, timeouts, progress, workflow and step of `task`; the caller adds the
 // token's incarnation, run and shard. ResourceExhausted: the inputs together exceed `bytes_max`

@@ -44,7 +44,7 @@ inline constexpr char kBadResult[] = "flux.bad_result";
 
 }  // namespace
 
-absl::StatusOr<Decision> Decider::operator()(ReportResult command) {
+absl::StatusOr<Decision> Decider::operator()(ReportResult&& command) {
   const v1::TaskToken& token = command.result.token();
   const StepKey key{token.frame(), token.step()};
   const StepState* step = s_.FindStep(key);
@@ -91,7 +91,7 @@ absl::StatusOr<Decision> Decider::operator()(ReportResult command) {
   return Failed(key, *step, std::move(failure), std::move(*command.result.mutable_progress()));
 }
 
-absl::StatusOr<Decision> Decider::operator()(EndAttempt command) {
+absl::StatusOr<Decision> Decider::operator()(EndAttempt&& command) {
   const StepState* step = Current(command.key, command.delivery);
   if (step == nullptr) return Refused(Verdict::kStale);
   const v1::TaskStep& task = Task(command.key);
@@ -127,7 +127,7 @@ absl::StatusOr<Decision> Decider::operator()(EndAttempt command) {
   return Failed(command.key, *step, std::move(failure), std::move(command.progress));
 }
 
-absl::StatusOr<Decision> Decider::operator()(Redeliver command) {
+absl::StatusOr<Decision> Decider::operator()(Redeliver&& command) {
   if (Current(command.key, command.delivery) == nullptr) return Refused(Verdict::kStale);
   Decision decision;
   v1::StepRedelivered* redelivered = Add(&decision)->mutable_step_redelivered();
@@ -136,7 +136,7 @@ absl::StatusOr<Decision> Decider::operator()(Redeliver command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(SettleOutbox command) {
+absl::StatusOr<Decision> Decider::operator()(SettleOutbox&& command) {
   if (!s_.outbox.contains(command.number)) return Refused(Verdict::kStale);
   Decision decision;
   v1::OutboxSettled* settled = Add(&decision)->mutable_outbox_settled();
@@ -147,7 +147,7 @@ absl::StatusOr<Decision> Decider::operator()(SettleOutbox command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(ReportChild command) {
+absl::StatusOr<Decision> Decider::operator()(ReportChild&& command) {
   const StepState* step = s_.FindStep(command.ref);
   if (step == nullptr || step->phase != Phase::kWaiting || step->generation != command.generation ||
       step->extra == nullptr || step->extra->child == nullptr ||
@@ -174,7 +174,7 @@ absl::StatusOr<Decision> Decider::operator()(ReportChild command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(FireTimers) {
+absl::StatusOr<Decision> Decider::operator()(FireTimers&&) {
   Decision decision;
   if (s_.closed()) return decision;
   for (const Timer& timer : s_.timers) {
@@ -186,7 +186,7 @@ absl::StatusOr<Decision> Decider::operator()(FireTimers) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(Cancel command) {
+absl::StatusOr<Decision> Decider::operator()(Cancel&& command) {
   FLUX_RETURN_IF_ERROR(CheckOpen("cancelled"));
   if (s_.compensating()) {
     return absl::FailedPreconditionError(
@@ -200,7 +200,7 @@ absl::StatusOr<Decision> Decider::operator()(Cancel command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(Terminate command) {
+absl::StatusOr<Decision> Decider::operator()(Terminate&& command) {
   FLUX_RETURN_IF_ERROR(CheckOpen("terminated"));
   Decision decision;
   v1::ExecutionTerminated* terminated = Add(&decision)->mutable_terminated();
@@ -231,7 +231,7 @@ absl::Status Decider::CheckOpen(const char* what) const {
                                                     ": only an open execution can be ", what));
 }
 
-Decision Decider::Completed(const StepKey& key, ReportResult command) const {
+Decision Decider::Completed(const StepKey& key, ReportResult&& command) const {
   Decision decision;
   v1::StepCompleted* completed = Add(&decision)->mutable_step_completed();
   SetRef(key, completed->mutable_ref());
@@ -249,7 +249,8 @@ Decision Decider::Completed(const StepKey& key, ReportResult command) const {
   return decision;
 }
 
-Decision Decider::Continued(const StepKey& key, const StepState& step, ReportResult command) const {
+Decision Decider::Continued(const StepKey& key, const StepState& step,
+                            ReportResult&& command) const {
   v1::Continuation& continuation = *command.result.mutable_continuation();
   const absl::StatusOr<std::shared_ptr<const Graph>> fragment =
       Graph::CompileFragment(continuation.fragment());
@@ -376,7 +377,7 @@ void AssignInputBlobs(v1::ExecutionStarted* started) {
   if (next == 1) started->clear_input_blobs();
 }
 
-absl::StatusOr<Decision> Decide(const Execution& execution, Command command, NowMs now) {
+absl::StatusOr<Decision> Decide(const Execution& execution, Command&& command, NowMs now) {
   return std::visit(
       [&](auto&& one) { return internal::Decider(execution.state(), now)(std::move(one)); },
       std::move(command));

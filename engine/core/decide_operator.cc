@@ -54,7 +54,7 @@ void SetWho(Command& command, To* to) {
 
 // ---- events ----
 
-absl::StatusOr<Decision> Decider::operator()(SendEvent command) {
+absl::StatusOr<Decision> Decider::operator()(SendEvent&& command) {
   if (s_.known_ids.contains(command.event_id)) return Refused(Verdict::kDuplicate);
   if (s_.status != v1::EXECUTION_STATUS_RUNNING) {
     return absl::FailedPreconditionError(
@@ -95,7 +95,7 @@ absl::StatusOr<Decision> Decider::operator()(SendEvent command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(CancelEvent command) {
+absl::StatusOr<Decision> Decider::operator()(CancelEvent&& command) {
   FLUX_RETURN_IF_ERROR(CheckRunning("have its delayed events cancelled"));
   if (!s_.delayed_ids.contains(command.event_id)) {
     return absl::NotFoundError(
@@ -124,7 +124,7 @@ std::vector<StepKey> Decider::WaitsOf(const std::string& event) const {
   return waits;
 }
 
-absl::StatusOr<Decision> Decider::operator()(EditEvent command) {
+absl::StatusOr<Decision> Decider::operator()(EditEvent&& command) {
   FLUX_RETURN_IF_ERROR(CheckRunning("have its events edited"));
   uint64_t number = command.number;
   // Those that took it; one of a loop may be all that is left of it.
@@ -165,7 +165,7 @@ absl::StatusOr<Decision> Decider::operator()(EditEvent command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(ReplayEvent command) {
+absl::StatusOr<Decision> Decider::operator()(ReplayEvent&& command) {
   if (s_.compensating()) {
     return absl::FailedPreconditionError(absl::StrCat(Name(), " is ", StatusName(s_.status),
                                                       ": replay the event once it has closed"));
@@ -191,7 +191,7 @@ absl::Status Decider::CheckRunning(const char* what) const {
       absl::StrCat(Name(), " is ", StatusName(s_.status), ": only a running execution can ", what));
 }
 
-absl::StatusOr<Decision> Decider::operator()(Pause command) {
+absl::StatusOr<Decision> Decider::operator()(Pause&& command) {
   FLUX_RETURN_IF_ERROR(CheckRunning("be paused"));
   if (s_.paused) {
     return absl::FailedPreconditionError(absl::StrCat(Name(), " is paused already"));
@@ -201,7 +201,7 @@ absl::StatusOr<Decision> Decider::operator()(Pause command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(Resume command) {
+absl::StatusOr<Decision> Decider::operator()(Resume&& command) {
   FLUX_RETURN_IF_ERROR(CheckOpen("resumed"));
   if (!s_.paused) return absl::FailedPreconditionError(absl::StrCat(Name(), " is not paused"));
   Decision decision;
@@ -235,7 +235,7 @@ bool Decider::LiesIn(const StepKey& step, const StepKey& outer) const {
   return false;
 }
 
-absl::StatusOr<Decision> Decider::operator()(Retry command) {
+absl::StatusOr<Decision> Decider::operator()(Retry&& command) {
   Decision decision;
   std::vector<StepKey> steps;
   if (s_.status == v1::EXECUTION_STATUS_RUNNING) {
@@ -308,7 +308,7 @@ absl::StatusOr<Decision> Decider::operator()(Retry command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(Park command) {
+absl::StatusOr<Decision> Decider::operator()(Park&& command) {
   FLUX_RETURN_IF_ERROR(CheckRunning("have steps parked"));
   const StepState* step = s_.FindStep(command.step);
   if (step == nullptr) return absl::NotFoundError(absl::StrCat(Name(), " has no such step"));
@@ -327,7 +327,7 @@ absl::StatusOr<Decision> Decider::operator()(Park command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(Resolve command) {
+absl::StatusOr<Decision> Decider::operator()(Resolve&& command) {
   Decision decision;
   const StepState* step = s_.FindStep(command.step);
   if (step == nullptr) return absl::NotFoundError(absl::StrCat(Name(), " has no such step"));
@@ -357,7 +357,7 @@ absl::StatusOr<Decision> Decider::operator()(Resolve command) {
   return decision;
 }
 
-absl::StatusOr<Decision> Decider::operator()(Rewind command) {
+absl::StatusOr<Decision> Decider::operator()(Rewind&& command) {
   const StepState* step = s_.FindStep(command.step);
   if (step == nullptr) return absl::NotFoundError(absl::StrCat(Name(), " has no such step"));
   if (s_.compensating()) {

@@ -20,29 +20,29 @@ class Decider {
       : s_(state), now_(std::max(now, state.last_time_ms)) {}
 
   // ---- decide.cc: workers, time, other executions ----
-  absl::StatusOr<Decision> operator()(ReportResult command);
-  absl::StatusOr<Decision> operator()(EndAttempt command);
-  absl::StatusOr<Decision> operator()(Redeliver command);
-  absl::StatusOr<Decision> operator()(FireTimers command);
-  absl::StatusOr<Decision> operator()(Cancel command);
-  absl::StatusOr<Decision> operator()(Terminate command);
-  absl::StatusOr<Decision> operator()(SettleOutbox command);
-  absl::StatusOr<Decision> operator()(ReportChild command);
+  absl::StatusOr<Decision> operator()(ReportResult&& command);
+  absl::StatusOr<Decision> operator()(EndAttempt&& command);
+  absl::StatusOr<Decision> operator()(Redeliver&& command);
+  absl::StatusOr<Decision> operator()(FireTimers&& command);
+  absl::StatusOr<Decision> operator()(Cancel&& command);
+  absl::StatusOr<Decision> operator()(Terminate&& command);
+  absl::StatusOr<Decision> operator()(SettleOutbox&& command);
+  absl::StatusOr<Decision> operator()(ReportChild&& command);
 
   // ---- decide_operator.cc ----
-  absl::StatusOr<Decision> operator()(SendEvent command);
-  absl::StatusOr<Decision> operator()(CancelEvent command);
-  absl::StatusOr<Decision> operator()(EditEvent command);
-  absl::StatusOr<Decision> operator()(ReplayEvent command);
-  absl::StatusOr<Decision> operator()(Pause command);
-  absl::StatusOr<Decision> operator()(Resume command);
-  absl::StatusOr<Decision> operator()(Retry command);
-  absl::StatusOr<Decision> operator()(Park command);
-  absl::StatusOr<Decision> operator()(Resolve command);
-  absl::StatusOr<Decision> operator()(Rewind command);
+  absl::StatusOr<Decision> operator()(SendEvent&& command);
+  absl::StatusOr<Decision> operator()(CancelEvent&& command);
+  absl::StatusOr<Decision> operator()(EditEvent&& command);
+  absl::StatusOr<Decision> operator()(ReplayEvent&& command);
+  absl::StatusOr<Decision> operator()(Pause&& command);
+  absl::StatusOr<Decision> operator()(Resume&& command);
+  absl::StatusOr<Decision> operator()(Retry&& command);
+  absl::StatusOr<Decision> operator()(Park&& command);
+  absl::StatusOr<Decision> operator()(Resolve&& command);
+  absl::StatusOr<Decision> operator()(Rewind&& command);
 
   // ---- migrate.cc ----
-  absl::StatusOr<Decision> operator()(Migrate command);
+  absl::StatusOr<Decision> operator()(Migrate&& command);
 
  private:
   static Decision Refused(Verdict verdict) {
@@ -71,8 +71,8 @@ class Decider {
   absl::Status CheckOpen(const char* what) const;
   // A step's state allows what an operator wants of it only while the execution runs.
   absl::Status CheckRunning(const char* what) const;
-  Decision Completed(const StepKey& key, ReportResult command) const;
-  Decision Continued(const StepKey& key, const StepState& step, ReportResult command) const;
+  Decision Completed(const StepKey& key, ReportResult&& command) const;
+  Decision Continued(const StepKey& key, const StepState& step, ReportResult&& command) const;
   Decision Failed(const StepKey& key, const StepState& step, v1::Failure failure,
                   v1::Payload progress) const;
   // Readers of the event that took it; in order of (frame, step).

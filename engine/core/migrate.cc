@@ -153,7 +153,7 @@ class Comparison {
 
 }  // namespace
 
-absl::StatusOr<Decision> Decider::operator()(Migrate command) {
+absl::StatusOr<Decision> Decider::operator()(Migrate&& command) {
   FLUX_RETURN_IF_ERROR(CheckRunning("move to another version"));
   const Graph& to = *command.graph;
   if (to.hash() == s_.graph->hash()) {

@@ -90,6 +90,29 @@ bool IsCurrent(const Execution& execution, const StepKey& key, uint64_t delivery
          !s.Dead(*s.FindFrame(key.frame));
 }
 
+void Prefetch(const Execution& execution, const StepKey& key, int level) {
+  const ExecutionState& s = execution.state();
+  if (level == 0) {
+    for (const void* part :
+         {static_cast<const void*>(&s.graph), static_cast<const void*>(&s.status),
+          static_cast<const void*>(&s.root), static_cast<const void*>(&s.paused),
+          static_cast<const void*>(&s.bytes)}) {
+      __builtin_prefetch(part);
+    }
+    return;
+  }
+  // Other frames lie behind a search that would cost as much as it saves.
+  if (key.frame != 0 || s.root == nullptr) return;
+  if (level == 1) {
+    __builtin_prefetch(s.root);
+    __builtin_prefetch(&s.root->steps);
+  } else if (key.step < s.root->steps.size()) {
+    const StepState* step = &s.root->steps[key.step];
+    __builtin_prefetch(step);
+    __builtin_prefetch(step + 1);
+  }
+}
+
 bool IsPaused(const Execution& execution) { return execution.state().paused; }
 
 bool IsCurrent(const Execution& execution, const v1::TaskToken& token) {

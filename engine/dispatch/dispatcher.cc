@@ -66,10 +66,14 @@ bool Dispatcher::ResultArrived(StreamId stream, const DeliveryKey& key, bool fai
   return state_->ResultArrived(stream, key, failed);
 }
 
-void Dispatcher::Ack(StreamId stream, v1::ResultAck ack) {
-  if (Session* session = state_->OnStream(stream); session != nullptr) {
-    *state_->Pending(session)->add_acks() = std::move(ack);
-  }
+void Dispatcher::Ack(StreamId stream, const v1::TaskToken& token, v1::AckStatus status,
+                     std::string_view detail) {
+  Session* session = state_->OnStream(stream);
+  if (session == nullptr) return;
+  v1::ResultAck* ack = state_->Pending(session)->add_acks();
+  *ack->mutable_token() = token;
+  ack->set_status(status);
+  if (!detail.empty()) ack->set_detail(detail.data(), detail.size());
 }
 
 absl::Status Dispatcher::Hello(StreamId stream, const std::string& peer,

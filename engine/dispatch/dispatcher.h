@@ -27,6 +27,7 @@
 #include "flux/v1/admin.pb.h"
 #include "flux/v1/record.pb.h"
 #include "flux/v1/worker.pb.h"
+#include "proto/arena_message.h"
 
 namespace flux::engine {
 
@@ -55,7 +56,7 @@ class DispatchHost {
   // which the host deals with); the delivery is forgotten.
   virtual bool BuildTask(const DeliveryKey& key, v1::Task* task) = 0;
   // Sends to a stream once the current batch is durable.
-  virtual void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) = 0;
+  virtual void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) = 0;
   // Ends the stream after what was sent (e.g. a protocol error, a newer stream of the same
   // session).
   virtual void Close(StreamId stream, absl::Status why) = 0;
@@ -134,7 +135,8 @@ class Dispatcher {
   // that again.
   bool ResultArrived(StreamId stream, const DeliveryKey& key, bool failed);
   // The answer to a result; batched with whatever else goes to that stream.
-  void Ack(StreamId stream, v1::ResultAck ack);
+  void Ack(StreamId stream, const v1::TaskToken& token, v1::AckStatus status,
+           std::string_view detail);
 
   // ---- from the streams ----
   // First message of a stream. Not OK: the stream is to be closed with it (InvalidArgument: ids, no

@@ -466,7 +466,7 @@ bool Dispatcher::State::MessageFull(const Session& session) const {
 
 v1::ConnectResponse* Dispatcher::State::Pending(Session* session) {
   if (session->pending == nullptr) {
-    session->pending = std::make_unique<v1::ConnectResponse>();
+    session->pending = MakeOnArena<v1::ConnectResponse>();
     session->pending_bytes = 0;
     outbox_.push_back(session->stream);
   }
@@ -477,7 +477,7 @@ void Dispatcher::State::SendPending() {
   for (const StreamId stream : outbox_) {
     Session* session = OnStream(stream);
     if (session == nullptr || session->pending == nullptr) continue;
-    std::unique_ptr<v1::ConnectResponse> message = std::move(session->pending);
+    ArenaPtr<v1::ConnectResponse> message = std::move(session->pending);
     if (!Empty(*message)) host_->Send(stream, std::move(message));
   }
   outbox_.clear();

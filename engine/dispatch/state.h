@@ -27,6 +27,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "engine/dispatch/dispatcher.h"
 #include "engine/dispatch/intrusive_list.h"
+#include "proto/arena_message.h"
 
 namespace flux::engine {
 // Names as common as these may mean something else in another module of the engine.
@@ -222,7 +223,7 @@ struct Session : ListLink<InRing> {
   uint64_t credit = 0;
   StreamId stream = 0;
   IntrusiveList<TaskNode, InOwner> flight;
-  std::unique_ptr<v1::ConnectResponse> pending;
+  ArenaPtr<v1::ConnectResponse> pending;
   size_t pending_bytes = 0;
   int64_t last_seen_ms = 0;
   int64_t last_seen_wall_ms = 0;

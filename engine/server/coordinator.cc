@@ -57,7 +57,7 @@ class Exchange final : public WorkerStreamSink, public engine::WorkerOutput {
     return engine_->OnWorkerMessage(stream, std::move(message));
   }
   void OnClosed(StreamId stream) override { engine_->OnWorkerClosed(stream); }
-  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override {
+  void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) override {
     service_->Send(stream, std::move(message));
   }
   void Close(StreamId stream, absl::Status why) override {

@@ -34,7 +34,7 @@ void Append(google::protobuf::RepeatedPtrField<T>* to,
   from->Clear();
 }
 
-void Merge(v1::ConnectResponse* to, std::unique_ptr<v1::ConnectResponse> from) {
+void Merge(v1::ConnectResponse* to, ArenaPtr<v1::ConnectResponse> from) {
   Append(to->mutable_tasks(), from->mutable_tasks());
   Append(to->mutable_acks(), from->mutable_acks());
   Append(to->mutable_cancels(), from->mutable_cancels());
@@ -97,7 +97,7 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
     ReadNext();
   }
 
-  void Send(std::unique_ptr<v1::ConnectResponse> message) {
+  void Send(ArenaPtr<v1::ConnectResponse> message) {
     const std::lock_guard lock(mutex_);
     if (closing_ || finished_) return;
     if (writing_ == nullptr) {
@@ -219,7 +219,7 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
  private:
   enum class Reading { kReading, kDelivering, kResumed, kPaused };
   struct Queued {
-    std::unique_ptr<v1::ConnectResponse> message;
+    ArenaPtr<v1::ConnectResponse> message;
     size_t bytes = 0;
   };
 
@@ -290,7 +290,7 @@ class WorkerService::Stream final : public Reactor, public std::enable_shared_fr
   bool finished_ = false;
   bool lingering_ = false;
   absl::Status why_;
-  std::unique_ptr<v1::ConnectResponse> writing_;
+  ArenaPtr<v1::ConnectResponse> writing_;
   std::deque<Queued> queue_;
   size_t queued_bytes_ = 0;
   grpc::Alarm hello_alarm_;
@@ -323,7 +323,7 @@ Reactor* WorkerService::Connect(grpc::CallbackServerContext* context) {
   return stream.get();
 }
 
-void WorkerService::Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) {
+void WorkerService::Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) {
   if (const std::shared_ptr<Stream> found = registry_->Find(stream)) {
     found->Send(std::move(message));
   }

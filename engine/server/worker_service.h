@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "flux/v1/worker.grpc.pb.h"
+#include "proto/arena_message.h"
 
 namespace flux::server {
 
@@ -46,7 +47,7 @@ class WorkerStreamSink {
 class WorkerStreams {
  public:
   virtual ~WorkerStreams() = default;
-  virtual void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) = 0;
+  virtual void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) = 0;
   // Ends the stream with this status after what was sent before. A peer that does not read it is
   // cut off after WorkerServiceOptions::linger.
   virtual void Close(StreamId stream, absl::Status why) = 0;
@@ -78,7 +79,7 @@ class WorkerService final : public v1::WorkerService::CallbackService, public Wo
   grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* Connect(
       grpc::CallbackServerContext* context) override;
 
-  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override;
+  void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) override;
   void Close(StreamId stream, absl::Status why) override;
   void Resume(StreamId stream) override;
   void ResumeAll() override;

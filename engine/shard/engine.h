@@ -49,6 +49,7 @@
 #include "flux/v1/admin.pb.h"
 #include "flux/v1/bulk.pb.h"
 #include "flux/v1/workflow.pb.h"
+#include "proto/arena_message.h"
 #include "store/store.h"
 
 namespace flux::engine {
@@ -72,7 +73,7 @@ class Background {
 class WorkerOutput {
  public:
   virtual ~WorkerOutput() = default;
-  virtual void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) = 0;
+  virtual void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) = 0;
   virtual void Close(StreamId stream, absl::Status why) = 0;
 };
 
@@ -178,7 +179,7 @@ class Engine final : public DispatchHost {
 
   // ---- DispatchHost (loop thread) ----
   bool BuildTask(const DeliveryKey& key, v1::Task* task) override;
-  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override;
+  void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) override;
   void Close(StreamId stream, absl::Status why) override;
   void EndAttempt(const DeliveryKey& key, AttemptEnd reason, const v1::Payload& progress,
                   const std::string& worker_id) override;
@@ -215,7 +216,7 @@ class Engine final : public DispatchHost {
 
   // Everything that leaves once one commit is durable.
   struct Outputs {
-    std::vector<std::pair<StreamId, std::unique_ptr<v1::ConnectResponse>>> messages;
+    std::vector<std::pair<StreamId, ArenaPtr<v1::ConnectResponse>>> messages;
     std::vector<std::pair<StreamId, absl::Status>> closes;
     std::vector<absl::AnyInvocable<void()>> replies;
     std::vector<Flush> flushes;  // rule 1: rows never overtake the log
@@ -305,8 +306,8 @@ class Engine final : public DispatchHost {
   bool ShardOfRun(const RunId& run, store::ShardId* shard) const;
 
   // engine_commands.cc: executions
-  absl::StatusOr<Verdict> Execute(Slot& slot, Command command);
-  void AddRecord(Slot& slot, v1::Record record, std::shared_ptr<const Graph> graph);
+  absl::StatusOr<Verdict> Execute(Slot& slot, Command&& command);
+  void AddRecord(Slot& slot, v1::Record&& record, std::shared_ptr<const Graph> graph);
   void Append(Slot& slot, uint64_t ordinal, const v1::Record& record);
   void Take(Slot& slot, const Effects& effects);
   void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
@@ -320,9 +321,10 @@ class Engine final : public DispatchHost {
   void DisarmTimer(Slot& slot);
   void FireTimersDue();
   void HandleWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message);
-  void HandleResult(StreamId stream, v1::TaskResult result);
-  void FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, std::string note);
-  void Acknowledge(StreamId stream, v1::TaskToken token, v1::AckStatus status, std::string detail);
+  void PrefetchResults(const google::protobuf::RepeatedPtrField<v1::TaskResult>& results,
+                       int first) const;
+  void HandleResult(StreamId stream, v1::TaskResult&& result);
+  void FinishResult(StreamId stream, Slot* slot, v1::TaskResult&& result, std::string note);
   static DeliveryKey KeyOf(const v1::TaskToken& token);
   void OnDelivery(const DeliveryKey& key, Command command);
   void RefillFrom(Slot& slot, const std::string& queue);

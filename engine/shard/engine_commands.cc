@@ -1,6 +1,7 @@
 // Commands on executions: decide, record, apply, and what follows from it; and the dispatcher's
 // wishes.
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,6 +36,9 @@ bool HasSpilled(const Slot& slot, const std::string& queue) {
 // Records an execution may hold that its rows lack.
 constexpr size_t kTailRecordsMax = 4'096;
 
+// Results whose executions' memory is asked for together.
+constexpr int kPrefetchWindow = 16;
+
 v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string message) {
   v1::Failure* failure = result.mutable_failure();  // replaces the value
   failure->set_type(std::string(type));
@@ -49,7 +53,7 @@ v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string 
 // ---- records
 // ------------------------------------------------------------------------------------------------
 
-absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command command) {
+absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command&& command) {
   std::shared_ptr<const Graph> graph;
   if (const auto* migrate = std::get_if<Migrate>(&command)) graph = migrate->graph;
   FLUX_ASSIGN_OR_RETURN(Decision decision,
@@ -90,7 +94,7 @@ void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
   if (slot.tail.size() >= kTailRecordsMax && !slot.flushing) QueueFlush(slot, false);
 }
 
-void Engine::AddRecord(Slot& slot, v1::Record record, std::shared_ptr<const Graph> graph) {
+void Engine::AddRecord(Slot& slot, v1::Record&& record, std::shared_ptr<const Graph> graph) {
   Append(slot, slot.execution->ordinal() + 1, record);
   effects_.Clear();
   Apply(*slot.execution, std::move(record), &effects_, std::move(graph));
@@ -270,8 +274,9 @@ void Engine::HandleWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectReq
       return;
     }
   }
-  for (v1::TaskResult& result : *message->mutable_results()) {
-    HandleResult(stream, std::move(result));
+  for (int i = 0; i < message->results_size(); ++i) {
+    if (i % kPrefetchWindow == 0) PrefetchResults(message->results(), i);
+    HandleResult(stream, std::move(*message->mutable_results(i)));
   }
   for (v1::Heartbeat& heartbeat : *message->mutable_heartbeats()) {
     if (heartbeat.token().incarnation() != incarnation_) continue;
@@ -285,24 +290,38 @@ void Engine::HandleWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectReq
   if (message->pong() != 0) dispatcher_->Pong(stream, message->pong(), now);
 }
 
-void Engine::Acknowledge(StreamId stream, v1::TaskToken token, v1::AckStatus status,
-                         std::string detail) {
-  v1::ResultAck ack;
-  *ack.mutable_token() = std::move(token);
-  ack.set_status(status);
-  if (!detail.empty()) ack.set_detail(std::move(detail));
-  dispatcher_->Ack(stream, std::move(ack));
+// What a result needs of its execution lies behind several pointers that nobody has followed since
+// the step was handed out: a window of results waits for each of them once instead of one by one.
+void Engine::PrefetchResults(const google::protobuf::RepeatedPtrField<v1::TaskResult>& results,
+                             int first) const {
+  std::array<std::pair<const Slot*, StepKey>, kPrefetchWindow> window;
+  size_t size = 0;
+  for (int i = first; i < std::min<int>(results.size(), first + kPrefetchWindow); ++i) {
+    const DeliveryKey key = KeyOf(results[i].token());
+    const auto it = slots_.find(key.run);
+    if (it == slots_.end()) continue;
+    const Slot* slot = it->second.get();
+    window[size++] = {slot, key.step};
+    __builtin_prefetch(&slot->execution);
+    __builtin_prefetch(&slot->tail);
+    __builtin_prefetch(&slot->lru);
+  }
+  for (int level = 0; level < kPrefetchLevels; ++level) {
+    for (size_t i = 0; i < size; ++i) {
+      const auto& [slot, step] = window[i];
+      if (slot->execution) Prefetch(*slot->execution, step, level);
+    }
+  }
 }
 
-void Engine::HandleResult(StreamId stream, v1::TaskResult result) {
+void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
   ++counters_.results;
   const DeliveryKey key = KeyOf(result.token());
   store::ShardId shard = 0;
   if (result.token().incarnation() != incarnation_ || key.run.empty() ||
       !ShardOfRun(key.run, &shard)) {
     ++counters_.results_stale;
-    Acknowledge(stream, std::move(*result.mutable_token()), v1::ACK_STATUS_STALE,
-                "not a token of this store");
+    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "not a token of this store");
     return;
   }
   const auto it = slots_.find(key.run);
@@ -312,8 +331,7 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult result) {
     // The dispatcher knows deliveries by their number alone: it must not take this for the real
     // one's end.
     ++counters_.results_stale;
-    Acknowledge(stream, std::move(*result.mutable_token()), v1::ACK_STATUS_STALE,
-                "not the step's generation");
+    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "not the step's generation");
     return;
   }
   // A result that breaks a limit ends its attempt as a failure; the ack tells the worker why.
@@ -343,15 +361,14 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult result) {
   });
 }
 
-void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, std::string note) {
-  v1::TaskToken token = result.token();
-  const DeliveryKey key = KeyOf(token);
+void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult&& result, std::string note) {
   if (slot == nullptr) {
     ++counters_.results_stale;
-    Acknowledge(stream, std::move(token), v1::ACK_STATUS_STALE, "no such execution");
+    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "no such execution");
     return;
   }
-  ReportResult report;
+  Command command(std::in_place_type<ReportResult>);
+  ReportResult& report = std::get<ReportResult>(command);
   if (result.has_value() && result.value().data().size() > options_.payload_inline_bytes) {
     report.blob = slot->execution->next_blob();
   }
@@ -359,16 +376,18 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, st
     report.worker_id = peer->second.worker_id;
   }
   report.result = std::move(result);
+  const v1::TaskToken& token = report.result.token();
+  const DeliveryKey key = KeyOf(token);
   // A worker that had it before a restart may answer while it waits on disk to be offered again.
   if (slot->spilled.contains(key.step) && IsCurrent(*slot->execution, token)) {
     ForgetSpilled(*slot, key.step);
   }
-  const absl::StatusOr<Verdict> verdict = Execute(*slot, std::move(report));
+  const absl::StatusOr<Verdict> verdict = Execute(*slot, std::move(command));
   v1::AckStatus status = v1::ACK_STATUS_STALE;
-  std::string detail = std::move(note);
+  std::string_view detail = note;
   if (!verdict.ok()) {
     status = v1::ACK_STATUS_INVALID;
-    detail = std::string(verdict.status().message());
+    detail = Message(verdict.status());
   } else if (*verdict == Verdict::kAccepted) {
     status = detail.empty() ? v1::ACK_STATUS_RECORDED : v1::ACK_STATUS_INVALID;
   } else if (*verdict == Verdict::kDuplicate) {
@@ -380,7 +399,7 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult result, st
   // Its worker is done with it; if the step still waits for this delivery, somebody else gets the
   // next one.
   const bool again = status != v1::ACK_STATUS_RECORDED && IsCurrent(*slot->execution, token);
-  Acknowledge(stream, std::move(token), status, std::move(detail));
+  dispatcher_->Ack(stream, token, status, detail);
   if (again) Redeliver(key, "its result was refused");
 }
 
@@ -413,7 +432,7 @@ bool Engine::BuildTask(const DeliveryKey& key, v1::Task* task) {
   return true;
 }
 
-void Engine::Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) {
+void Engine::Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) {
   outputs_.messages.emplace_back(stream, std::move(message));
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/dispatch/dispatcher.h"
+#include "proto/arena_message.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -60,7 +61,7 @@ class FakeHost : public DispatchHost {
     task->add_inputs()->mutable_payload()->set_data(std::string(input_bytes, 'x'));
     return true;
   }
-  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override {
+  void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) override {
     sent[stream].push_back(*message);
   }
   void Close(StreamId stream, absl::Status why) override { closed.emplace_back(stream, why); }

@@ -136,11 +136,9 @@ TEST_F(Sessions, AcksTravelWithTheTasks) {
   Flush();
   host_.sent.clear();
   Offer(Key(1, 0));
-  v1::ResultAck ack;
-  ack.set_status(v1::ACK_STATUS_RECORDED);
-  dispatcher_->Ack(1, ack);
-  dispatcher_->Ack(1, ack);
-  dispatcher_->Ack(42, ack);  // gone
+  dispatcher_->Ack(1, {}, v1::ACK_STATUS_RECORDED, "");
+  dispatcher_->Ack(1, {}, v1::ACK_STATUS_RECORDED, "");
+  dispatcher_->Ack(42, {}, v1::ACK_STATUS_RECORDED, "");  // gone
   Flush();
   ASSERT_EQ(host_.sent[1].size(), 1u);
   EXPECT_EQ(host_.sent[1][0].acks_size(), 2);
@@ -460,7 +458,7 @@ TEST_F(Sessions, StopSaysGoodbyeAndGivesNothingOut) {
   Offer(Key(1, 0));
   host_.sent.clear();
   EXPECT_THAT(Handed(1), IsEmpty());
-  dispatcher_->Ack(1, {});
+  dispatcher_->Ack(1, {}, v1::ACK_STATUS_RECORDED, "");
   Flush();
   EXPECT_EQ(host_.sent[1].size(), 1u);  // acks still go
 }

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <random>
 
+#include "proto/arena_message.h"
 #include "tests/dispatch/fixture.h"
 
 namespace flux::engine {
@@ -74,7 +75,7 @@ class World : public DispatchHost {
     task->set_name(wanted.step.task());
     return true;
   }
-  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override {
+  void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) override {
     for (Worker& worker : workers_) {
       if (worker.stream == stream) worker.inbox.push_back(std::move(*message));
     }
@@ -213,14 +214,12 @@ class World : public DispatchHost {
   void Result(Worker& worker, const DeliveryKey& key) {
     dispatcher_->ResultArrived(worker.stream, key, false);
     Task& task = Find(key);
-    v1::ResultAck ack;
-    *ack.mutable_token() = Token(key);
     if (task.key == key && !task.done) {
       task.done = true;
       if (task.on_disk) dispatcher_->SetSpilled(task.step.queue(), -1);
       task.on_disk = false;
     }
-    dispatcher_->Ack(worker.stream, ack);
+    dispatcher_->Ack(worker.stream, Token(key), v1::ACK_STATUS_UNSPECIFIED, "");
   }
 
   void Finish(Worker& worker) {

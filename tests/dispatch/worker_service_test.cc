@@ -19,6 +19,8 @@
 #include <utility>
 #include <vector>
 
+#include "proto/arena_message.h"
+
 namespace flux::server {
 namespace {
 
@@ -151,8 +153,8 @@ class WorkerServiceTest : public ::testing::Test {
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
     service_.reset();
   }
-  static std::unique_ptr<v1::ConnectResponse> Acks(size_t count, size_t detail_bytes = 0) {
-    auto message = std::make_unique<v1::ConnectResponse>();
+  static ArenaPtr<v1::ConnectResponse> Acks(size_t count, size_t detail_bytes = 0) {
+    auto message = MakeOnArena<v1::ConnectResponse>();
     for (size_t i = 0; i < count; ++i) {
       message->add_acks()->set_detail(std::string(detail_bytes, 'x'));
     }
@@ -181,7 +183,7 @@ TEST_F(WorkerServiceTest, PassesMessagesBothWaysInOrder) {
   for (uint32_t i = 1; i <= 100; ++i) EXPECT_EQ(messages[i].credit(), i);
 
   for (uint32_t i = 0; i < 1000; ++i) {
-    auto message = std::make_unique<v1::ConnectResponse>();
+    auto message = MakeOnArena<v1::ConnectResponse>();
     message->add_tasks()->set_attempt(i);
     if (i == 0) message->mutable_welcome()->set_incarnation(9);
     service_->Send(stream, std::move(message));
@@ -403,7 +405,7 @@ TEST_F(WorkerServiceTest, ShutdownEndsEveryStreamAfterWhatWasSent) {
     peers.push_back(std::make_unique<Peer>(channel_));
     ASSERT_TRUE(peers.back()->Hello());
     ASSERT_TRUE(sink_.AwaitMessages(i + 1));
-    auto goodbye = std::make_unique<v1::ConnectResponse>();
+    auto goodbye = MakeOnArena<v1::ConnectResponse>();
     goodbye->set_goodbye(true);
     service_->Send(sink_.Opened(), std::move(goodbye));
   }

@@ -291,7 +291,7 @@ void World::RunWorker(StreamId id) {
   }
 }
 
-void World::Send(StreamId id, std::unique_ptr<v1::ConnectResponse> message) {
+void World::Send(StreamId id, ArenaPtr<v1::ConnectResponse> message) {
   const auto it = streams_.find(id);
   if (it == streams_.end() || it->second.closed) return;
   Stream& stream = it->second;

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/shard/engine.h"
+#include "proto/arena_message.h"
 #include "store/faulty_store.h"
 #include "store/memory_store.h"
 
@@ -117,7 +118,7 @@ class World final : public Clock, public Background, public WorkerOutput {
   // Background
   void Run(absl::AnyInvocable<void()> job) override { jobs_.push_back(std::move(job)); }
   // WorkerOutput
-  void Send(StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override;
+  void Send(StreamId stream, ArenaPtr<v1::ConnectResponse> message) override;
   void Close(StreamId stream, absl::Status why) override;
 
  private:

@@ -74,7 +74,7 @@ void Simulation::Arrive(engine::StreamId stream, v1::ConnectRequest message) {
   process_->Poke();
 }
 
-void Simulation::OnMessage(engine::StreamId stream, std::unique_ptr<v1::ConnectResponse> message) {
+void Simulation::OnMessage(engine::StreamId stream, ArenaPtr<v1::ConnectResponse> message) {
   digest_ = Hash(message->SerializeAsString(), digest_);
   const auto it = links_.find(stream);
   for (const v1::Task& task : message->tasks()) {

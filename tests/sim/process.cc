@@ -212,7 +212,7 @@ void Process::Run(absl::AnyInvocable<void()> job) {
   });
 }
 
-void Process::Send(engine::StreamId stream, std::unique_ptr<v1::ConnectResponse> message) {
+void Process::Send(engine::StreamId stream, ArenaPtr<v1::ConnectResponse> message) {
   PlantInTasks(options_.bug, message.get());
   peers_->OnMessage(stream, std::move(message));
 }

@@ -14,6 +14,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "engine/shard/engine.h"
+#include "proto/arena_message.h"
 #include "store/faulty_store.h"
 #include "store/memory_store.h"
 #include "tests/sim/bugs.h"
@@ -56,8 +57,7 @@ class Process final : public engine::Clock, public engine::Background, public en
   class Peers {
    public:
     virtual ~Peers() = default;
-    virtual void OnMessage(engine::StreamId stream,
-                           std::unique_ptr<v1::ConnectResponse> message) = 0;
+    virtual void OnMessage(engine::StreamId stream, ArenaPtr<v1::ConnectResponse> message) = 0;
     virtual void OnClose(engine::StreamId stream, const absl::Status& why) = 0;
     // The process is gone: streams broke, requests will not be answered.
     virtual void OnDown() = 0;
@@ -102,7 +102,7 @@ class Process final : public engine::Clock, public engine::Background, public en
   // Background
   void Run(absl::AnyInvocable<void()> job) override;
   // WorkerOutput
-  void Send(engine::StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override;
+  void Send(engine::StreamId stream, ArenaPtr<v1::ConnectResponse> message) override;
   void Close(engine::StreamId stream, absl::Status why) override;
 
  private:

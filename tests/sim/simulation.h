@@ -14,6 +14,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "proto/arena_message.h"
 #include "tests/sim/dice.h"
 #include "tests/sim/fates.h"
 #include "tests/sim/faults.h"
@@ -81,7 +82,7 @@ class Simulation final : public Process::Peers {
   void BreakStream(engine::StreamId stream);
 
   // Process::Peers
-  void OnMessage(engine::StreamId stream, std::unique_ptr<v1::ConnectResponse> message) override;
+  void OnMessage(engine::StreamId stream, ArenaPtr<v1::ConnectResponse> message) override;
   void OnClose(engine::StreamId stream, const absl::Status& why) override;
   void OnDown() override;
   void OnUp() override;
