@@ -167,10 +167,12 @@ absl::StatusOr<std::unique_ptr<RocksDatabase>> RocksDatabase::Open(const RocksOp
   rocksdb::ColumnFamilyOptions log = FamilyOptions(cache, options.log_buffer_bytes);
   log.compression = rocksdb::kNoCompression;
   rocksdb::ColumnFamilyOptions rows = FamilyOptions(cache, options.rows_buffer_bytes);
+  // Written much, read seldom.
+  const rocksdb::ColumnFamilyOptions chunks = rows;
   rows.memtable_prefix_bloom_size_ratio = 0.05;
   rows.memtable_whole_key_filtering = true;
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {
-      {rocksdb::kDefaultColumnFamilyName, small}, {"log", log}, {"rows", rows}, {"chunks", rows}};
+      {rocksdb::kDefaultColumnFamilyName, small}, {"log", log}, {"rows", rows}, {"chunks", chunks}};
   rocksdb::DB* db = nullptr;
   rocksdb::Status status = rocksdb::DB::Open(db_options, path, families, &database->handles_, &db);
   if (!status.ok()) return FromRocks(status, "open " + path);

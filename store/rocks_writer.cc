@@ -22,7 +22,7 @@ namespace {
 // A batch is written once it has this much, however much is queued.
 constexpr size_t kWriteBytesSoftMax = 16u << 20;
 // A batch buffer that has grown past this is not kept.
-constexpr size_t kBatchBytesKept = 4u << 20;
+constexpr size_t kBatchBytesKept = 1u << 20;
 // Less than this in the buffers is not worth a table file when the store falls idle.
 constexpr uint64_t kIdleFlushBytesMin = 1u << 20;
 

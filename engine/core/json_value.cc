@@ -292,15 +292,13 @@ size_t Utf8Length(std::string_view text) {
 
 }  // namespace
 
+// Into an array of the right size: a stream over a string doubles it for a few bytes of room.
 std::string SerializeDeterministic(const google::protobuf::MessageLite& message) {
-  std::string out;
-  out.reserve(message.ByteSizeLong());
-  {
-    google::protobuf::io::StringOutputStream stream(&out);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);
-    message.SerializeWithCachedSizes(&coded);
-  }
+  std::string out(message.ByteSizeLong(), '\0');
+  google::protobuf::io::ArrayOutputStream stream(out.data(), static_cast<int>(out.size()));
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  message.SerializeWithCachedSizes(&coded);
   return out;
 }
 
@@ -309,7 +307,6 @@ void AppendField(uint32_t number, const google::protobuf::MessageLite& message, 
   const uint32_t tag = number << 3 | 2;
   const auto bytes = static_cast<uint32_t>(message.ByteSizeLong());
   const size_t begin = out->size();
-  // Grown by what is written: a stream over a string fills all of its capacity each time.
   out->resize(begin + CodedOutputStream::VarintSize32(tag) +
               CodedOutputStream::VarintSize32(bytes) + bytes);
   google::protobuf::io::ArrayOutputStream stream(out->data() + begin,

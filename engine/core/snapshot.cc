@@ -158,6 +158,7 @@ class Writer {
       return;
     }
     std::string bytes;
+    bytes.reserve(value.data_bytes());
     v1::SnapshotValue item;
     for (const Value& each : value.list()) {
       item.Clear();

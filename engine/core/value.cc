@@ -281,6 +281,7 @@ void Value::AppendTo(v1::Payload* payload) const {
     case RepKind::kList: {
       std::string* data = payload->mutable_data();
       data->clear();
+      data->reserve(static_cast<const ListRep*>(rep_)->data_bytes);
       v1::Payload scratch;
       for (const Value& item : static_cast<const ListRep*>(rep_)->items) {
         scratch.Clear();
