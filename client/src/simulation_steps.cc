@@ -11,7 +11,7 @@
 namespace flux::internal {
 namespace {
 
-constexpr uint64_t kWindowDefault = 1'000;  // the server's (map_parallel_default)
+constexpr uint64_t kWindowDefault = 1'000;  // the server's (kMapParallelDefault)
 constexpr uint64_t kPageIndex = UINT64_MAX;
 
 bool Contains(const google::protobuf::RepeatedPtrField<std::string>& types,

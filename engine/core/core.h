@@ -330,6 +330,10 @@ absl::Status FillTask(const Execution& execution, const StepKey& key, size_t byt
 
 v1::ExecutionSummary Summarize(const Execution& execution);
 
+// How many labels it would have with these set, or removed where the value is empty.
+size_t CountLabels(const Execution& execution,
+                   const google::protobuf::Map<std::string, std::string>& changed);
+
 // Tells whether two starts ask for the same: a hash of definition and inputs, never 0.
 uint64_t RequestHash(const v1::ExecutionStarted& started);
 

@@ -94,8 +94,10 @@ class Describer {
     info->set_step(index);
     info->set_generation(step.generation);
     info->set_scheduled_time_ms(step.first_scheduled_ms);
-    info->set_end_time_ms(step.ended_ms);
     const bool dead = s_.Dead(frame);
+    // What was under way ended with the execution.
+    const bool cut_short = dead && step.ended_ms == 0 && step.first_scheduled_ms != 0;
+    info->set_end_time_ms(cut_short ? s_.close_time_ms : step.ended_ms);
     info->set_state(State(step, dead));
     if (plan.kind == v1::Step::kTask) {
       info->set_task(plan.task.task());

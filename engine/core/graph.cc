@@ -235,7 +235,7 @@ void Graph::PlanScope(uint32_t index, const GraphLimits& limits) {
     if (step.step->has_map()) {
       const uint32_t asked = step.step->map().max_parallel();
       step.max_parallel =
-          std::min(asked == 0 ? limits.map_parallel_default : asked, limits.map_parallel_max);
+          std::min(asked == 0 ? kMapParallelDefault : asked, limits.map_parallel_max);
     }
     for (const v1::Input& input : step.step->inputs()) step.inputs.push_back(PlanInput(input));
     for (const v1::CatchClause& clause : step.step->catches()) {

@@ -31,10 +31,13 @@ struct GraphLimits {
   uint32_t name_bytes_max = 256;
   uint32_t inputs_max = 1'000;           // of a step
   uint32_t retry_attempts_max = 10'000;  // more are capped, and said so (F14)
-  uint32_t map_parallel_default = 1'000;
   uint32_t map_parallel_max = 100'000;
   uint64_t definition_bytes_max = 16 * 1024 * 1024;
 };
+
+// Items a map has in flight unless it says how many. No setting: replaying an execution's records
+// opens the frames they name only with the number they were made with (rule 17).
+inline constexpr uint32_t kMapParallelDefault = 1'000;
 
 // Immutable and shared between executions; thread-safe.
 class Graph {

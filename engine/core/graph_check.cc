@@ -314,6 +314,10 @@ class Checker {
           return Refuse(step, "the failure type ", absl::CEscape(step.fail().failure().type()),
                         " begins with \"flux.\", which is reserved");
         }
+        if (step.fail().failure().type().size() > limits_.name_bytes_max) {
+          return Refuse(step, "its failure type has ", step.fail().failure().type().size(),
+                        " bytes; at most ", limits_.name_bytes_max, " are allowed");
+        }
         return absl::OkStatus();
       case v1::Step::kJoin:
         return CheckJoin(step);

@@ -113,6 +113,18 @@ void Prefetch(const Execution& execution, const StepKey& key, int level) {
   }
 }
 
+size_t CountLabels(const Execution& execution,
+                   const google::protobuf::Map<std::string, std::string>& changed) {
+  const std::map<std::string, std::string>& labels = execution.state().labels;
+  size_t count = labels.size();
+  for (const auto& [name, value] : changed) {
+    const bool known = labels.contains(name);
+    if (known && value.empty()) --count;
+    if (!known && !value.empty()) ++count;
+  }
+  return count;
+}
+
 bool IsPaused(const Execution& execution) { return execution.state().paused; }
 
 bool IsCurrent(const Execution& execution, const v1::TaskToken& token) {

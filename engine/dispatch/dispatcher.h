@@ -92,6 +92,9 @@ struct DispatchOptions {
   size_t tasks_per_message_max = 1'000;
   size_t message_bytes_max =
       4 * 1024 * 1024;  // soft: a message is cut after the task that passes it
+  // What a session's tasks in flight may have together, and one more: a worker that reads slowly
+  // is not sent what it cannot take in.
+  size_t flight_bytes_max = 32 * 1024 * 1024;
   size_t progress_bytes_max = 64 * 1024;
   size_t sessions_max = 10'000;
   uint32_t credit_max = 100'000;  // of a session

@@ -55,6 +55,7 @@ void Dispatcher::State::EnterFlight(TaskNode* node, Session* session) {
   node->place = Place::kFlight;
   node->session = session;
   session->flight.PushBack(node);
+  session->flight_bytes += node->bytes;
   ++node->run->in_flight_or_held;
   ++stats_.running;
   TakeSlot(node, node->lane != nullptr ? node->lane->queue : session->profile->queue);
@@ -65,6 +66,8 @@ void Dispatcher::State::LeaveFlight(TaskNode* node) {
   --stats_.running;
   --node->run->in_flight_or_held;
   node->session->flight.Remove(node);
+  if (FlightFull(*node->session)) Touch(node->session->profile->queue);
+  node->session->flight_bytes -= std::exchange(node->bytes, 0);
   node->session = nullptr;
 }
 

@@ -98,13 +98,24 @@ std::string Dispatcher::State::WhyReady(const TaskNode& node) const {
   }
   const bool busy = std::all_of(lane.profiles.begin(), lane.profiles.end(),
                                 [](const Profile* profile) { return profile->ring.empty(); });
+  const bool full =
+      std::all_of(lane.profiles.begin(), lane.profiles.end(), [this](const Profile* profile) {
+        const Session* session = profile->ring.front();
+        while (session != nullptr && FlightFull(*session)) session = profile->ring.Next(session);
+        return session == nullptr;
+      });
   std::string behind;
   if (lane.ready > 1) behind = absl::StrCat("queued behind ", Count(lane.ready - 1, "task"));
+  const std::string who =
+      lane.workers == 1 ? "the only worker" : absl::StrCat("all ", lane.workers, " workers");
   if (busy) {
-    return absl::StrCat(
-        lane.workers == 1 ? "the only worker" : absl::StrCat("all ", lane.workers, " workers"),
-        " on queue ", queue.name, lane.workers == 1 ? " is" : " are", " busy (0 free slots)",
-        behind.empty() ? "" : "; ", behind);
+    return absl::StrCat(who, " on queue ", queue.name, lane.workers == 1 ? " is" : " are",
+                        " busy (0 free slots)", behind.empty() ? "" : "; ", behind);
+  }
+  if (full) {
+    return absl::StrCat(who, " on queue ", queue.name, lane.workers == 1 ? " holds" : " hold",
+                        " as much input as a worker may (", options_.flight_bytes_max, " bytes)",
+                        behind.empty() ? "" : "; ", behind);
   }
   return behind.empty() ? "is about to be handed out" : behind;
 }

@@ -403,7 +403,8 @@ bool Dispatcher::State::ServeProfile(Profile* profile, size_t quantum, size_t* a
   for (size_t i = 0; i < sessions && !heap_.empty() && *allowance > 0; ++i) {
     Session* session = profile->ring.front();
     profile->ring.MoveToBack(session);
-    for (size_t n = 0; n < quantum && session->credit > 0 && *allowance > 0 && !heap_.empty();) {
+    for (size_t n = 0; n < quantum && session->credit > 0 && *allowance > 0 && !heap_.empty() &&
+                       !FlightFull(*session);) {
       if (MessageFull(*session)) {
         Touch(profile->queue);  // it goes on in the next turn
         break;
@@ -437,7 +438,8 @@ bool Dispatcher::State::HandOut(Session* session, TaskNode* node, DispatchNow no
     Forget(node);
     return false;
   }
-  session->pending_bytes += EstimateBytes(*task);
+  node->bytes = EstimateBytes(*task);
+  session->pending_bytes += node->bytes;
   node->generation = task->token().generation();
   node->shard = task->token().shard();
   if (RunTurn* turn = node->turn; turn->tasks.size() > 1) {
@@ -462,6 +464,10 @@ bool Dispatcher::State::MessageFull(const Session& session) const {
   return session.pending != nullptr &&
          (static_cast<size_t>(session.pending->tasks_size()) >= options_.tasks_per_message_max ||
           session.pending_bytes >= options_.message_bytes_max);
+}
+
+bool Dispatcher::State::FlightFull(const Session& session) const {
+  return session.flight_bytes >= options_.flight_bytes_max;
 }
 
 v1::ConnectResponse* Dispatcher::State::Pending(Session* session) {

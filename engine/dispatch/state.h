@@ -85,6 +85,7 @@ struct TaskNode : ListLink<InRun>, ListLink<InOwner>, ListLink<InTurn> {
   uint32_t attempt = 0;
   uint32_t generation = 0;  // of the token, as handed out or claimed
   uint32_t shard = 0;
+  size_t bytes = 0;  // of the message it was handed out in, while in flight
   RunNode* run = nullptr;
   Queue* queue = nullptr;
   Lane* lane = nullptr;     // null for a claim without an offer
@@ -223,6 +224,7 @@ struct Session : ListLink<InRing> {
   uint64_t credit = 0;
   StreamId stream = 0;
   IntrusiveList<TaskNode, InOwner> flight;
+  size_t flight_bytes = 0;
   ArenaPtr<v1::ConnectResponse> pending;
   size_t pending_bytes = 0;
   int64_t last_seen_ms = 0;
@@ -273,6 +275,8 @@ struct Dispatcher::State {
   bool ServeProfile(Profile* profile, size_t quantum, size_t* allowance, DispatchNow now);
   bool HandOut(Session* session, TaskNode* node, DispatchNow now);
   bool MessageFull(const Session& session) const;
+  // It has been given as much as it may hold: the rest waits for its results.
+  bool FlightFull(const Session& session) const;
   void AskRefill(Queue* queue, DispatchNow now);
   void SetQueueTimer(Queue* queue, int64_t at_ms);
   void SetSpilled(const std::string& name, int64_t delta);

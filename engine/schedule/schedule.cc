@@ -521,9 +521,10 @@ void Schedule::Replace(v1::StoredSchedule stored, Spec spec, bool new_times, int
 }
 
 void Schedule::Pause(const std::string& note, const std::string& identity, int64_t now_ms) {
+  // Paused again without a word: the reason it was paused for stands.
+  if (!note.empty() || !paused()) state_.set_note(note);
   if (!paused()) state_.set_paused_time_ms(now_ms);
   state_.set_paused(true);
-  state_.set_note(note);
   state_.set_identity(identity);
   dirty_ = true;
 }
@@ -585,6 +586,11 @@ absl::StatusOr<v1::BackfillScheduleResponse> Schedule::Backfill(
   v1::BackfillScheduleResponse response;
   response.set_times(
       spec_.Count(request.from_time_ms() - 1, request.to_time_ms(), kScheduleCountMax));
+  if (response.times() >= kScheduleCountMax) {
+    return absl::InvalidArgumentError(absl::StrCat("the range holds ", kScheduleCountMax,
+                                                   " times of ", named,
+                                                   " or more: backfill it in smaller parts"));
+  }
   state_.set_last_backfill(state_.last_backfill() + 1);
   response.set_backfill(state_.last_backfill());
   v1::ScheduleBackfill& backfill = *state_.add_backfills();

@@ -134,9 +134,6 @@ std::vector<Setting> MakeSettings() {
       Number(
           [](Config & c) -> auto& { return c.engine.dispatch.ready_per_queue_max; }, 1,
           10'000'000));
-  add("map-parallel-default", "1000", "Items a map has in flight unless it says MaxParallel",
-      Number(
-          [](Config & c) -> auto& { return c.engine.graph.map_parallel_default; }, 1, 100'000));
   add("retry-attempts-max", "10000", "Cap on the attempts a definition may ask for",
       Number(
           [](Config & c) -> auto& { return c.engine.graph.retry_attempts_max; }, 1, 1'000'000'000));
@@ -180,9 +177,12 @@ absl::Status LoadQueues(const YAML::Node& node, Config* config) {
       const auto key = limit.first.as<std::string>();
       const auto text = limit.second.as<std::string>();
       double value = 0;
-      if (!absl::SimpleAtod(text, &value) || value <= 0 || value > 1e9) {
+      // A rate may be a part of a task a second, down to a thousandth; the others count tasks.
+      const double least = key == "rate" ? 0.001 : 1;
+      if (!absl::SimpleAtod(text, &value) || !(value >= least && value <= 1e9)) {
         return absl::InvalidArgumentError(absl::StrCat("queue \"", queue, "\": ", key, ": \"", text,
-                                                       "\" is not a number above 0"));
+                                                       "\" is not a number from ", least,
+                                                       " to 1000000000"));
       }
       if (key == "concurrency") {
         limits.concurrency_max = static_cast<uint32_t>(value);
@@ -220,13 +220,15 @@ absl::Status LoadFile(const std::string& file, std::map<std::string, std::string
       const std::vector<Setting>& settings = Settings();
       if (std::none_of(settings.begin(), settings.end(),
                        [&](const Setting& s) { return s.name == key; })) {
-        const auto nearest =
-            std::min_element(settings.begin(), settings.end(), [&](const auto& a, const auto& b) {
-              return Distance(a.name, key) < Distance(b.name, key);
-            });
+        std::string nearest = "queues";
+        for (const Setting& setting : settings) {
+          if (Distance(setting.name, key) < Distance(nearest, key)) nearest = setting.name;
+        }
         return absl::InvalidArgumentError(
-            absl::StrCat("line ", entry.first.Mark().line + 1, ": unknown setting \"", key,
-                         "\"; did you mean \"", nearest->name, "\"?"));
+            absl::StrCat("line ", entry.first.Mark().line + 1, ": unknown setting \"", key, "\"; ",
+                         Distance(nearest, key) <= 2 + key.size() / 4
+                             ? absl::StrCat("did you mean \"", nearest, "\"?")
+                             : "fluxd --help lists them"));
       }
       if (!entry.second.IsScalar()) {
         return absl::InvalidArgumentError(absl::StrCat("line ", entry.first.Mark().line + 1, ": ",

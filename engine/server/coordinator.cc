@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/server/address.h"
 #include "engine/server/bulk_service.h"
 #include "engine/server/malformed.h"
 #include "engine/server/runtime.h"
@@ -28,7 +29,9 @@ namespace flux::server {
 namespace {
 
 // A message may carry many payloads; its parts have their own, smaller limits.
-constexpr int kMessageBytesMax = 64 * 1024 * 1024;
+// Together with the engine's batch_bytes_max less than one entry of the log may have.
+constexpr int kReceivedBytesMax = 48 * 1024 * 1024;
+constexpr int kSentBytesMax = 64 * 1024 * 1024;
 constexpr int kReadThreads = 2;
 // Buffers of the database. The log's need only hold its batches; those of the rows are so large
 // that compaction keeps up with large payloads, which it did not at 4 MiB.
@@ -104,6 +107,7 @@ class CoordinatorImpl final : public Coordinator {
 
 absl::Status CoordinatorImpl::Open(const Config& config,
                                    std::function<void(absl::Status)> on_fatal) {
+  FLUX_RETURN_IF_ERROR(CheckListenAddress(config.listen));
   drain_timeout_ = config.drain_timeout;
   store::RocksOptions options;
   options.path = config.data;
@@ -165,8 +169,8 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  builder.SetMaxReceiveMessageSize(kMessageBytesMax);
-  builder.SetMaxSendMessageSize(kMessageBytesMax);
+  builder.SetMaxReceiveMessageSize(kReceivedBytesMax);
+  builder.SetMaxSendMessageSize(kSentBytesMax);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -182,9 +186,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   if (server_ == nullptr || port_ == 0) {
     if (server_ != nullptr) server_->Shutdown();
     server_ = nullptr;
-    return absl::UnavailableError(absl::StrCat(
-        "cannot listen on ", config.listen,
-        ": the address is in use or not one of this machine (choose another with --listen)"));
+    return ListenFailure(config.listen);
   }
   // Only a coordinator that serves starts anything by itself.
   scheduler_thread_ = std::make_unique<SchedulerThread>(scheduler_.get());

@@ -1,5 +1,6 @@
 // fluxd: the coordinator. `fluxd --data DIR` is a whole system; `fluxd dev` one that forgets.
 #include <fcntl.h>
+#include <grpc/support/log.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
@@ -89,6 +90,8 @@ void SetUpLogging(const Config& config) {
   logger->set_level(
       spdlog::level::from_str(config.log_level == "warning" ? "warn" : config.log_level));
   spdlog::set_default_logger(std::move(logger));
+  // gRPC's own lines, too, are events of this log; what matters to people is said by us.
+  gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
 }
 
 absl::Status WritePortFile(const std::string& path, int port) {

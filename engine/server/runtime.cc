@@ -74,7 +74,7 @@ void EngineThread::Loop() {
       return;
     }
     const int64_t wait_ms = engine_->NextDeadlineMs() - clock.MonotonicMs();
-    if (wait_ms > 0) engine_->inbox().Wait(absl::Milliseconds(wait_ms));
+    if (wait_ms > 0) engine_->inbox().Wait(absl::Milliseconds(wait_ms), engine_->held_up());
   }
 }
 

@@ -57,7 +57,7 @@ class WorkerStreams {
 };
 
 struct WorkerServiceOptions {
-  size_t outgoing_bytes_max = 64 * 1024 * 1024;   // of a stream, behind the write in flight
+  size_t outgoing_bytes_max = 96 * 1024 * 1024;   // of a stream, behind the write in flight
   size_t merged_message_bytes_max = 1024 * 1024;  // messages are merged up to this size
   size_t streams_max = 20'000;
   absl::Duration hello_timeout = absl::Seconds(10);  // for a stream's first message

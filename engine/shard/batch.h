@@ -4,6 +4,7 @@
 #ifndef FLUX_ENGINE_SHARD_BATCH_H_
 #define FLUX_ENGINE_SHARD_BATCH_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -11,6 +12,10 @@
 #include "engine/core/run_id.h"
 
 namespace flux::engine {
+
+// Rows are written in batches that end with the row that passes this; the store takes twice as
+// much (store::kRowBatchBytesMax).
+inline constexpr size_t kRowBatchTarget = 512 * 1024;
 
 // Thread-compatible.
 class BatchBuilder {

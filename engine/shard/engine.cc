@@ -93,15 +93,22 @@ void Engine::Turn() {
   const int64_t began_ms = last_turn_end_ms_;
 
   // What arrived before any deadline fires (rule 13).
-  inbox_.Drain(&jobs_);
-  for (Inbox::Job& job : jobs_) {
+  if (jobs_.empty()) inbox_.Drain(&jobs_);
+  for (; next_job_ < jobs_.size(); ++next_job_) {
     // The log is free again: what is decided so far follows at once, whatever else waits.
     if (TakeCommit()) FinishBatch();
     if (fatal_) return;
-    job();
+    if (batch_bytes_ >= options_.batch_bytes_max) {
+      if (commit_in_flight_) break;  // as large as it may get: the rest waits for the log
+      FinishBatch();
+    }
+    jobs_[next_job_]();
     if (fatal_) return;
   }
-  jobs_.clear();
+  if (next_job_ == jobs_.size()) {
+    jobs_.clear();
+    next_job_ = 0;
+  }
   TakeCommit();
   if (fatal_) return;
   if (streams_paused_.load(std::memory_order_relaxed) && inbox_.size() < options_.inbox_max / 2) {
@@ -167,7 +174,7 @@ int64_t Engine::NextDeadlineMs() const {
 
 bool Engine::Quiet() const {
   return !commit_in_flight_ && flushes_in_flight_ == 0 && outputs_.empty() &&
-         active_shards_.empty() && inbox_.size() == 0;
+         active_shards_.empty() && jobs_.empty() && inbox_.size() == 0;
 }
 
 void Engine::BeginShutdown(absl::AnyInvocable<void()> begun) {
@@ -214,6 +221,7 @@ void Engine::Submit() {
     entry.rows = std::exchange(shard.rows, {});
   }
   active_shards_.clear();
+  batch_bytes_ = 0;
   ++counters_.commits;
   commit_in_flight_ = true;
   in_flight_outputs_ = std::exchange(outputs_, {});

@@ -83,7 +83,10 @@ struct EngineOptions {
   size_t payload_bytes_max = 4 * 1024 * 1024;      // of one input or output
   size_t payload_inline_bytes = 64 * 1024;         // larger ones lie under their own key (rule 19)
   size_t task_input_bytes_max = 48 * 1024 * 1024;  // all inputs of one task together
-  size_t id_bytes_max = 256;                       // workflow ids, namespaces, request ids
+  // While a commit is under way the next batch grows to this size, and by one message (which is
+  // smaller than what the store refuses, less this).
+  size_t batch_bytes_max = 12 * 1024 * 1024;
+  size_t id_bytes_max = 256;  // workflow ids, namespaces, request ids
   size_t labels_max = 64;
   size_t cache_bytes_max =
       256 * 1024 * 1024;  // executions in memory; evictable ones leave above it
@@ -127,6 +130,9 @@ class Engine final : public DispatchHost {
   // Monotonic time at which Turn is next needed without anything arriving.
   int64_t NextDeadlineMs() const;
   Inbox& inbox() { return inbox_; }
+  // Nothing but the end of the commit under way lets it go on: the batch behind it is full. Loop
+  // thread only.
+  bool held_up() const { return !jobs_.empty() && commit_in_flight_; }
   // True once nothing is on its way to the disk. Loop thread only.
   bool Quiet() const;
   // No more starts; who waits for a result is told to ask again, workers to reconnect later.
@@ -233,7 +239,8 @@ class Engine final : public DispatchHost {
     std::vector<v1::ExecutionSummary> runs;  // not resident ones, the newest first
     RunId current;                           // the newest run; empty: none known
     std::vector<absl::AnyInvocable<void(const absl::Status&)>> waiting;
-    uint32_t residents = 0;  // slots in memory
+    std::vector<RunId> in_memory;  // those with a slot
+    uint32_t residents = 0;        // of them, and whoever else needs the entry
   };
 
   // A run that is deleted, until nothing is left that speaks of it.
@@ -332,6 +339,9 @@ class Engine final : public DispatchHost {
   // engine_requests.cc
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;
   absl::Status CheckRef(v1::ExecutionRef& ref) const;
+  // `count`: how many there will be.
+  absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
+                           size_t count) const;
   absl::StatusOr<std::shared_ptr<const Graph>> GraphOf(
       const v1::StartWorkflowRequest& request) const;
   absl::Status CheckStart(v1::StartWorkflowRequest& request, const Graph& graph) const;
@@ -378,6 +388,8 @@ class Engine final : public DispatchHost {
                        std::string workflow_id = "", std::string child_run = "");
   void MigrateOn(Slot& slot, const v1::OperateExecutionRequest& request,
                  Reply<v1::OperateExecutionResponse> reply);
+  void Reopen(const RunId& run, const std::string& id_key, v1::OperateExecutionRequest request,
+              Reply<v1::OperateExecutionResponse> reply);
   void OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
                  Reply<v1::OperateExecutionResponse> reply);
 
@@ -397,6 +409,9 @@ class Engine final : public DispatchHost {
   absl::Status CheckBulk(v1::StartBulkOperationRequest& request) const;
   void PreviewBulk(const v1::StartBulkOperationRequest& request, uint64_t matched, Query query,
                    Reply<v1::StartBulkOperationResponse> reply);
+  // Set: the request was here before, and this is its answer.
+  std::optional<v1::StartBulkOperationResponse> BulkOf(
+      const v1::StartBulkOperationRequest& request) const;
   absl::StatusOr<v1::StartBulkOperationResponse> BeginBulk(v1::StartBulkOperationRequest request,
                                                            uint64_t matched, Query query,
                                                            int64_t now);
@@ -504,7 +519,9 @@ class Engine final : public DispatchHost {
   bool sweeping_ = false;
   store::ShardId sweep_shard_ = 0;
   std::string sweep_cursor_;
-  std::vector<Inbox::Job> jobs_;  // scratch of Turn
+  size_t batch_bytes_ = 0;        // of the batch being built
+  std::vector<Inbox::Job> jobs_;  // taken from the inbox by Turn
+  size_t next_job_ = 0;           // of them
   struct Peer {
     std::string address;
     std::string worker_id;

@@ -91,14 +91,8 @@ void Engine::StartBulk(v1::StartBulkOperationRequest request,
   }
   Post([this, now, request = std::move(request), query = *std::move(query),
         reply = std::move(reply)]() mutable {
-    for (const auto& [id, bulk] : bulks_) {
-      if (!request.preview() && !request.request_id().empty() &&
-          bulk->row.request_id() == request.request_id()) {
-        v1::StartBulkOperationResponse response;
-        *response.mutable_operation() = bulk->row.operation();
-        response.set_matched(bulk->row.operation().matched());
-        return ReplyWith<v1::StartBulkOperationResponse>(std::move(reply), std::move(response));
-      }
+    if (std::optional<v1::StartBulkOperationResponse> begun = BulkOf(request)) {
+      return ReplyWith<v1::StartBulkOperationResponse>(std::move(reply), *std::move(begun));
     }
     VisibleRequest count;
     count.ns = request.filter().namespace_();
@@ -143,9 +137,24 @@ void Engine::PreviewBulk(const v1::StartBulkOperationRequest& request, uint64_t 
   });
 }
 
+std::optional<v1::StartBulkOperationResponse> Engine::BulkOf(
+    const v1::StartBulkOperationRequest& request) const {
+  if (request.preview() || request.request_id().empty()) return std::nullopt;
+  for (const auto& [id, bulk] : bulks_) {
+    if (bulk->row.request_id() != request.request_id()) continue;
+    v1::StartBulkOperationResponse response;
+    *response.mutable_operation() = bulk->row.operation();
+    response.set_matched(bulk->row.operation().matched());
+    return response;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<v1::StartBulkOperationResponse> Engine::BeginBulk(
     v1::StartBulkOperationRequest request, uint64_t matched, Query query, int64_t now) {
   if (shutting_down_) return ShuttingDown();
+  // The same request may have come again while the first was counting.
+  if (std::optional<v1::StartBulkOperationResponse> begun = BulkOf(request)) return *begun;
   if (bulks_running_ >= kRunningMax) {
     return absl::ResourceExhaustedError(
         absl::StrCat(bulks_running_,

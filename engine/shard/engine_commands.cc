@@ -39,7 +39,9 @@ constexpr size_t kTailRecordsMax = 4'096;
 // Results whose executions' memory is asked for together.
 constexpr int kPrefetchWindow = 16;
 
+// In place of a result that cannot be taken: its token, and the failure.
 v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string message) {
+  result.clear_labels();
   v1::Failure* failure = result.mutable_failure();  // replaces the value
   failure->set_type(std::string(type));
   failure->set_message(std::move(message));
@@ -68,6 +70,7 @@ void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
   if (const uint64_t blob = BlobOf(record); blob != 0) {
     std::string bytes = BlobPayload(record).SerializeAsString();
     shard.batch.AddBlob(slot.run, blob, bytes.size());
+    batch_bytes_ += bytes.size();
     shard.rows.push_back({keys::Payload(slot.shard, slot.run, blob), std::move(bytes)});
   }
   if (record.has_started()) {
@@ -77,11 +80,13 @@ void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
       if (blob == 0) continue;
       std::string bytes = started.inputs(i).SerializeAsString();
       shard.batch.AddBlob(slot.run, blob, bytes.size());
+      batch_bytes_ += bytes.size();
       shard.rows.push_back({keys::Payload(slot.shard, slot.run, blob), std::move(bytes)});
     }
   }
   std::string bytes = SerializeRecord(record);
   shard.batch.Add(slot.run, ordinal, bytes);
+  batch_bytes_ += bytes.size();
   slot.tail.push_back(std::move(bytes));
   slot.last_lsn = shard.next_lsn;
   ++counters_.records;
@@ -348,6 +353,23 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
              result.failure().ByteSizeLong() > options_.payload_inline_bytes) {
     note = absl::StrCat("the failure has more than ", options_.payload_inline_bytes, " bytes");
     result = Failed(std::move(result), "flux.payload_too_large", note);
+  } else if (absl::Status type = CheckId("the failure's type", result.failure().type(), false);
+             !type.ok()) {
+    note = std::string(type.message());
+    result = Failed(std::move(result), "flux.invalid_result", note);
+  } else if (result.progress().data().size() > options_.payload_inline_bytes) {
+    note = absl::StrCat("the progress has more than ", options_.payload_inline_bytes, " bytes");
+    result.clear_progress();
+    result = Failed(std::move(result), "flux.payload_too_large", note);
+  } else if (result.has_continuation()) {
+    for (const v1::Payload& input : result.continuation().inputs()) {
+      if (input.data().size() <= options_.payload_bytes_max) continue;
+      note = absl::StrCat("an input of the continuation has ", input.data().size(),
+                          " bytes; the limit is ", options_.payload_bytes_max,
+                          " (payload_bytes_max): pass a reference to the data instead");
+      result = Failed(std::move(result), "flux.payload_too_large", note);
+      break;
+    }
   }
   dispatcher_->ResultArrived(stream, key, result.has_failure());
 
@@ -366,6 +388,14 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult&& result, 
     ++counters_.results_stale;
     dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "no such execution");
     return;
+  }
+  if (!result.labels().empty()) {
+    if (absl::Status labels =
+            CheckLabels(result.labels(), CountLabels(*slot->execution, result.labels()));
+        !labels.ok()) {
+      note = std::string(labels.message());
+      result = Failed(std::move(result), "flux.invalid_result", note);
+    }
   }
   Command command(std::in_place_type<ReportResult>);
   ReportResult& report = std::get<ReportResult>(command);

@@ -224,7 +224,9 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) 
       absl::StrCat(deletion.ns, absl::string_view("\0", 1), deletion.workflow_id);
   if (const auto it = slots_.find(run); it != slots_.end()) {
     Slot& slot = *it->second;
-    --ids_[id_key].residents;
+    IdEntry& entry = ids_[id_key];
+    --entry.residents;
+    std::erase(entry.in_memory, run);
     DisarmTimer(slot);
     Unpin(slot);
     cache_bytes_ -= slot.memory_bytes;
@@ -238,13 +240,7 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) 
     entry.stale = entry.loading;
     entry.runs.clear();
     entry.current = RunId{};
-    if (entry.residents > 0) {
-      for (const auto& [other, slot] : slots_) {
-        if (slot->execution && slot->id_key == id_key) {
-          entry.current = std::max(entry.current, other);
-        }
-      }
-    }
+    for (const RunId& other : entry.in_memory) entry.current = std::max(entry.current, other);
     DropIdIfUnused(id_key);
   }
   standing_.insert(run);

@@ -382,27 +382,35 @@ void Engine::Operate(v1::OperateExecutionRequest request,
       if (!slot->execution->closed() || !MayReopen(request.operation())) {
         return OperateOn(*slot, request, std::move(reply));
       }
-      // Only the newest run of an id may run again (rule 12).
-      const RunId run = slot->run;
-      const std::string id_key = slot->id_key;
-      WithId(id_key, [this, run, id_key, request = std::move(request),
-                      reply = std::move(reply)](const absl::Status& known) mutable {
-        if (!known.ok()) return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), known);
-        if (const RunId newest = ids_[id_key].current; newest != run) {
-          return ReplyWith<v1::OperateExecutionResponse>(
-              std::move(reply),
-              absl::FailedPreconditionError(absl::StrCat(
-                  "run ", run.Text(), " is closed and was followed by run ", newest.Text(),
-                  " of the same workflow id: only the newest run can be reopened")));
-        }
-        WithRun(run, [this, request = std::move(request), reply = std::move(reply)](
-                         Slot* again, const absl::Status& loaded) mutable {
-          if (again == nullptr) {
-            return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), loaded);
-          }
-          OperateOn(*again, request, std::move(reply));
-        });
-      });
+      Reopen(slot->run, slot->id_key, std::move(request), std::move(reply));
+    });
+  });
+}
+
+// Only the newest run of an id may run again (rule 12).
+void Engine::Reopen(const RunId& run, const std::string& id_key,
+                    v1::OperateExecutionRequest request,
+                    Reply<v1::OperateExecutionResponse> reply) {
+  WithId(id_key, [this, run, id_key, request = std::move(request),
+                  reply = std::move(reply)](const absl::Status& known) mutable {
+    if (!known.ok()) return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), known);
+    if (const RunId newest = ids_[id_key].current; newest != run) {
+      return ReplyWith<v1::OperateExecutionResponse>(
+          std::move(reply),
+          absl::FailedPreconditionError(
+              absl::StrCat("run ", run.Text(), " is closed and was followed by run ", newest.Text(),
+                           " of the same workflow id: only the newest run can be reopened")));
+    }
+    WithRun(run, [this, run, id_key, request = std::move(request), reply = std::move(reply)](
+                     Slot* slot, const absl::Status& loaded) mutable {
+      if (slot == nullptr) {
+        return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), loaded);
+      }
+      if (const IdEntry& entry = ids_[id_key]; !entry.loaded || entry.current != run) {
+        // While it was loaded another may have started.
+        return Reopen(run, id_key, std::move(request), std::move(reply));
+      }
+      OperateOn(*slot, request, std::move(reply));
     });
   });
 }

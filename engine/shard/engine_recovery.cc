@@ -44,7 +44,7 @@ absl::Status Engine::Recover() {
   std::vector<v1::SessionChange> sessions;
   absl::Status bad;
   const auto [begin, end] = keys::TableRange(0, keys::Table::kSession);
-  store::RowBatch closed;
+  std::vector<std::string> closed;
   FLUX_RETURN_IF_ERROR(
       env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view value) {
         v1::SessionChange session;
@@ -53,16 +53,21 @@ absl::Status Engine::Recover() {
           return false;
         }
         if (session.closed()) {
-          if (closed.deletes.size() < 5'000) closed.deletes.emplace_back(key);
+          closed.emplace_back(key);
         } else {
           sessions.push_back(std::move(session));
         }
         return true;
       }));
   FLUX_RETURN_IF_ERROR(bad);
-  if (!closed.deletes.empty()) {
-    closed.epoch = shards_[0].epoch;
-    FLUX_RETURN_IF_ERROR(env_.store->rows().WriteSync(std::move(closed)));
+  for (size_t done = 0; done < closed.size();) {
+    store::RowBatch batch;
+    batch.epoch = shards_[0].epoch;
+    for (size_t bytes = 0; done < closed.size() && bytes < kRowBatchTarget; ++done) {
+      bytes += closed[done].size();
+      batch.deletes.push_back(std::move(closed[done]));
+    }
+    FLUX_RETURN_IF_ERROR(env_.store->rows().WriteSync(std::move(batch)));
   }
 
   FLUX_RETURN_IF_ERROR(OpenIndex());

@@ -76,21 +76,27 @@ absl::Status Engine::CheckRef(v1::ExecutionRef& ref) const {
 // ---- start
 // ------------------------------------------------------------------------------------------------------
 
+absl::Status Engine::CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
+                                 size_t count) const {
+  if (count > options_.labels_max) {
+    return absl::InvalidArgumentError(absl::StrCat("the execution would have ", count,
+                                                   " labels; at most ", options_.labels_max,
+                                                   " are allowed"));
+  }
+  for (const auto& [key, value] : labels) {
+    FLUX_RETURN_IF_ERROR(CheckId("label name", key, true));
+    FLUX_RETURN_IF_ERROR(CheckId(std::string("value of label ").append(key), value, false));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& graph) const {
   if (request.namespace_().empty()) request.set_namespace_("default");
   FLUX_RETURN_IF_ERROR(CheckId("namespace", request.namespace_(), true));
   FLUX_RETURN_IF_ERROR(CheckId("workflow id", request.workflow_id(), false));
   FLUX_RETURN_IF_ERROR(CheckId("request id", request.request_id(), false));
   FLUX_RETURN_IF_ERROR(CheckId("identity", request.identity(), false));
-  if (static_cast<size_t>(request.labels_size()) > options_.labels_max) {
-    return absl::InvalidArgumentError(absl::StrCat("the start has ", request.labels_size(),
-                                                   " labels; at most ", options_.labels_max,
-                                                   " are allowed"));
-  }
-  for (const auto& [key, value] : request.labels()) {
-    FLUX_RETURN_IF_ERROR(CheckId("label name", key, true));
-    FLUX_RETURN_IF_ERROR(CheckId(std::string("value of label ").append(key), value, false));
-  }
+  FLUX_RETURN_IF_ERROR(CheckLabels(request.labels(), request.labels().size()));
   const uint32_t wanted = graph.definition().scopes(0).parameters();
   if (static_cast<uint32_t>(request.inputs_size()) != wanted) {
     return absl::InvalidArgumentError(absl::StrCat("workflow \"", graph.name(), "\" takes ", wanted,
@@ -218,6 +224,17 @@ void Engine::StartKnown(const std::string& id_key, v1::StartWorkflowRequest requ
                       reply = std::move(reply)](Slot* slot, const absl::Status& found) mutable {
           if (slot == nullptr) {
             return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), found);
+          }
+          if (const IdEntry& now = ids_[id_key]; !now.loaded || now.current != slot->run) {
+            // While it was loaded another may have started: that one is to be looked at.
+            return WithId(
+                id_key, [this, id_key, request = std::move(request), graph = std::move(graph),
+                         reply = std::move(reply)](const absl::Status& known) mutable {
+                  if (!known.ok()) {
+                    return ReplyWith<v1::StartWorkflowResponse>(std::move(reply), known);
+                  }
+                  StartKnown(id_key, std::move(request), std::move(graph), std::move(reply));
+                });
           }
           if (!slot->execution->closed()) {
             auto verdict = Execute(

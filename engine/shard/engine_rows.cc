@@ -16,7 +16,6 @@ constexpr size_t kSummariesPerId = 16;  // runs of one workflow id looked at for
 constexpr size_t kChunkBytes =
     48 * 1024;  // a history chunk is cut behind the record that passes it
 constexpr size_t kSnapshotPageBytes = 48 * 1024;
-constexpr size_t kRowBatchTarget = 512 * 1024;
 constexpr uint64_t kSnapshotRecordsMin = 1024;  // replaying this many is no burden
 constexpr size_t kFlushesPerTurn = 4'096;
 constexpr int64_t kFlushIntervalMs = 20;
@@ -52,6 +51,7 @@ Slot& Engine::NewSlot(const RunId& run, store::ShardId shard, std::string id_key
 void Engine::EnterId(Slot& slot) {
   IdEntry& entry = ids_[slot.id_key];
   ++entry.residents;
+  entry.in_memory.push_back(slot.run);
   if (entry.current < slot.run) entry.current = slot.run;
   std::erase_if(entry.runs, [&](const v1::ExecutionSummary& summary) {
     return summary.run_id() == slot.run.Bytes();
@@ -457,7 +457,9 @@ void Engine::Evict(Slot& slot) {
     entry.runs.insert(entry.runs.begin(), Summarize(*slot.execution));
     if (entry.runs.size() > kSummariesPerId) entry.runs.pop_back();
   }
+  entry.stale = entry.stale || entry.loading;  // what is being read may lack it
   --entry.residents;
+  std::erase(entry.in_memory, slot.run);
   if (slot.timer_ms != 0 && slot.timer_ms >= wakes_scanned_ms_) {
     timers_.erase({slot.timer_ms, slot.run});  // a later scan of the wake rows finds it
   }

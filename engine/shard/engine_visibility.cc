@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint32_t kPageDefault = 100;
 constexpr uint32_t kPageMax = 1'000;
-constexpr size_t kBuildRows = 500;  // executions indexed in one batch
+constexpr size_t kBuildRows = 500;  // executions read at a time while the index is built
 
 }  // namespace
 
@@ -87,12 +87,31 @@ absl::Status Engine::OpenIndex() {
   return absl::OkStatus();
 }
 
-// From the rows by workflow id, for stores that were written before there was this index.
+// From the rows by workflow id, for stores that were written before there was this index. Begun
+// anew if it is cut short: its version is written last.
 absl::Status Engine::BuildIndex(store::ShardId id, uint64_t* executions) {
   store::Rows& rows = env_.store->rows();
+  store::RowBatch batch;
+  size_t bytes = 0;
+  const auto write = [&] {
+    batch.shard = id;
+    batch.epoch = shards_[id].epoch;
+    bytes = 0;
+    return rows.WriteSync(std::exchange(batch, {}));
+  };
+  const auto put = [&](store::KeyValue row) {
+    bytes += row.key.size() + row.value.size();
+    batch.puts.push_back(std::move(row));
+    return bytes < kRowBatchTarget ? absl::OkStatus() : write();
+  };
+  for (keys::Table table : {keys::Table::kVisible, keys::Table::kByWorkflow, keys::Table::kByLabel,
+                            keys::Table::kEnded, keys::Table::kCounts}) {
+    batch.delete_ranges.push_back(keys::TableRange(id, table));
+  }
+  FLUX_RETURN_IF_ERROR(write());
+
   auto [begin, end] = keys::TableRange(id, keys::Table::kCurrent);
   ShardCounts counts;
-  bool first = true;
   for (bool more = true; more;) {
     std::vector<v1::ExecutionSummary> summaries;
     absl::Status bad;
@@ -106,16 +125,6 @@ absl::Status Engine::BuildIndex(store::ShardId id, uint64_t* executions) {
     }));
     FLUX_RETURN_IF_ERROR(bad);
     more = summaries.size() == kBuildRows;
-    if (summaries.empty()) break;
-    store::RowBatch batch;
-    batch.shard = id;
-    batch.epoch = shards_[id].epoch;
-    if (std::exchange(first, false)) {
-      for (keys::Table table : {keys::Table::kVisible, keys::Table::kByWorkflow,
-                                keys::Table::kByLabel, keys::Table::kEnded, keys::Table::kCounts}) {
-        batch.delete_ranges.push_back(keys::TableRange(id, table));
-      }
-    }
     for (const v1::ExecutionSummary& summary : summaries) {
       const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
       FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row, rows.Get(keys::Root(id, run)));
@@ -125,21 +134,18 @@ absl::Status Engine::BuildIndex(store::ShardId id, uint64_t* executions) {
             absl::StrCat("the root row of run ", run.Text(), " is ", row ? "damaged" : "missing"));
       }
       IndexUpdate update = UpdateIndex(id, summary, nullptr);
-      for (store::KeyValue& put : update.puts) batch.puts.push_back(std::move(put));
+      for (store::KeyValue& each : update.puts) FLUX_RETURN_IF_ERROR(put(std::move(each)));
       *root.mutable_indexed() = std::move(update.mark);
-      batch.puts.push_back({keys::Root(id, run), root.SerializeAsString()});
+      FLUX_RETURN_IF_ERROR(put({keys::Root(id, run), root.SerializeAsString()}));
       counts.Add(ShardCounts::Group(summary.namespace_(), summary.workflow()), summary.status(),
                  +1);
       ++*executions;
     }
-    if (!more) {
-      for (const auto& [group, unused] : counts.groups()) {
-        batch.puts.push_back({keys::Counts(id, group), counts.Row(group)});
-      }
-    }
-    FLUX_RETURN_IF_ERROR(rows.WriteSync(std::move(batch)));
   }
-  return absl::OkStatus();
+  for (const auto& [group, unused] : counts.groups()) {
+    FLUX_RETURN_IF_ERROR(put({keys::Counts(id, group), counts.Row(group)}));
+  }
+  return write();
 }
 
 // ---- searching

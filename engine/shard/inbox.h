@@ -54,11 +54,12 @@ class Inbox {
     size_.store(0, std::memory_order_relaxed);
   }
 
-  // Returns when something waits or after `timeout`.
-  void Wait(absl::Duration timeout) {
+  // Returns when something waits (only the urgent job counts if `urgent_only`) or after `timeout`.
+  void Wait(absl::Duration timeout, bool urgent_only = false) {
     std::unique_lock lock(mutex_);
-    pushed_.wait_for(lock, absl::ToChronoNanoseconds(timeout),
-                     [this] { return !jobs_.empty() || has_urgent(); });
+    pushed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this, urgent_only] {
+      return has_urgent() || (!urgent_only && !jobs_.empty());
+    });
   }
 
   size_t size() const { return size_.load(std::memory_order_relaxed) + (has_urgent() ? 1 : 0); }

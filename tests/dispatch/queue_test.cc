@@ -24,6 +24,23 @@ TEST_F(Queues, GivesNoMoreThanTheCredit) {
   EXPECT_THAT(Handed(1), ElementsAre("1/2/1"));
 }
 
+TEST_F(Queues, GivesNoMoreBytesThanASessionMayHoldWhateverItsCredit) {
+  options_.flight_bytes_max = 2'500;
+  Start();
+  host_.input_bytes = 1'000;
+  Hello(1, {.credit = 10});
+  for (uint32_t i = 0; i < 5; ++i) Offer(Key(1, i));
+  EXPECT_THAT(Handed(1), ElementsAre("1/0/1", "1/1/1", "1/2/1"));
+  EXPECT_THAT(Handed(1), IsEmpty());
+  EXPECT_THAT(Why(Key(1, 3)), HasSubstr("holds as much input"));
+  // Another session is not held up by it.
+  Hello(2, {.session = "s2", .credit = 1});
+  EXPECT_THAT(Handed(2), ElementsAre("1/3/1"));
+  // What it gives back makes room, without more credit.
+  dispatcher_->ResultArrived(1, Key(1, 1), false);
+  EXPECT_THAT(Handed(1), ElementsAre("1/4/1"));
+}
+
 TEST_F(Queues, AWorkerWithoutCreditGetsNothing) {
   Hello(1, {});
   Offer(Key(1, 0));

@@ -27,6 +27,7 @@ using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 
@@ -399,6 +400,31 @@ TEST_F(FluxdProcess, WrongSettingsAreRefusedByName) {
        {"--config", yaml("g.yaml", "queues:\n  gpu: {rate: fast}\n")},
        {},
        {"g.yaml", "gpu", "rate", "\"fast\""}},
+      {"a rate too small to count",
+       {"--config", yaml("h.yaml", "queues:\n  gpu: {rate: 0.0003}\n")},
+       {},
+       {"h.yaml", "gpu", "rate", "0.0003", "0.001"}},
+      {"half a slot",
+       {"--config", yaml("i.yaml", "queues:\n  gpu: {concurrency: 0.5}\n")},
+       {},
+       {"i.yaml", "gpu", "concurrency", "0.5", "from 1"}},
+      {"no number",
+       {"--config", yaml("j.yaml", "queues:\n  gpu: {concurrency: nan}\n")},
+       {},
+       {"j.yaml", "gpu", "concurrency", "nan"}},
+      {"nearly `queues`",
+       {"--config", yaml("k.yaml", "queue:\n  gpu: {concurrency: 1}\n")},
+       {},
+       {"k.yaml", "\"queue\"", "did you mean \"queues\""}},
+      {"like no setting",
+       {"--config", yaml("l.yaml", "zebra: 1\n")},
+       {},
+       {"l.yaml", "zebra", "fluxd --help"}},
+      {"no port", {"--data", "x", "--listen", "nonsense"}, {}, {"\"nonsense\"", "HOST:PORT"}},
+      {"a port too large",
+       {"--data", "x", "--listen", "127.0.0.1:70000"},
+       {},
+       {"127.0.0.1:70000", "HOST:PORT"}},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -420,12 +446,15 @@ TEST_F(FluxdProcess, AnAddressThatCannotBeListenedOnIsNamed) {
     return RunToEnd(FLUX_E2E_FLUXD, {"--data", directory_ / "second", "--reserve-bytes", "0",
                                      "--ballast-bytes", "0", "--listen", address});
   };
-  for (const std::string& address :
-       {fluxd_.target(), std::string("192.0.2.1:4510"), std::string("nonsense")}) {
+  const std::map<std::string, std::string> why = {
+      {fluxd_.target(), "another process listens there"},
+      {"192.0.2.1:4510", "it is not an address of this machine"}};
+  for (const auto& [address, words] : why) {
     SCOPED_TRACE(address);
     const Finished finished = start(address);
     EXPECT_EQ(finished.exit_code, kExitFailed);
-    EXPECT_THAT(finished.log, AllOf(HasSubstr(address), HasSubstr("--listen")));
+    EXPECT_THAT(finished.log, AllOf(HasSubstr(address), HasSubstr(words), HasSubstr("--listen")));
+    EXPECT_THAT(finished.log, Not(HasSubstr("chttp2"))) << "gRPC speaks in between";
   }
   EXPECT_TRUE(api().Info().ok()) << "the first one serves on";
 }

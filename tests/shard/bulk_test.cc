@@ -103,6 +103,25 @@ TEST(Bulk, ShowsWhatItWouldDoAndThenDoesIt) {
   EXPECT_TRUE(told) << events->DebugString();
 }
 
+TEST(Bulk, TheSameRequestWhileItIsCountedIsTheSameOperation) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Nap("nap", 3'600'000));
+  StartNaps(world, 5, "acme");
+  v1::StartBulkOperationRequest request = Request(R"(label.tenant = "acme")");
+  request.set_request_id("once");
+  std::vector<std::string> ids;
+  for (int i = 0; i < 2; ++i) {
+    world.engine().StartBulk(request, [&](absl::StatusOr<v1::StartBulkOperationResponse> begun) {
+      ASSERT_TRUE(begun.ok()) << begun.status();
+      ids.push_back(begun->operation().id());
+    });
+  }
+  world.Settle();
+  ASSERT_EQ(ids.size(), 2u);
+  EXPECT_EQ(ids[0], ids[1]);
+}
+
 TEST(Bulk, KeepsItsPace) {
   World world;
   ASSERT_TRUE(world.Open().ok());

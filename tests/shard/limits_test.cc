@@ -1,0 +1,209 @@
+// Limits that hold although nobody can be asked any more: what a worker, a burst or a long life
+// brings must never become something the store refuses, which would stop the coordinator for good.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/shard/keys.h"
+#include "tests/shard/world.h"
+
+namespace flux::engine::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+v1::StartWorkflowRequest StartOf(const std::string& workflow, const std::string& id) {
+  v1::StartWorkflowRequest request;
+  request.set_workflow(workflow);
+  request.set_workflow_id(id);
+  *request.add_inputs() = Json("1");
+  return request;
+}
+
+size_t RowsOf(World& world, keys::Table table) {
+  size_t rows = 0;
+  const auto [begin, end] = keys::TableRange(0, table);
+  EXPECT_TRUE(world.store()
+                  .rows()
+                  .Scan(begin, end,
+                        [&](std::string_view, std::string_view) {
+                          ++rows;
+                          return true;
+                        })
+                  .ok());
+  return rows;
+}
+
+TEST(Limits, ATasksLabelsAndFailureTypesAreHeldToWhatAStartsAre) {
+  struct Case {
+    const char* name;
+    std::map<std::string, std::string> labels;
+    std::string failure_type;
+    const char* words;
+  };
+  std::map<std::string, std::string> many;
+  for (int i = 0; i < 64; ++i) many[absl::StrCat("label", i)] = "x";
+  const Case cases[] = {
+      {"a long name", {{std::string(257, 'n'), "x"}}, "", "label name has 257 bytes"},
+      {"a long value", {{"n", std::string(2'000, 'x')}}, "", "value of label n has 2000 bytes"},
+      {"a control character", {{"n", std::string("a\0b", 3)}}, "", "control character"},
+      {"no name", {{"", "x"}}, "", "label name is empty"},
+      {"too many with those there are", many, "", "65 labels; at most 64"},
+      {"a long type", {}, std::string(60'000, 't'), "the failure's type has 60000 bytes"},
+      {"a type with a zero", {}, std::string("a\0b", 3), "control character"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    World world;
+    ASSERT_TRUE(world.Open().ok());
+    world.Define(Chain("chain", 1));
+    v1::StartWorkflowRequest start = StartOf("chain", "a");
+    (*start.mutable_labels())["tenant"] = "acme";
+    ASSERT_TRUE(world.Start(start).ok());
+    const StreamId worker = world.Connect("s1", {"t"}, 4);
+    world.Settle();
+    const v1::Task task = world.Take(worker);
+    v1::ConnectRequest message;
+    v1::TaskResult& result = *message.add_results();
+    *result.mutable_token() = task.token();
+    if (c.failure_type.empty()) {
+      *result.mutable_value() = Json("2");
+    } else {
+      result.mutable_failure()->set_type(c.failure_type);
+    }
+    for (const auto& [name, value] : c.labels) (*result.mutable_labels())[name] = value;
+    world.Message(worker, message);
+    world.Settle();
+    ASSERT_EQ(world.stream(worker).acks.size(), 1u);
+    EXPECT_EQ(world.stream(worker).acks[0].status(), v1::ACK_STATUS_INVALID);
+    EXPECT_THAT(world.stream(worker).acks[0].detail(), HasSubstr(c.words));
+    const v1::GetResultResponse answer = world.Result("a");
+    EXPECT_EQ(answer.status(), v1::EXECUTION_STATUS_FAILED);
+    EXPECT_EQ(answer.failure().type(), "flux.invalid_result");
+    world.Advance(5'000);  // and all of it goes to its rows
+    EXPECT_TRUE(world.fatal().ok()) << world.fatal();
+    world.Crash();
+    EXPECT_TRUE(world.Open().ok());
+  }
+}
+
+TEST(Limits, ATaskMayReplaceLabelsAndRemoveThemAtTheLimit) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  v1::StartWorkflowRequest start = StartOf("chain", "a");
+  for (int i = 0; i < 64; ++i) (*start.mutable_labels())[absl::StrCat("label", i)] = "x";
+  ASSERT_TRUE(world.Start(start).ok());
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  world.Settle();
+  v1::ConnectRequest message;
+  v1::TaskResult& result = *message.add_results();
+  *result.mutable_token() = world.Take(worker).token();
+  *result.mutable_value() = Json("2");
+  (*result.mutable_labels())["label1"] = "y";
+  (*result.mutable_labels())["label2"] = "";
+  (*result.mutable_labels())["more"] = "z";
+  world.Message(worker, message);
+  world.Settle();
+  EXPECT_EQ(world.Result("a").status(), v1::EXECUTION_STATUS_COMPLETED);
+  const auto labels = world.Describe("a").info().labels();
+  EXPECT_EQ(labels.size(), 64u);
+  EXPECT_EQ(labels.at("label1"), "y");
+  EXPECT_EQ(labels.at("more"), "z");
+}
+
+TEST(Limits, TheBatchBehindACommitGrowsOnlySoFar) {
+  EngineOptions options;
+  options.batch_bytes_max = 4'000;
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  const uint64_t before = world.Counter("commits");
+  constexpr int kStarts = 200;
+  for (int i = 0; i < kStarts; ++i) {
+    world.PostStart(StartOf("chain", absl::StrCat("w-", i)));
+  }
+  // Their ids are looked up; then all are decided at once, while nothing the disk is given is done.
+  world.Turn();
+  while (world.RunJob()) {
+  }
+  for (int i = 0; i < 10; ++i) world.Turn();
+  EXPECT_TRUE(world.engine().held_up());
+  world.Settle();
+  EXPECT_FALSE(world.engine().held_up());
+  EXPECT_GT(world.Counter("commits") - before, 3u);
+  const StreamId worker = world.Connect("s1", {"t"}, kStarts);
+  world.RunWorker(worker);
+  for (int i = 0; i < kStarts; ++i) {
+    EXPECT_EQ(world.Result(absl::StrCat("w-", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
+  }
+}
+
+TEST(Limits, TwoStartsThatReplaceARunWhileItIsLoadedMakeOneNewRun) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Nap("nap", 3'600'000));
+  const auto first = world.Start(StartOf("nap", "a"));
+  ASSERT_TRUE(first.ok());
+  world.Advance(5'000);
+  ASSERT_EQ(world.Counter("evictions"), 1u);
+  v1::StartWorkflowRequest replace = StartOf("nap", "a");
+  replace.set_conflict_policy(v1::CONFLICT_POLICY_TERMINATE_EXISTING);
+  replace.set_request_id("once");
+  const auto one = world.PostStart(replace);
+  const auto two = world.PostStart(replace);  // sent again by a client that got no answer
+  world.Settle();
+  ASSERT_TRUE(one->has_value() && (*one)->ok());
+  ASSERT_TRUE(two->has_value() && (*two)->ok());
+  EXPECT_NE((**one)->run_id(), first->run_id());
+  EXPECT_EQ((**one)->run_id(), (**two)->run_id());
+  EXPECT_TRUE((**one)->started());
+  EXPECT_FALSE((**two)->started());
+}
+
+TEST(Limits, RowsOfManyClosedSessionsDoNotStandInTheWayOfARestart) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  for (int i = 0; i < 6'000; ++i) {
+    world.Disconnect(world.Connect(absl::StrCat(i, "-", std::string(240, 's')), {"t"}, 1));
+  }
+  world.Settle();
+  world.Advance(30'000);  // past the grace
+  ASSERT_EQ(RowsOf(world, keys::Table::kSession), 6'000u);
+  world.Crash();
+  ASSERT_TRUE(world.Open().ok());
+  EXPECT_EQ(RowsOf(world, keys::Table::kSession), 0u);
+}
+
+TEST(Limits, AnIndexOfManyLabelsCanBeBuiltAnew) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Nap("nap", 3'600'000));
+  for (int i = 0; i < 200; ++i) {
+    v1::StartWorkflowRequest start = StartOf("nap", absl::StrCat("n-", i));
+    for (int j = 0; j < 64; ++j) {
+      (*start.mutable_labels())[absl::StrCat("label", j)] = std::string(200, 'v');
+    }
+    world.PostStart(std::move(start));
+  }
+  world.Settle();
+  world.Advance(5'000);
+  const size_t before = RowsOf(world, keys::Table::kByLabel);
+  ASSERT_GT(before, 1'000u);
+  const auto claim = world.store().log().Claim(0);
+  ASSERT_TRUE(claim.ok());
+  store::RowBatch batch;
+  batch.epoch = claim->epoch;
+  batch.deletes.push_back(keys::IndexVersion());
+  ASSERT_TRUE(world.store().rows().WriteSync(std::move(batch)).ok());
+  world.Crash();
+  const absl::Status opened = world.Open();
+  ASSERT_TRUE(opened.ok()) << opened;
+  EXPECT_EQ(RowsOf(world, keys::Table::kByLabel), before);
+}
+
+}  // namespace
+}  // namespace flux::engine::testing
