@@ -586,11 +586,6 @@ absl::StatusOr<v1::BackfillScheduleResponse> Schedule::Backfill(
   v1::BackfillScheduleResponse response;
   response.set_times(
       spec_.Count(request.from_time_ms() - 1, request.to_time_ms(), kScheduleCountMax));
-  if (response.times() >= kScheduleCountMax) {
-    return absl::InvalidArgumentError(absl::StrCat("the range holds ", kScheduleCountMax,
-                                                   " times of ", named,
-                                                   " or more: backfill it in smaller parts"));
-  }
   state_.set_last_backfill(state_.last_backfill() + 1);
   response.set_backfill(state_.last_backfill());
   v1::ScheduleBackfill& backfill = *state_.add_backfills();
