@@ -214,7 +214,7 @@ CommandResult ListSchedules(Context& context, const ScheduleListOptions& options
 CommandResult ShowSchedule(Context& context, const std::string& id) {
   FLUX_ASSIGN_OR_RETURN(const v1::GetScheduleResponse response, Get(context, id));
   if (context.output != Output::kTable) {
-    context.Print(ToJson(response));
+    context.Print(ScheduleJson(response));
     return kExitOk;
   }
   const absl::Time now = absl::FromUnixMillis(response.server_time_ms());

@@ -121,6 +121,16 @@ TEST(ScheduleView, WritesTimesInOneLine) {
   EXPECT_EQ(OverlapName(v1::SCHEDULE_OVERLAP_TERMINATE_OTHER), "terminate-other");
 }
 
+TEST(ScheduleView, ItsDocumentHasThePolicyThatHolds) {
+  EXPECT_EQ(ScheduleJson(Shown())["schedule"]["policies"]["overlap"], "skip");
+  EXPECT_EQ(ScheduleJson(Shown())["schedule"]["policies"]["max_actions"], 9);
+  v1::GetScheduleResponse bare;
+  EXPECT_EQ(ScheduleJson(bare)["schedule"]["policies"]["overlap"], "skip");
+  v1::GetScheduleResponse chosen = Shown();
+  chosen.mutable_schedule()->mutable_policies()->set_overlap(v1::SCHEDULE_OVERLAP_ALLOW_ALL);
+  EXPECT_EQ(ScheduleJson(chosen)["schedule"]["policies"]["overlap"], "allow_all");
+}
+
 TEST(ScheduleOptions, ChangeOnlyWhatTheyName) {
   v1::Schedule schedule = Shown().schedule();
   const v1::Schedule before = schedule;
