@@ -255,7 +255,7 @@ void CommandTree::AddFilter(CLI::App* leaf, FilterOptions* filter) {
   leaf->add_option("--id-prefix", filter->id_prefix, "Only workflow ids that begin so")
       ->type_name("TEXT");
   leaf->add_option("--started-after", filter->started_after,
-                   "Only those started since: 2h, 1d, a date or an RFC 3339 time")
+                   "Only those started since: 2h ago (2h), a date (UTC) or an RFC 3339 time")
       ->type_name("WHEN");
   leaf->add_option("--started-before", filter->started_before,
                    "Only those started before that time")

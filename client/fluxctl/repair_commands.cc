@@ -163,7 +163,8 @@ CommandResult SignalWorkflow(Context& context, const SignalOptions& options) {
   }
   if (!options.deliver_at.empty()) {
     FLUX_ASSIGN_OR_RETURN(const absl::Time time,
-                          ForOption("--at", ParseWhen(options.deliver_at, context.Now())));
+                          ForOption("--at", ParseTimeToCome(options.deliver_at, context.Now(),
+                                                            /*wait_option=*/"--in")));
     request.set_deliver_time_ms(absl::ToUnixMillis(time));
   }
   if (!options.deliver_in.empty()) {

@@ -33,7 +33,7 @@ absl::StatusOr<int64_t> Milliseconds(const std::string& option, const std::strin
 absl::StatusOr<int64_t> TimeOrNone(const std::string& option, const std::string& text,
                                    absl::Time now) {
   if (text == "none") return 0;
-  FLUX_ASSIGN_OR_RETURN(const absl::Time time, ForOption(option, ParseWhen(text, now)));
+  FLUX_ASSIGN_OR_RETURN(const absl::Time time, ForOption(option, ParseTimeToCome(text, now, "")));
   return absl::ToUnixMillis(time);
 }
 
@@ -320,7 +320,7 @@ CommandResult BackfillSchedule(Context& context, const ScheduleBackfillOptions& 
   FLUX_ASSIGN_OR_RETURN(const absl::Time from,
                         ForOption("--from", ParseWhen(options.from, context.Now())));
   FLUX_ASSIGN_OR_RETURN(const absl::Time to,
-                        ForOption("--to", ParseWhen(options.to, context.Now())));
+                        ForOption("--to", ParseUntil(options.to, context.Now())));
   request.set_from_time_ms(absl::ToUnixMillis(from));
   request.set_to_time_ms(absl::ToUnixMillis(to));
   request.set_overlap(ParseOverlap(options.overlap));

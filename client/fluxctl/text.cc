@@ -106,6 +106,25 @@ const char* Code(Style style) {
   return "";
 }
 
+bool IsDate(const std::string& text, absl::Time* midnight) {
+  std::string error;
+  return text.size() == 10 &&
+         absl::ParseTime("%Y-%m-%d", text, absl::UTCTimeZone(), midnight, &error);
+}
+
+// An RFC 3339 time, a date (midnight UTC), or "now". The library's infinities are no times here.
+bool IsTime(const std::string& text, absl::Time now, absl::Time* time) {
+  if (text == "now") {
+    *time = now;
+    return true;
+  }
+  std::string error;
+  if (absl::ParseTime(absl::RFC3339_full, text, time, &error)) {
+    return *time != absl::InfiniteFuture() && *time != absl::InfinitePast();
+  }
+  return IsDate(text, time);
+}
+
 // Edits between two words, where two letters changed round are one.
 std::size_t Distance(const std::string& a, const std::string& b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
@@ -317,18 +336,35 @@ absl::StatusOr<absl::Duration> ParseDuration(const std::string& text) {
 }
 
 absl::StatusOr<absl::Time> ParseWhen(const std::string& text, absl::Time now) {
-  if (text == "now") return now;
   if (absl::StatusOr<absl::Duration> ago = ParseDuration(text); ago.ok()) return now - *ago;
   absl::Time time;
-  std::string error;
-  if (absl::ParseTime(absl::RFC3339_full, text, &time, &error)) return time;
-  if (text.size() == 10 && absl::ParseTime("%Y-%m-%d", text, absl::UTCTimeZone(), &time, &error)) {
-    return time;
-  }
+  if (IsTime(text, now, &time)) return time;
   return absl::InvalidArgumentError(absl::StrCat(
       "\"", Escape(text, Lines::kOne),
       "\" is not a time; give how long ago (2h, 1d12h), a date (2024-05-01) or an RFC 3339 time "
       "(2024-05-01T12:00:00Z)"));
+}
+
+absl::StatusOr<absl::Time> ParseUntil(const std::string& text, absl::Time now) {
+  absl::Time midnight;
+  if (!IsDate(text, &midnight)) return ParseWhen(text, now);
+  const absl::Time last = midnight + absl::Hours(24) - absl::Milliseconds(1);
+  return midnight <= now ? std::min(last, now) : last;
+}
+
+absl::StatusOr<absl::Time> ParseTimeToCome(const std::string& text, absl::Time now,
+                                           const std::string& wait_option) {
+  absl::Time time;
+  if (IsTime(text, now, &time)) return time;
+  const std::string forms = "a date (2030-05-01) or an RFC 3339 time (2030-05-01T12:00:00Z)";
+  const std::string quoted = absl::StrCat("\"", Escape(text, Lines::kOne), "\"");
+  if (!ParseDuration(text).ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(quoted, " is not a time; give ", forms));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(quoted, " is a duration, not a time; ",
+                   wait_option.empty() ? absl::StrCat("give ", forms)
+                                       : absl::StrCat("use ", wait_option, " ", text)));
 }
 
 std::string NearestWord(const std::string& word, const std::vector<std::string>& words) {

@@ -165,6 +165,10 @@ TEST(ScheduleOptions, NameWhatIsWrong) {
   options.every = {};
   options.end_at = "whenever";
   EXPECT_THAT(std::string(Message(ApplyOptions(options, kNow, &schedule))), HasSubstr("--end-at"));
+  options.end_at = "2h";
+  EXPECT_THAT(std::string(Message(ApplyOptions(options, kNow, &schedule))),
+              AllOf(HasSubstr("--end-at: \"2h\" is a duration"), HasSubstr("RFC 3339")))
+      << "it would be two hours ago";
   options.end_at = {};
   options.catchup_window = "long";
   EXPECT_THAT(std::string(Message(ApplyOptions(options, kNow, &schedule))),
