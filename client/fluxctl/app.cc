@@ -469,7 +469,8 @@ void CommandTree::AddAdmin() {
   leaf->add_option("NAME", show->name, "Name of the definition")->required();
   leaf->add_option("--version", show->version, "Which version (default: the newest)")
       ->type_name("TEXT");
-  leaf->add_option("--hash", show->hash, "Exactly this one")->type_name("HEX");
+  leaf->add_option("--hash", show->hash, "Exactly this one; the hash's beginning will do")
+      ->type_name("HEX");
   auto diff = std::make_shared<DiffOptions>();
   leaf = Leaf(group, "diff",
               "Compare two definitions: which steps were added, removed and changed, and how",

@@ -679,8 +679,8 @@ class Fluxctl : public testing::Test {
       step.mutable_task()->mutable_retry()->set_max_attempts(version == "1" ? 3 : 5);
       made.mutable_summary()->set_name("code-chart");
       made.mutable_summary()->set_version(version);
-      made.mutable_summary()->set_definition_hash(std::string(31, '\x11') +
-                                                  (version == "1" ? '\x01' : '\x02'));
+      made.mutable_summary()->set_definition_hash(std::string(30, '\x11') +
+                                                  (version == "1" ? "\x01\x11" : "\x02\x11"));
       return made;
     };
     workflows.on_ListDefinitions = [make](const v1::ListDefinitionsRequest&,
