@@ -91,9 +91,15 @@ absl::Status ApplyStart(const ScheduleOptions& options, v1::StartWorkflowRequest
   return absl::OkStatus();
 }
 
-void PrintNext(Context& context, const std::string& done,
+// What was done, and the times that follow from it.
+void PrintNext(Context& context, const std::string& done, const std::string& id, bool paused,
                const google::protobuf::RepeatedField<int64_t>& next) {
   context.console.Note(done);
+  if (paused) {
+    context.console.Note(absl::StrCat("it is paused; 'fluxctl schedule resume ", id,
+                                      "' lets it start what is to come"));
+    return;
+  }
   if (next.empty()) {
     context.console.Note("it has no times to come");
     return;
@@ -154,7 +160,7 @@ CommandResult CreateSchedule(Context& context, const ScheduleOptions& options) {
   if (context.output != Output::kTable) {
     context.Print(ToJson(*response));
   } else {
-    PrintNext(context, absl::StrCat("created ", options.id, options.paused ? ", paused" : ""),
+    PrintNext(context, absl::StrCat("created ", options.id), options.id, options.paused,
               response->next_time_ms());
   }
   return kExitOk;
@@ -175,7 +181,7 @@ CommandResult UpdateSchedule(Context& context, const ScheduleOptions& options) {
     context.Print(ToJson(response));
   } else {
     PrintNext(context, absl::StrCat("updated ", options.id, ", revision ", response.revision()),
-              response.next_time_ms());
+              options.id, current.state().paused(), response.next_time_ms());
   }
   return kExitOk;
 }
@@ -272,7 +278,8 @@ CommandResult ResumeSchedule(Context& context, const SchedulePauseOptions& optio
   if (context.output != Output::kTable) {
     context.Print(ToJson(response));
   } else {
-    PrintNext(context, absl::StrCat("resumed ", options.id), response.next_time_ms());
+    PrintNext(context, absl::StrCat("resumed ", options.id), options.id, /*paused=*/false,
+              response.next_time_ms());
   }
   return kExitOk;
 }

@@ -97,7 +97,8 @@ TEST_F(Fluxctl, UsageErrorsAreTwoAndSayWhatIsWrong) {
       {{"workflow", "signal", "a", "e", "--at", "2h"}, "use --in 2h"},
       {{"workflow", "signal", "a", "e", "--at", "soon"},
        "--at: \"soon\" is not a time; give a date"},
-      {{"schedule", "update", "s", "--end-at", "2h"}, "--end-at: \"2h\" is a duration, not a time"},
+      {{"schedule", "create", "s", "--workflow", "w", "--cron", "@daily", "--end-at", "2h"},
+       "--end-at: \"2h\" is a duration, not a time"},
       {{"completion", "tcsh"}, "not one of bash, zsh, fish"},
   };
   for (const auto& c : kCases) {
@@ -239,6 +240,16 @@ TEST_F(Fluxctl, AConflictHintsAtTheWayOut) {
   EXPECT_EQ(outcome.code, 4);
   EXPECT_THAT(outcome.err, HasSubstr("fluxctl: workflow id \"a\" is running (already_exists)\n"));
   EXPECT_THAT(outcome.err, HasSubstr("--on-conflict use-existing"));
+  workflows.on_StartWorkflow = [](const v1::StartWorkflowRequest&, v1::StartWorkflowResponse*) {
+    return grpc::Status(
+        grpc::StatusCode::ALREADY_EXISTS,
+        "workflow id \"a\" was used by execution 1, which has closed, and the reuse "
+        "policy does not allow it again: use another id");
+  };
+  const Outcome closed = Run({"workflow", "start", "w", "--id", "a", "--reuse", "reject"});
+  EXPECT_EQ(closed.code, 4);
+  EXPECT_THAT(closed.err, HasSubstr("hint: give another --id, or --reuse allow"));
+  EXPECT_THAT(closed.err, Not(HasSubstr("--on-conflict"))) << "nothing is running";
 }
 
 TEST_F(Fluxctl, RunPrintsItsResultOnStdoutAndProgressOnStderr) {
