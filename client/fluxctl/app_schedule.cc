@@ -84,9 +84,9 @@ void CommandTree::AddScheduleEdit(CLI::App* group, bool create) {
       ->type_name("DURATION");
   leaf->add_flag("--pause-on-failure,!--no-pause-on-failure", options->pause_on_failure,
                  "Pause the schedule when a run of it fails");
-  leaf->add_option("--max-actions", options->max_actions,
-                   "Start so many and then no more; 0 for no limit")
-      ->type_name("N");
+  Count(leaf->add_option("--max-actions", options->max_actions,
+                         "Start so many and then no more; 0 for no limit")
+            ->type_name("N"));
   leaf->add_option("--id-prefix", options->start.workflow_id,
                    "Workflow ids are this, \"-\" and the time (default: the schedule's id)")
       ->type_name("TEXT");
@@ -144,8 +144,8 @@ void CommandTree::AddSchedules() {
                         "  fluxctl schedule list --limit 0 -o jsonl | jq 'select(.paused)'",
                         [list](Context& context) { return ListSchedules(context, *list); });
   leaf->add_option("--id-prefix", list->id_prefix, "Only ids that begin so")->type_name("TEXT");
-  leaf->add_option("--limit", list->limit, "At most so many; 0 for all (default 100)")
-      ->type_name("N");
+  Count(leaf->add_option("--limit", list->limit, "At most so many; 0 for all (default 100)")
+            ->type_name("N"));
 
   auto show = std::make_shared<std::string>();
   leaf = Leaf(group, "show", "Show a schedule: its next times, what waits, its last starts",

@@ -196,6 +196,15 @@ std::string EscapeJson(std::string_view json) {
   return out;
 }
 
+bool IsUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const Rune rune = FirstRune(text);
+    if (!rune.valid) return false;
+    text.remove_prefix(rune.bytes);
+  }
+  return true;
+}
+
 std::size_t Width(std::string_view text) {
   std::size_t width = 0;
   while (!text.empty()) {
@@ -392,9 +401,11 @@ std::string PointAt(std::string_view text, std::size_t at) {
   std::size_t skip = 0;
   if (at - line_start > kShownLineMax / 2) skip = at - line_start - kShownLineMax / 2;
   while (skip > 0 && (static_cast<unsigned char>(line[skip]) & 0xC0U) == 0x80) --skip;
-  const std::string lead = Escape(line.substr(skip, at - line_start - skip), Lines::kOne);
-  const std::string shown =
-      Fit(Escape(line.substr(skip), Lines::kOne), kShownLineMax, /*unicode=*/false);
+  const std::string cut = skip == 0 ? "" : "...";
+  const std::string lead =
+      absl::StrCat(cut, Escape(line.substr(skip, at - line_start - skip), Lines::kOne));
+  const std::string shown = Fit(absl::StrCat(cut, Escape(line.substr(skip), Lines::kOne)),
+                                kShownLineMax, /*unicode=*/false);
   return absl::StrCat("  ", shown, "\n  ", std::string(Width(lead), ' '), "^");
 }
 

@@ -63,6 +63,9 @@ std::string BytesText(uint64_t bytes);
 // 0.4/s, 96/s, 1200/s.
 std::string RateText(double per_second);
 
+// Whether every byte belongs to a character: no overlong forms, no surrogates, nothing cut.
+bool IsUtf8(std::string_view text);
+
 // "1h30m", "90s", "2d", "1w", "250ms", "0". InvalidArgument for anything else, also for a negative
 // one.
 absl::StatusOr<absl::Duration> ParseDuration(const std::string& text);
