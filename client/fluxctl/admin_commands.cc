@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <cctype>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -15,18 +15,6 @@ using v1::AdminService;
 using v1::WorkflowService;
 
 constexpr uint32_t kPageSize = 500;
-constexpr std::size_t kHashBytes = 32;
-
-absl::StatusOr<std::string> ParseHash(const std::string& hex) {
-  const bool digits =
-      std::all_of(hex.begin(), hex.end(), [](unsigned char c) { return std::isxdigit(c) != 0; });
-  if (!digits || hex.size() != 2 * kHashBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--hash \"", Escape(hex, Lines::kOne), "\" is not ", 2 * kHashBytes,
-                     " hex digits; 'definition show -o json' prints it whole"));
-  }
-  return absl::HexStringToBytes(hex);
-}
 
 }  // namespace
 
@@ -120,7 +108,20 @@ CommandResult ShowDefinition(Context& context, const DefinitionOptions& options)
   request.set_name(options.name);
   request.set_version(options.version);
   if (!options.hash.empty()) {
-    FLUX_ASSIGN_OR_RETURN(*request.mutable_definition_hash(), ParseHash(options.hash));
+    if (!IsHashPrefix(options.hash)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--hash \"", options.hash,
+                       "\" is not 6 to 64 hex digits; 'definition list' prints the hashes"));
+    }
+    FLUX_ASSIGN_OR_RETURN(const std::optional<std::string> hash,
+                          FindHash(context, options.hash, options.name));
+    if (!hash.has_value()) {
+      return WithHint(
+          absl::NotFoundError(absl::StrCat("no definition of \"", options.name,
+                                           "\" has a hash that begins with ", options.hash)),
+          "'fluxctl definition list' shows what the server knows");
+    }
+    request.set_definition_hash(*hash);
   }
   FLUX_ASSIGN_OR_RETURN(const v1::GetDefinitionResponse response,
                         context.connection.Call(context.connection.workflows(),

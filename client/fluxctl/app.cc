@@ -212,6 +212,28 @@ CLI::Option* CommandTree::File(CLI::Option* option) {
   return option;
 }
 
+CLI::Option* CommandTree::Count(CLI::Option* option) {
+  return option->check(
+      [](const std::string& value) {
+        constexpr std::size_t kDigitsMax = 18;  // keeps it inside 64 bits
+        const bool digits = !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
+          return c >= '0' && c <= '9';
+        });
+        if (digits && value.size() <= kDigitsMax) return std::string();
+        return absl::StrCat("\"", value, "\" is not a number from 0 on",
+                            digits ? absl::StrCat(" of at most ", kDigitsMax, " digits") : "");
+      },
+      "");
+}
+
+CLI::Option* CommandTree::MadeUpId(CLI::Option* option) {
+  return option->check(
+      [](const std::string& value) {
+        return value.empty() ? "is empty; leave it out to have one made up" : std::string();
+      },
+      "");
+}
+
 void CommandTree::AddGlobal() {
   app_.add_option("-a,--address", global_.address,
                   absl::StrCat("Where fluxd listens (default ", kDefaultAddress, ")"))
@@ -255,7 +277,7 @@ void CommandTree::AddFilter(CLI::App* leaf, FilterOptions* filter) {
   leaf->add_option("--id-prefix", filter->id_prefix, "Only workflow ids that begin so")
       ->type_name("TEXT");
   leaf->add_option("--started-after", filter->started_after,
-                   "Only those started since: 2h, 1d, a date or an RFC 3339 time")
+                   "Only those started since: 2h ago (2h), a date (UTC) or an RFC 3339 time")
       ->type_name("WHEN");
   leaf->add_option("--started-before", filter->started_before,
                    "Only those started before that time")
@@ -316,8 +338,9 @@ void CommandTree::AddStart(CLI::App* group, const std::string& name, bool run) {
       });
   *leaf_slot = leaf;
   leaf->add_option("NAME", options->workflow, "Name of the definition")->required();
-  leaf->add_option("--id", options->workflow_id, "Workflow id (default: the server makes one)")
-      ->type_name("ID");
+  MadeUpId(
+      leaf->add_option("--id", options->workflow_id, "Workflow id (default: the server makes one)")
+          ->type_name("ID"));
   // Values are read from the option itself: CLI11's conversions would take [..] and {} for its own
   // lists.
   (*inputs)[0] =
@@ -343,9 +366,9 @@ void CommandTree::AddStart(CLI::App* group, const std::string& name, bool run) {
                          "If the id was used before: allow, allow-if-failed or reject")
             ->type_name("POLICY"),
         {"allow", "allow-if-failed", "reject"});
-  leaf->add_option("--request-id", options->request_id,
-                   "Starts with equal request ids start once (default: random)")
-      ->type_name("ID");
+  MadeUpId(leaf->add_option("--request-id", options->request_id,
+                            "Starts with equal request ids start once (default: random)")
+               ->type_name("ID"));
   leaf->add_option("--version", options->version, "Version of the definition (default: the newest)")
       ->type_name("TEXT");
   leaf->add_option("--execution-timeout", options->execution_timeout,
@@ -390,8 +413,8 @@ void CommandTree::AddWorkflow() {
            "  fluxctl workflow list --limit 0 -o jsonl | jq -r .workflow_id",
            [list](Context& context) { return ListWorkflows(context, *list); });
   AddFilter(leaf, &list->filter);
-  leaf->add_option("--limit", list->limit, "At most so many; 0 for all (default 100)")
-      ->type_name("N");
+  Count(leaf->add_option("--limit", list->limit, "At most so many; 0 for all (default 100)")
+            ->type_name("N"));
 
   auto count = std::make_shared<FilterOptions>();
   leaf = Leaf(group, "count", "Count executions by status",
@@ -418,8 +441,8 @@ void CommandTree::AddWorkflow() {
   AddTarget(leaf, &history->target);
   leaf->add_flag("--absolute", history->absolute, "Times of day instead of times since the start");
   leaf->add_flag("--payloads", history->payloads, "Also the payloads");
-  leaf->add_option("--limit", history->limit, "Only the first so many events (default: all)")
-      ->type_name("N");
+  Count(leaf->add_option("--limit", history->limit, "Only the first so many events (default: all)")
+            ->type_name("N"));
 
   auto result = std::make_shared<ResultOptions>();
   leaf = Leaf(group, "result", "Print an execution's result; waits for it",
@@ -429,7 +452,8 @@ void CommandTree::AddWorkflow() {
   leaf->add_flag("--no-wait", result->no_wait, "Do not wait: exit with 4 if there is none yet");
 
   auto watch = std::make_shared<TargetOptions>();
-  leaf = Leaf(group, "watch", "Follow an execution until it closes",
+  leaf = Leaf(group, "watch",
+              "Follow an execution until it closes; payloads are left to 'show' and 'result'",
               "  fluxctl workflow watch chart-17",
               [watch](Context& context) { return WatchWorkflow(context, *watch); });
   AddTarget(leaf, watch.get());
@@ -461,7 +485,7 @@ void CommandTree::AddAdmin() {
   leaf = Leaf(group, "list", "List definitions", "  fluxctl definition list --name code-chart",
               [list](Context& context) { return ListDefinitions(context, *list); });
   leaf->add_option("--name", list->name, "Only versions of this one")->type_name("NAME");
-  leaf->add_option("--limit", list->limit, "At most so many (default: all)")->type_name("N");
+  Count(leaf->add_option("--limit", list->limit, "At most so many (default: all)")->type_name("N"));
   auto show = std::make_shared<DefinitionOptions>();
   leaf = Leaf(group, "show", "Show a definition's steps",
               "  fluxctl definition show code-chart --version 2",
@@ -469,7 +493,8 @@ void CommandTree::AddAdmin() {
   leaf->add_option("NAME", show->name, "Name of the definition")->required();
   leaf->add_option("--version", show->version, "Which version (default: the newest)")
       ->type_name("TEXT");
-  leaf->add_option("--hash", show->hash, "Exactly this one")->type_name("HEX");
+  leaf->add_option("--hash", show->hash, "Exactly this one; the hash's beginning will do")
+      ->type_name("HEX");
   auto diff = std::make_shared<DiffOptions>();
   leaf = Leaf(group, "diff",
               "Compare two definitions: which steps were added, removed and changed, and how",
@@ -538,7 +563,24 @@ absl::Status CommandTree::Parse(int argc, const char* const* argv) {
   }
   std::vector<std::string> reversed(arguments_.rbegin(), arguments_.rend());
   app_.parse(reversed);
-  return CheckLeftovers(*Reached(app_));
+  FLUX_RETURN_IF_ERROR(CheckLeftovers(*Reached(app_)));
+  return CheckUtf8();
+}
+
+absl::Status CommandTree::CheckUtf8() const {
+  for (const CLI::App* at = Reached(app_); at != nullptr; at = at->get_parent()) {
+    for (const CLI::Option* option : at->get_options()) {
+      const auto hint = hints_.find(option);
+      if (hint != hints_.end() && hint->second.file) continue;
+      const std::vector<std::string>& values = option->results();
+      if (std::all_of(values.begin(), values.end(),
+                      [](const std::string& value) { return IsUtf8(value); })) {
+        continue;
+      }
+      return absl::InvalidArgumentError(absl::StrCat(option->get_name(), " is not UTF-8"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 CommandResult CommandTree::PrintVersion(Console& console) const {
@@ -564,6 +606,10 @@ CommandResult CommandTree::Execute(Console& console) {
   std::optional<absl::Duration> timeout;
   if (!global_.timeout.empty()) {
     FLUX_ASSIGN_OR_RETURN(timeout, ForOption("--timeout", ParseDuration(global_.timeout)));
+    if (*timeout < absl::Milliseconds(1)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--timeout: ", global_.timeout, " leaves no time for an answer; give 1ms or more"));
+    }
   }
   // Connects on first use, so commands that need no server never look for one.
   Connection connection(address, timeout);

@@ -57,6 +57,10 @@ class CommandTree {
                  const std::string& examples, Command command);
   CLI::Option* Words(CLI::Option* option, std::vector<std::string> words);
   CLI::Option* File(CLI::Option* option);
+  // A number from 0 on. CLI11 alone would make -1 the greatest there is.
+  static CLI::Option* Count(CLI::Option* option);
+  // An id that is made up where none is given, which "" must not come to.
+  static CLI::Option* MadeUpId(CLI::Option* option);
   void AddGlobal();
   void AddWorkflow();
   void AddStart(CLI::App* group, const std::string& name, bool run);
@@ -83,6 +87,8 @@ class CommandTree {
   // Usage error of the command line itself.
   absl::Status Parse(int argc, const char* const* argv);
   absl::Status CheckLeftovers(const CLI::App& at) const;
+  // Every text travels in strings of the protocol, which are UTF-8; the names of files need not be.
+  absl::Status CheckUtf8() const;
   CommandResult Execute(Console& console);
   CommandResult PrintVersion(Console& console) const;
 

@@ -95,9 +95,10 @@ CLI::App* CommandTree::AddRepairOne(CLI::App* group, const std::string& name,
       break;
   }
   if (kind == RepairKind::kEditEvent) {
-    leaf->add_option("--number", options->number,
-                     "Which one of that name, as 'event list' numbers them (default: the newest)")
-        ->type_name("N");
+    Count(leaf->add_option(
+                  "--number", options->number,
+                  "Which one of that name, as 'event list' numbers them (default: the newest)")
+              ->type_name("N"));
   }
   if (TakesValue(kind)) {
     leaf->add_option("-i,--input", value->text, "The value as JSON, or - to read it from stdin")
@@ -195,10 +196,11 @@ void CommandTree::AddRepair(CLI::App* group) {
       ->type_name("JSON");
   File(leaf->add_option("-f,--input-file", value->file, "Its payload as JSON from a file")
            ->type_name("FILE"));
-  leaf->add_option("--event-id", signal->event_id,
-                   "Events with equal ids are accepted once (default: random)")
-      ->type_name("ID");
-  leaf->add_option("--at", signal->deliver_at, "Deliver it then: a date or an RFC 3339 time")
+  MadeUpId(leaf->add_option("--event-id", signal->event_id,
+                            "Events with equal ids are accepted once (default: random)")
+               ->type_name("ID"));
+  leaf->add_option("--at", signal->deliver_at,
+                   "Deliver it then: a date (midnight UTC) or an RFC 3339 time")
       ->type_name("WHEN");
   leaf->add_option("--in", signal->deliver_in, "Deliver it after this long")->type_name("DURATION");
 }

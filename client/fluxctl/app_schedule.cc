@@ -66,10 +66,11 @@ void CommandTree::AddScheduleEdit(CLI::App* group, bool create) {
   leaf->add_option("--time-zone", options->time_zone,
                    "Zone of the cron expressions, such as Europe/Berlin (default: UTC)")
       ->type_name("ZONE");
-  leaf->add_option("--start-at", options->start_at, "Not before this time; none for no bound")
+  leaf->add_option("--start-at", options->start_at,
+                   "Not before this time: a date (midnight UTC), an RFC 3339 time, or none for no "
+                   "bound")
       ->type_name("WHEN");
-  leaf->add_option("--end-at", options->end_at, "Not after this time; none for no bound")
-      ->type_name("WHEN");
+  leaf->add_option("--end-at", options->end_at, "Not after this time; the same")->type_name("WHEN");
   leaf->add_option("--jitter", options->jitter,
                    "Delay each start by a part of this, so that many do not start at once")
       ->type_name("DURATION");
@@ -83,9 +84,9 @@ void CommandTree::AddScheduleEdit(CLI::App* group, bool create) {
       ->type_name("DURATION");
   leaf->add_flag("--pause-on-failure,!--no-pause-on-failure", options->pause_on_failure,
                  "Pause the schedule when a run of it fails");
-  leaf->add_option("--max-actions", options->max_actions,
-                   "Start so many and then no more; 0 for no limit")
-      ->type_name("N");
+  Count(leaf->add_option("--max-actions", options->max_actions,
+                         "Start so many and then no more; 0 for no limit")
+            ->type_name("N"));
   leaf->add_option("--id-prefix", options->start.workflow_id,
                    "Workflow ids are this, \"-\" and the time (default: the schedule's id)")
       ->type_name("TEXT");
@@ -143,8 +144,8 @@ void CommandTree::AddSchedules() {
                         "  fluxctl schedule list --limit 0 -o jsonl | jq 'select(.paused)'",
                         [list](Context& context) { return ListSchedules(context, *list); });
   leaf->add_option("--id-prefix", list->id_prefix, "Only ids that begin so")->type_name("TEXT");
-  leaf->add_option("--limit", list->limit, "At most so many; 0 for all (default 100)")
-      ->type_name("N");
+  Count(leaf->add_option("--limit", list->limit, "At most so many; 0 for all (default 100)")
+            ->type_name("N"));
 
   auto show = std::make_shared<std::string>();
   leaf = Leaf(group, "show", "Show a schedule: its next times, what waits, its last starts",
@@ -173,10 +174,13 @@ void CommandTree::AddSchedules() {
               "  fluxctl schedule backfill poll --from 3h --overlap allow-all",
               [backfill](Context& context) { return BackfillSchedule(context, *backfill); });
   leaf->add_option("SCHEDULE_ID", backfill->id, "Which schedule")->required();
-  leaf->add_option("--from", backfill->from, "2h, 1d, a date or an RFC 3339 time; included")
+  leaf->add_option("--from", backfill->from,
+                   "2h ago (2h), a date (UTC) or an RFC 3339 time; included")
       ->type_name("WHEN")
       ->required();
-  leaf->add_option("--to", backfill->to, "The same; included (default: now)")->type_name("WHEN");
+  leaf->add_option("--to", backfill->to,
+                   "The same; included, a date with its whole day (default: now)")
+      ->type_name("WHEN");
   Words(leaf->add_option("--overlap", backfill->overlap,
                          "If the last run is still open (default: buffer-all, one after the other)")
             ->type_name("POLICY"),

@@ -216,7 +216,7 @@ CommandResult ShowQueue(Context& context, const std::string& name);
 struct DefinitionOptions {
   std::string name;
   std::string version;
-  std::string hash;  // hex
+  std::string hash;  // its beginning, in hex
   uint64_t limit = 0;
 };
 CommandResult ListDefinitions(Context& context, const DefinitionOptions& options);
@@ -230,6 +230,14 @@ CommandResult DiffDefinitions(Context& context, const DiffOptions& options);
 // The definition that NAME, NAME@VERSION, @VERSION (of `name`) or a hash names.
 absl::StatusOr<v1::GetDefinitionResponse> FindDefinition(Context& context, const std::string& spec,
                                                          const std::string& name);
+
+// The hash (bytes) of the one definition, of those called `name` or of all where that is empty,
+// whose hash begins with the hex digits `prefix`; none if there is no such one. InvalidArgument
+// names those among which it does not decide.
+absl::StatusOr<std::optional<std::string>> FindHash(Context& context, const std::string& prefix,
+                                                    const std::string& name);
+// Whether `text` can be the beginning of a definition's hash, or the whole one: 6 to 64 hex digits.
+bool IsHashPrefix(const std::string& text);
 
 CommandResult ShowServer(Context& context);
 CommandResult VerifyWorkflow(Context& context, const TargetOptions& options);

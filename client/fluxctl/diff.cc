@@ -25,6 +25,8 @@ using google::protobuf::FieldDescriptor;
 constexpr int kScopeDepthMax = 64;  // of references through bodies; a damaged definition has no end
 constexpr std::size_t kHashPrefixMin = 6;
 constexpr std::size_t kHashHexSize = 64;
+constexpr std::size_t kHashShown = 12;
+constexpr std::size_t kCandidatesMax = 5;  // in a message
 
 // What each step of a definition says, as text without ordinals: equal texts mean that the step
 // does the same, wherever it stands.
@@ -280,41 +282,13 @@ Fields HeadOf(const v1::Definition& definition) {
   return fields;
 }
 
-bool IsHex(const std::string& text) {
-  return std::all_of(text.begin(), text.end(),
-                     [](unsigned char c) { return std::isxdigit(c) != 0; });
-}
-
-// The one definition whose hash begins so; none if there is no such one.
-absl::StatusOr<std::optional<std::string>> FindHash(Context& context, const std::string& prefix) {
-  std::optional<std::string> found;
-  v1::ListDefinitionsRequest request;
-  do {
-    FLUX_ASSIGN_OR_RETURN(
-        const v1::ListDefinitionsResponse page,
-        context.connection.Call(context.connection.workflows(),
-                                &WorkflowService::Stub::ListDefinitions, request));
-    for (const v1::DefinitionSummary& summary : page.definitions()) {
-      if (!absl::StartsWithIgnoreCase(absl::BytesToHexString(summary.definition_hash()), prefix)) {
-        continue;
-      }
-      if (found.has_value() && *found != summary.definition_hash()) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("more than one definition's hash begins with ", prefix,
-                         ": give more of it; 'definition list -o json' has them whole"));
-      }
-      found = summary.definition_hash();
-    }
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return found;
+std::string LabelOf(const v1::DefinitionSummary& summary, std::size_t digits) {
+  return absl::StrCat(summary.name(), summary.version().empty() ? "" : "@", summary.version(), " (",
+                      absl::BytesToHexString(summary.definition_hash()).substr(0, digits), ")");
 }
 
 std::string LabelOf(const v1::GetDefinitionResponse& response) {
-  const v1::Definition& definition = response.definition();
-  return absl::StrCat(
-      definition.name(), definition.version().empty() ? "" : "@", definition.version(), " (",
-      absl::BytesToHexString(response.summary().definition_hash()).substr(0, 12), ")");
+  return LabelOf(response.summary(), kHashShown);
 }
 
 Json FieldsJson(const std::vector<StepChange::Field>& fields) {
@@ -329,6 +303,45 @@ Json FieldsJson(const std::vector<StepChange::Field>& fields) {
 
 }  // namespace
 
+bool IsHashPrefix(const std::string& text) {
+  return text.size() >= kHashPrefixMin && text.size() <= kHashHexSize &&
+         std::all_of(text.begin(), text.end(),
+                     [](unsigned char c) { return std::isxdigit(c) != 0; });
+}
+
+absl::StatusOr<std::optional<std::string>> FindHash(Context& context, const std::string& prefix,
+                                                    const std::string& name) {
+  std::map<std::string, std::string> found;  // hash to label
+  v1::ListDefinitionsRequest request;
+  request.set_name(name);
+  do {
+    FLUX_ASSIGN_OR_RETURN(
+        const v1::ListDefinitionsResponse page,
+        context.connection.Call(context.connection.workflows(),
+                                &WorkflowService::Stub::ListDefinitions, request));
+    for (const v1::DefinitionSummary& summary : page.definitions()) {
+      const std::string& hash = summary.definition_hash();
+      if (absl::StartsWithIgnoreCase(absl::BytesToHexString(hash), prefix)) {
+        found[hash] = LabelOf(summary, kHashHexSize);
+      }
+    }
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  if (found.empty()) return std::nullopt;
+  if (found.size() == 1) return found.begin()->first;
+  std::vector<std::string> labels;
+  for (const auto& [hash, label] : found) {
+    if (labels.size() == kCandidatesMax) {
+      labels.push_back(absl::StrCat("and ", found.size() - kCandidatesMax, " more"));
+      break;
+    }
+    labels.push_back(label);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("more than one definition's hash begins with ", prefix,
+                   ", give more of it: ", absl::StrJoin(labels, ", ")));
+}
+
 absl::StatusOr<v1::GetDefinitionResponse> FindDefinition(Context& context, const std::string& spec,
                                                          const std::string& name) {
   v1::GetDefinitionRequest request;
@@ -342,8 +355,8 @@ absl::StatusOr<v1::GetDefinitionResponse> FindDefinition(Context& context, const
     }
   } else {
     request.set_name(spec);
-    if (spec.size() >= kHashPrefixMin && spec.size() <= kHashHexSize && IsHex(spec)) {
-      FLUX_ASSIGN_OR_RETURN(const std::optional<std::string> hash, FindHash(context, spec));
+    if (IsHashPrefix(spec)) {
+      FLUX_ASSIGN_OR_RETURN(const std::optional<std::string> hash, FindHash(context, spec, ""));
       if (hash.has_value()) {
         request.clear_name();
         request.set_definition_hash(*hash);

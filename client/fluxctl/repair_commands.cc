@@ -1,6 +1,7 @@
 // What an operator does to executions, and events.
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/fluxctl/bulk.h"
 #include "client/fluxctl/commands.h"
@@ -118,6 +119,12 @@ absl::Status Explained(const absl::Status& status, const RepairOptions& options,
                      options.kind == RepairKind::kEditEvent ||
                      options.kind == RepairKind::kReplayEvent;
   if (!absl::IsNotFound(status) && !absl::IsFailedPrecondition(status)) return status;
+  // Of what an execution lacks the server speaks with the execution's name in front.
+  const std::string message(status.message());
+  if (absl::IsNotFound(status) &&
+      (absl::StartsWith(message, "no execution") || absl::StartsWith(message, "no run "))) {
+    return WithHint(status, "'fluxctl workflow list' shows what there is");
+  }
   return WithHint(status, absl::StrCat("'fluxctl ", event ? "event list " : "workflow show ",
                                        workflow_id, "' shows where it stands"));
 }
@@ -163,7 +170,8 @@ CommandResult SignalWorkflow(Context& context, const SignalOptions& options) {
   }
   if (!options.deliver_at.empty()) {
     FLUX_ASSIGN_OR_RETURN(const absl::Time time,
-                          ForOption("--at", ParseWhen(options.deliver_at, context.Now())));
+                          ForOption("--at", ParseTimeToCome(options.deliver_at, context.Now(),
+                                                            /*wait_option=*/"--in")));
     request.set_deliver_time_ms(absl::ToUnixMillis(time));
   }
   if (!options.deliver_in.empty()) {

@@ -33,7 +33,7 @@ absl::StatusOr<int64_t> Milliseconds(const std::string& option, const std::strin
 absl::StatusOr<int64_t> TimeOrNone(const std::string& option, const std::string& text,
                                    absl::Time now) {
   if (text == "none") return 0;
-  FLUX_ASSIGN_OR_RETURN(const absl::Time time, ForOption(option, ParseWhen(text, now)));
+  FLUX_ASSIGN_OR_RETURN(const absl::Time time, ForOption(option, ParseTimeToCome(text, now, "")));
   return absl::ToUnixMillis(time);
 }
 
@@ -91,9 +91,15 @@ absl::Status ApplyStart(const ScheduleOptions& options, v1::StartWorkflowRequest
   return absl::OkStatus();
 }
 
-void PrintNext(Context& context, const std::string& done,
+// What was done, and the times that follow from it.
+void PrintNext(Context& context, const std::string& done, const std::string& id, bool paused,
                const google::protobuf::RepeatedField<int64_t>& next) {
   context.console.Note(done);
+  if (paused) {
+    context.console.Note(absl::StrCat("it is paused; 'fluxctl schedule resume ", id,
+                                      "' lets it start what is to come"));
+    return;
+  }
   if (next.empty()) {
     context.console.Note("it has no times to come");
     return;
@@ -154,7 +160,7 @@ CommandResult CreateSchedule(Context& context, const ScheduleOptions& options) {
   if (context.output != Output::kTable) {
     context.Print(ToJson(*response));
   } else {
-    PrintNext(context, absl::StrCat("created ", options.id, options.paused ? ", paused" : ""),
+    PrintNext(context, absl::StrCat("created ", options.id), options.id, options.paused,
               response->next_time_ms());
   }
   return kExitOk;
@@ -175,7 +181,7 @@ CommandResult UpdateSchedule(Context& context, const ScheduleOptions& options) {
     context.Print(ToJson(response));
   } else {
     PrintNext(context, absl::StrCat("updated ", options.id, ", revision ", response.revision()),
-              response.next_time_ms());
+              options.id, current.state().paused(), response.next_time_ms());
   }
   return kExitOk;
 }
@@ -214,7 +220,7 @@ CommandResult ListSchedules(Context& context, const ScheduleListOptions& options
 CommandResult ShowSchedule(Context& context, const std::string& id) {
   FLUX_ASSIGN_OR_RETURN(const v1::GetScheduleResponse response, Get(context, id));
   if (context.output != Output::kTable) {
-    context.Print(ToJson(response));
+    context.Print(ScheduleJson(response));
     return kExitOk;
   }
   const absl::Time now = absl::FromUnixMillis(response.server_time_ms());
@@ -272,7 +278,8 @@ CommandResult ResumeSchedule(Context& context, const SchedulePauseOptions& optio
   if (context.output != Output::kTable) {
     context.Print(ToJson(response));
   } else {
-    PrintNext(context, absl::StrCat("resumed ", options.id), response.next_time_ms());
+    PrintNext(context, absl::StrCat("resumed ", options.id), options.id, /*paused=*/false,
+              response.next_time_ms());
   }
   return kExitOk;
 }
@@ -320,7 +327,7 @@ CommandResult BackfillSchedule(Context& context, const ScheduleBackfillOptions& 
   FLUX_ASSIGN_OR_RETURN(const absl::Time from,
                         ForOption("--from", ParseWhen(options.from, context.Now())));
   FLUX_ASSIGN_OR_RETURN(const absl::Time to,
-                        ForOption("--to", ParseWhen(options.to, context.Now())));
+                        ForOption("--to", ParseUntil(options.to, context.Now())));
   request.set_from_time_ms(absl::ToUnixMillis(from));
   request.set_to_time_ms(absl::ToUnixMillis(to));
   request.set_overlap(ParseOverlap(options.overlap));

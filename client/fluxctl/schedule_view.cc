@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "client/fluxctl/json.h"
 #include "client/fluxctl/view.h"
 
 namespace flux::ctl {
@@ -170,6 +169,15 @@ Block ScheduleBlock(const v1::GetScheduleResponse& response, absl::Time now) {
       {"Changed", Cell(absl::StrCat(Ago(response.update_time_ms(), now), By(response.identity()),
                                     ", revision ", response.revision()))},
   };
+}
+
+Json ScheduleJson(const v1::GetScheduleResponse& response) {
+  v1::GetScheduleResponse effective = response;
+  v1::SchedulePolicies& policies = *effective.mutable_schedule()->mutable_policies();
+  if (policies.overlap() == v1::SCHEDULE_OVERLAP_UNSPECIFIED) {
+    policies.set_overlap(v1::SCHEDULE_OVERLAP_SKIP);
+  }
+  return ToJson(effective);
 }
 
 Table ScheduleActionsTable(const v1::ScheduleState& state, absl::Time now) {

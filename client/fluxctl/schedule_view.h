@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "client/fluxctl/json.h"
 #include "client/fluxctl/table.h"
 #include "flux/v1/schedule.pb.h"
 
@@ -26,6 +27,9 @@ Block ScheduleBlock(const v1::GetScheduleResponse& response, absl::Time now);
 Table ScheduleActionsTable(const v1::ScheduleState& state, absl::Time now);
 // The next times after a change.
 Table NextTimesTable(const google::protobuf::RepeatedField<int64_t>& times_ms, absl::Time now);
+
+// The document of `schedule show`, with the overlap policy that holds where none was given.
+Json ScheduleJson(const v1::GetScheduleResponse& response);
 
 }  // namespace flux::ctl
 

@@ -106,6 +106,25 @@ const char* Code(Style style) {
   return "";
 }
 
+bool IsDate(const std::string& text, absl::Time* midnight) {
+  std::string error;
+  return text.size() == 10 &&
+         absl::ParseTime("%Y-%m-%d", text, absl::UTCTimeZone(), midnight, &error);
+}
+
+// An RFC 3339 time, a date (midnight UTC), or "now". The library's infinities are no times here.
+bool IsTime(const std::string& text, absl::Time now, absl::Time* time) {
+  if (text == "now") {
+    *time = now;
+    return true;
+  }
+  std::string error;
+  if (absl::ParseTime(absl::RFC3339_full, text, time, &error)) {
+    return *time != absl::InfiniteFuture() && *time != absl::InfinitePast();
+  }
+  return IsDate(text, time);
+}
+
 // Edits between two words, where two letters changed round are one.
 std::size_t Distance(const std::string& a, const std::string& b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
@@ -175,6 +194,15 @@ std::string EscapeJson(std::string_view json) {
     json.remove_prefix(rune.bytes);
   }
   return out;
+}
+
+bool IsUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const Rune rune = FirstRune(text);
+    if (!rune.valid) return false;
+    text.remove_prefix(rune.bytes);
+  }
+  return true;
 }
 
 std::size_t Width(std::string_view text) {
@@ -317,18 +345,35 @@ absl::StatusOr<absl::Duration> ParseDuration(const std::string& text) {
 }
 
 absl::StatusOr<absl::Time> ParseWhen(const std::string& text, absl::Time now) {
-  if (text == "now") return now;
   if (absl::StatusOr<absl::Duration> ago = ParseDuration(text); ago.ok()) return now - *ago;
   absl::Time time;
-  std::string error;
-  if (absl::ParseTime(absl::RFC3339_full, text, &time, &error)) return time;
-  if (text.size() == 10 && absl::ParseTime("%Y-%m-%d", text, absl::UTCTimeZone(), &time, &error)) {
-    return time;
-  }
+  if (IsTime(text, now, &time)) return time;
   return absl::InvalidArgumentError(absl::StrCat(
       "\"", Escape(text, Lines::kOne),
       "\" is not a time; give how long ago (2h, 1d12h), a date (2024-05-01) or an RFC 3339 time "
       "(2024-05-01T12:00:00Z)"));
+}
+
+absl::StatusOr<absl::Time> ParseUntil(const std::string& text, absl::Time now) {
+  absl::Time midnight;
+  if (!IsDate(text, &midnight)) return ParseWhen(text, now);
+  const absl::Time last = midnight + absl::Hours(24) - absl::Milliseconds(1);
+  return midnight <= now ? std::min(last, now) : last;
+}
+
+absl::StatusOr<absl::Time> ParseTimeToCome(const std::string& text, absl::Time now,
+                                           const std::string& wait_option) {
+  absl::Time time;
+  if (IsTime(text, now, &time)) return time;
+  const std::string forms = "a date (2030-05-01) or an RFC 3339 time (2030-05-01T12:00:00Z)";
+  const std::string quoted = absl::StrCat("\"", Escape(text, Lines::kOne), "\"");
+  if (!ParseDuration(text).ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(quoted, " is not a time; give ", forms));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(quoted, " is a duration, not a time; ",
+                   wait_option.empty() ? absl::StrCat("give ", forms)
+                                       : absl::StrCat("use ", wait_option, " ", text)));
 }
 
 std::string NearestWord(const std::string& word, const std::vector<std::string>& words) {
@@ -356,9 +401,11 @@ std::string PointAt(std::string_view text, std::size_t at) {
   std::size_t skip = 0;
   if (at - line_start > kShownLineMax / 2) skip = at - line_start - kShownLineMax / 2;
   while (skip > 0 && (static_cast<unsigned char>(line[skip]) & 0xC0U) == 0x80) --skip;
-  const std::string lead = Escape(line.substr(skip, at - line_start - skip), Lines::kOne);
-  const std::string shown =
-      Fit(Escape(line.substr(skip), Lines::kOne), kShownLineMax, /*unicode=*/false);
+  const std::string cut = skip == 0 ? "" : "...";
+  const std::string lead =
+      absl::StrCat(cut, Escape(line.substr(skip, at - line_start - skip), Lines::kOne));
+  const std::string shown = Fit(absl::StrCat(cut, Escape(line.substr(skip), Lines::kOne)),
+                                kShownLineMax, /*unicode=*/false);
   return absl::StrCat("  ", shown, "\n  ", std::string(Width(lead), ' '), "^");
 }
 

@@ -63,12 +63,23 @@ std::string BytesText(uint64_t bytes);
 // 0.4/s, 96/s, 1200/s.
 std::string RateText(double per_second);
 
+// Whether every byte belongs to a character: no overlong forms, no surrogates, nothing cut.
+bool IsUtf8(std::string_view text);
+
 // "1h30m", "90s", "2d", "1w", "250ms", "0". InvalidArgument for anything else, also for a negative
 // one.
 absl::StatusOr<absl::Duration> ParseDuration(const std::string& text);
-// A duration means that long before `now`; else RFC 3339, a date (midnight UTC), or "now".
-// InvalidArgument otherwise.
+// A time of the past. A duration means that long before `now`; else RFC 3339, a date (midnight
+// UTC), or "now". InvalidArgument otherwise.
 absl::StatusOr<absl::Time> ParseWhen(const std::string& text, absl::Time now);
+// The same as the end of a range that includes it: a date is the last millisecond of that day, or
+// `now` while the day lasts.
+absl::StatusOr<absl::Time> ParseUntil(const std::string& text, absl::Time now);
+// A time to come: RFC 3339, a date (midnight UTC), or "now". InvalidArgument otherwise, and for a
+// duration, which elsewhere counts back from now; `wait_option` (may be empty) is the option that
+// takes one.
+absl::StatusOr<absl::Time> ParseTimeToCome(const std::string& text, absl::Time now,
+                                           const std::string& wait_option);
 
 // `value`, or its error with the option's name in front.
 template <typename T>

@@ -7,6 +7,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -160,9 +161,11 @@ absl::StatusOr<v1::StartWorkflowResponse> Start(Context& context, const StartOpt
   absl::StatusOr<v1::StartWorkflowResponse> response = context.connection.Call(
       context.connection.workflows(), &WorkflowService::Stub::StartWorkflow, request);
   if (absl::IsAlreadyExists(response.status())) {
-    return WithHint(
-        response.status(),
-        "--on-conflict use-existing answers with the running one, terminate-existing replaces it");
+    const bool closed = absl::StrContains(response.status().message(), "reuse policy");
+    return WithHint(response.status(),
+                    closed ? "give another --id, or --reuse allow to start this one once more"
+                           : "--on-conflict use-existing answers with the running one, "
+                             "terminate-existing replaces it");
   }
   if (absl::IsNotFound(response.status())) {
     return WithHint(response.status(), "'fluxctl definition list' shows what the server knows");

@@ -29,11 +29,13 @@ bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 // A token as a message can hold it: short and printable.
 std::string Shown(std::string_view text) {
   std::string out;
-  for (char c : text.substr(0, kShownBytes)) {
+  size_t end = std::min(text.size(), kShownBytes);
+  // The cut goes before the character that does not fit, never through it.
+  while (end > 0 && end < text.size() && (text[end] & 0xc0) == 0x80) --end;
+  for (char c : text.substr(0, end)) {
     out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
   }
-  while (!out.empty() && text.size() > kShownBytes && (out.back() & 0xc0) == 0x80) out.pop_back();
-  if (text.size() > kShownBytes) out += "…";
+  if (end < text.size()) out += "…";
   return out;
 }
 

@@ -399,7 +399,7 @@ TEST_F(Fluxctl, MigratesToANamedDefinition) {
   ASSERT_EQ(operations.size(), 1U);
   EXPECT_TRUE(operations[0].operation().migrate().dry_run());
   EXPECT_EQ(operations[0].operation().migrate().definition_hash(),
-            std::string(31, '\x11') + '\x02');
+            std::string(30, '\x11') + "\x02\x11");
   const Outcome each = Run({"workflow", "migrate", "--workflow", "code-chart", "--query",
                             "steps > 3", "--to", "@1", "--dry-run"});
   EXPECT_EQ(each.code, 4) << each.err;
@@ -414,7 +414,7 @@ TEST_F(Fluxctl, MigratesToANamedDefinition) {
   EXPECT_EQ(operations.size(), 3U);
   EXPECT_FALSE(bulk_starts.back().operation().migrate().dry_run());
   EXPECT_EQ(bulk_starts.back().operation().migrate().definition_hash(),
-            std::string(31, '\x11') + '\x01');
+            std::string(30, '\x11') + "\x01\x11");
   EXPECT_THAT(Run({"workflow", "migrate", "--workflow", "code-chart", "--to", "@1", "--dry-run",
                    "--detach"})
                   .err,

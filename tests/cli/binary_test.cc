@@ -92,7 +92,13 @@ TEST_F(Fluxctl, UsageErrorsAreTwoAndSayWhatIsWrong) {
       {{"-o", "yaml", "workflow", "list"}, "not one of table, json, jsonl"},
       {{"--timeout", "soon", "workflow", "list"}, "--timeout: \"soon\" is not a duration"},
       {{"--address", "http://x", "workflow", "list"}, "is a URL"},
-      {{"definition", "show", "x", "--hash", "abc"}, "is not 64 hex digits"},
+      {{"definition", "show", "x", "--hash", "abc"}, "is not 6 to 64 hex digits"},
+      {{"definition", "show", "x", "--hash", "ghijkl"}, "is not 6 to 64 hex digits"},
+      {{"workflow", "signal", "a", "e", "--at", "2h"}, "use --in 2h"},
+      {{"workflow", "signal", "a", "e", "--at", "soon"},
+       "--at: \"soon\" is not a time; give a date"},
+      {{"schedule", "create", "s", "--workflow", "w", "--cron", "@daily", "--end-at", "2h"},
+       "--end-at: \"2h\" is a duration, not a time"},
       {{"completion", "tcsh"}, "not one of bash, zsh, fish"},
   };
   for (const auto& c : kCases) {
@@ -234,6 +240,16 @@ TEST_F(Fluxctl, AConflictHintsAtTheWayOut) {
   EXPECT_EQ(outcome.code, 4);
   EXPECT_THAT(outcome.err, HasSubstr("fluxctl: workflow id \"a\" is running (already_exists)\n"));
   EXPECT_THAT(outcome.err, HasSubstr("--on-conflict use-existing"));
+  workflows.on_StartWorkflow = [](const v1::StartWorkflowRequest&, v1::StartWorkflowResponse*) {
+    return grpc::Status(
+        grpc::StatusCode::ALREADY_EXISTS,
+        "workflow id \"a\" was used by execution 1, which has closed, and the reuse "
+        "policy does not allow it again: use another id");
+  };
+  const Outcome closed = Run({"workflow", "start", "w", "--id", "a", "--reuse", "reject"});
+  EXPECT_EQ(closed.code, 4);
+  EXPECT_THAT(closed.err, HasSubstr("hint: give another --id, or --reuse allow"));
+  EXPECT_THAT(closed.err, Not(HasSubstr("--on-conflict"))) << "nothing is running";
 }
 
 TEST_F(Fluxctl, RunPrintsItsResultOnStdoutAndProgressOnStderr) {
@@ -814,7 +830,7 @@ TEST_F(Fluxctl, DiffTellsWhatChanged) {
             "changed  merge         task  task.retry.max_attempts  3     5\n");
   EXPECT_THAT(table.err, HasSubstr("from code-chart@1 (111111111111) to code-chart@2"));
   // By the beginning of a hash that only one has, and by one that both have.
-  const std::string one = std::string(60, '1') + "1101";
+  const std::string one = std::string(60, '1') + "01";
   const Outcome json = Run({"definition", "diff", one, "code-chart", "-o", "json"});
   EXPECT_EQ(json.code, 0) << json.err;
   const Json document = Json::parse(json.out);

@@ -33,6 +33,7 @@
 
 #include "flux/v1/admin.grpc.pb.h"
 #include "flux/v1/bulk.grpc.pb.h"
+#include "flux/v1/schedule.grpc.pb.h"
 #include "flux/v1/workflow.grpc.pb.h"
 
 namespace flux::cli {
@@ -177,6 +178,16 @@ class Bulks : public v1::BulkService::Service {
 
   std::mutex mutex;
 };
+
+class Schedules : public v1::ScheduleService::Service {
+ public:
+  FLUX_FAKE(CreateSchedule)
+  FLUX_FAKE(UpdateSchedule)
+  FLUX_FAKE(GetSchedule)
+  FLUX_FAKE(BackfillSchedule)
+
+  std::mutex mutex;
+};
 #undef FLUX_FAKE
 
 class Admin : public v1::AdminService::Service {
@@ -232,6 +243,7 @@ class Coordinator {
     builder.RegisterService(&workflows);
     builder.RegisterService(&admin);
     builder.RegisterService(&bulks);
+    builder.RegisterService(&schedules);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
     port_ = port;
@@ -246,6 +258,7 @@ class Coordinator {
   Workflows workflows;
   Admin admin;
   Bulks bulks;
+  Schedules schedules;
 
  private:
   int port_ = 0;
@@ -519,7 +532,7 @@ class Fluxctl : public testing::Test {
   }
   // What the server's threads and this one wrote is seen by the other: a process in between orders
   // nothing that a race detector knows of.
-  void Settle() { const std::scoped_lock lock(workflows.mutex, bulks.mutex); }
+  void Settle() { const std::scoped_lock lock(workflows.mutex, bulks.mutex, schedules.mutex); }
   Outcome Run(std::vector<std::string> arguments, const std::string& input = "") {
     Outcome outcome =
         Process(Command(std::move(arguments)), Environment(coordinator.address()), input).Finish();
@@ -679,8 +692,8 @@ class Fluxctl : public testing::Test {
       step.mutable_task()->mutable_retry()->set_max_attempts(version == "1" ? 3 : 5);
       made.mutable_summary()->set_name("code-chart");
       made.mutable_summary()->set_version(version);
-      made.mutable_summary()->set_definition_hash(std::string(31, '\x11') +
-                                                  (version == "1" ? '\x01' : '\x02'));
+      made.mutable_summary()->set_definition_hash(std::string(30, '\x11') +
+                                                  (version == "1" ? "\x01\x11" : "\x02\x11"));
       return made;
     };
     workflows.on_ListDefinitions = [make](const v1::ListDefinitionsRequest&,
@@ -709,6 +722,7 @@ class Fluxctl : public testing::Test {
   Coordinator coordinator;
   Workflows& workflows = coordinator.workflows;
   Bulks& bulks = coordinator.bulks;
+  Schedules& schedules = coordinator.schedules;
   std::vector<v1::StartBulkOperationRequest> bulk_starts;
   v1::BulkOperation bulk;  // the last one
   int bulk_polls = 0;

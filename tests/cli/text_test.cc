@@ -108,8 +108,60 @@ TEST(ParseWhen, TakesAgesDatesAndTimes) {
     ASSERT_TRUE(parsed.ok()) << c.text << ": " << parsed.status();
     EXPECT_EQ(*parsed, c.time) << c.text;
   }
-  for (const char* bad : {"", "yesterday", "2024-13-01", "2024-05-01 12:00", "12:00"}) {
+  for (const char* bad :
+       {"", "yesterday", "2024-13-01", "2024-05-01 12:00", "12:00", "infinite-future"}) {
     EXPECT_EQ(ParseWhen(bad, now).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
+}
+
+TEST(ParseUntil, IncludesTheWholeOfADate) {
+  const absl::Time now = absl::FromUnixSeconds(1'714'564'800);  // 2024-05-01T12:00:00Z
+  const absl::Duration day = absl::Hours(24);
+  const absl::Time today = now - absl::Hours(12);
+  EXPECT_EQ(*ParseUntil("2024-04-30", now), today - absl::Milliseconds(1));
+  EXPECT_EQ(*ParseUntil("2024-05-01", now), now) << "the day is not over";
+  EXPECT_EQ(*ParseUntil("2024-05-02", now), today + 2 * day - absl::Milliseconds(1))
+      << "a day to come is for the server to refuse";
+  EXPECT_EQ(*ParseUntil("2h", now), now - absl::Hours(2));
+  EXPECT_EQ(*ParseUntil("2024-04-30T00:00:00Z", now), today - day);
+  EXPECT_EQ(*ParseUntil("now", now), now);
+  EXPECT_FALSE(ParseUntil("yesterday", now).ok());
+}
+
+TEST(ParseTimeToCome, RefusesADurationAndTeachesTheRightForm) {
+  const absl::Time now = absl::FromUnixSeconds(1'714'564'800);  // 2024-05-01T12:00:00Z
+  EXPECT_EQ(*ParseTimeToCome("now", now, "--in"), now);
+  EXPECT_EQ(*ParseTimeToCome("2024-05-02", now, "--in"), now + absl::Hours(12));
+  EXPECT_EQ(*ParseTimeToCome("2024-05-01T12:00:01Z", now, ""), now + absl::Seconds(1));
+  const struct {
+    const char* text;
+    const char* wait_option;
+    const char* message;
+  } kBad[] = {
+      {"2h", "--in", "\"2h\" is a duration, not a time; use --in 2h"},
+      {"2h", "",
+       "\"2h\" is a duration, not a time; give a date (2030-05-01) or an RFC 3339 time "
+       "(2030-05-01T12:00:00Z)"},
+      {"soon", "--in",
+       "\"soon\" is not a time; give a date (2030-05-01) or an RFC 3339 time "
+       "(2030-05-01T12:00:00Z)"},
+      {"infinite-future", "",
+       "\"infinite-future\" is not a time; give a date (2030-05-01) or an RFC 3339 time "
+       "(2030-05-01T12:00:00Z)"},
+  };
+  for (const auto& c : kBad) {
+    const absl::Status status = ParseTimeToCome(c.text, now, c.wait_option).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.text;
+    EXPECT_EQ(status.message(), c.message);
+  }
+}
+
+TEST(IsUtf8, TakesWholeCharactersOnly) {
+  for (const char* good : {"", "chart-17", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x8e\x89"}) {
+    EXPECT_TRUE(IsUtf8(good)) << good;
+  }
+  for (const char* bad : {"\xff", "a\xc3", "\x80", "\xc0\xaf", "\xed\xa0\x80", "\xe2\x82"}) {
+    EXPECT_FALSE(IsUtf8(bad)) << Escape(bad, Lines::kOne);
   }
 }
 
@@ -423,8 +475,121 @@ TEST(PointAt, ShowsTheLineAndThePlace) {
   EXPECT_EQ(PointAt("\x1b\xc3\xa4 x", 4), "  \\x1b\xc3\xa4 x\n        ^")
       << "columns, not bytes; nothing that a terminal obeys";
   const std::string long_line = std::string(100, 'a') + "!" + std::string(100, 'b');
-  EXPECT_EQ(PointAt(long_line, 100), "  " + std::string(36, 'a') + "!" + std::string(32, 'b') +
-                                         "...\n  " + std::string(36, ' ') + "^");
+  EXPECT_EQ(PointAt(long_line, 100), "  ..." + std::string(36, 'a') + "!" + std::string(29, 'b') +
+                                         "...\n  " + std::string(39, ' ') + "^")
+      << "cut on both sides, and both show it";
+  EXPECT_EQ(PointAt(std::string(36, 'a') + "!", 36),
+            "  " + std::string(36, 'a') + "!\n  " + std::string(36, ' ') + "^")
+      << "nothing is cut";
+}
+
+struct Answer {
+  int code = 0;
+  std::string err;
+};
+
+// Without a server: what gets past the command line fails on its first call.
+Answer RunHere(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"fluxctl", "--address", "unix:/nonexistent/fluxd"});
+  std::vector<const char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  CommandTree tree;
+  Answer answer;
+  testing::internal::CaptureStderr();
+  answer.code = tree.Run(static_cast<int>(argv.size()), argv.data());
+  answer.err = testing::internal::GetCapturedStderr();
+  return answer;
+}
+
+// The command's words, and something for each argument that it cannot do without.
+std::vector<std::string> Complete(const CLI::App* leaf) {
+  std::vector<std::string> words;
+  for (const CLI::App* at = leaf; at->get_parent() != nullptr; at = at->get_parent()) {
+    words.insert(words.begin(), at->get_name());
+  }
+  for (const CLI::Option* option : leaf->get_options()) {
+    if (!option->get_required()) continue;
+    if (!option->get_positional()) words.push_back(option->get_name());
+    words.push_back("x");
+  }
+  return words;
+}
+
+TEST(CommandTree, NumbersAreNeverNegativeNorWords) {
+  const CommandTree tree;
+  std::vector<const CLI::App*> all = {&tree.app()};
+  int numbers = 0;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto subs = all[i]->get_subcommands([](const CLI::App*) { return true; });
+    all.insert(all.end(), subs.begin(), subs.end());
+    for (const CLI::Option* option : all[i]->get_options()) {
+      if (option->get_type_name() != "N") continue;
+      ++numbers;
+      for (const char* bad : {"-1", "many", "0x10", "1.5", "", "99999999999999999999"}) {
+        std::vector<std::string> arguments = Complete(all[i]);
+        arguments.insert(arguments.end(), {option->get_name(), bad});
+        const Answer answer = RunHere(arguments);
+        EXPECT_EQ(answer.code, kExitUsage) << all[i]->get_name() << " " << option->get_name();
+        EXPECT_THAT(answer.err, HasSubstr(option->get_name())) << all[i]->get_name() << bad;
+      }
+    }
+  }
+  EXPECT_GE(numbers, 7) << "--limit, --number, --max-actions; others have a range";
+  const Answer good = RunHere({"workflow", "list", "--limit", "007"});
+  EXPECT_EQ(good.code, kExitUnavailable) << good.err;
+}
+
+TEST(CommandTree, TextThatIsNotUtf8IsRefusedByTheNameOfItsOption) {
+  const struct {
+    std::vector<std::string> arguments;
+    const char* message;
+  } kCases[] = {
+      {{"workflow", "start", "w", "--id", "a\xff"}, "--id is not UTF-8"},
+      {{"workflow", "start", "w\xff"}, "NAME is not UTF-8"},
+      {{"workflow", "start", "w", "--request-id=\xc3"}, "--request-id is not UTF-8"},
+      {{"workflow", "start", "w", "-l", "k=v", "-l", "k2=\xff"}, "--label is not UTF-8"},
+      {{"workflow", "cancel", "good", "bad\xff", "--reason", "r"}, "WORKFLOW_ID is not UTF-8"},
+      {{"workflow", "cancel", "a", "--reason", "\xff"}, "--reason is not UTF-8"},
+      {{"workflow", "signal", "a", "\xff"}, "EVENT is not UTF-8"},
+      {{"workflow", "list", "-n", "\xff"}, "--namespace is not UTF-8"},
+  };
+  for (const auto& c : kCases) {
+    const Answer answer = RunHere(c.arguments);
+    EXPECT_EQ(answer.code, kExitUsage) << c.message;
+    EXPECT_THAT(answer.err, StartsWith(std::string("fluxctl: ") + c.message));
+  }
+  EXPECT_THAT(RunHere({"definition", "put", "/nonexistent/\xff"}).err, HasSubstr("cannot open"))
+      << "a file may be called anything";
+}
+
+TEST(CommandTree, AnIdThatIsMadeUpWhereNoneIsGivenIsNotEmpty) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"workflow", "start", "w", "--id", ""},
+      {"workflow", "run", "w", "--id", ""},
+      {"workflow", "start", "w", "--request-id", ""},
+      {"workflow", "signal", "a", "b", "--event-id", ""}};
+  for (const auto& arguments : cases) {
+    const Answer answer = RunHere(arguments);
+    EXPECT_EQ(answer.code, kExitUsage) << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr(arguments[arguments.size() - 2] + ": is empty"));
+  }
+}
+
+TEST(CommandTree, NoTimeAtAllIsRefused) {
+  for (const char* none : {"0", "0s", "0.1ms"}) {
+    const Answer answer = RunHere({"workflow", "list", "--timeout", none});
+    EXPECT_EQ(answer.code, kExitUsage) << none;
+    EXPECT_THAT(answer.err, HasSubstr("leaves no time for an answer"));
+  }
+}
+
+TEST(CommandTree, HelpSaysWhatDatesAndWatchLeaveOpen) {
+  const CommandTree tree;
+  const auto help = [&](const std::string& group, const std::string& name) {
+    return tree.app().get_subcommand(group)->get_subcommand(name)->help();
+  };
+  EXPECT_THAT(help("workflow", "watch"), HasSubstr("payloads are left to 'show' and 'result'"));
+  EXPECT_THAT(help("schedule", "backfill"), HasSubstr("a date with its whole day"));
 }
 
 }  // namespace

@@ -121,6 +121,16 @@ TEST(ScheduleView, WritesTimesInOneLine) {
   EXPECT_EQ(OverlapName(v1::SCHEDULE_OVERLAP_TERMINATE_OTHER), "terminate-other");
 }
 
+TEST(ScheduleView, ItsDocumentHasThePolicyThatHolds) {
+  EXPECT_EQ(ScheduleJson(Shown())["schedule"]["policies"]["overlap"], "skip");
+  EXPECT_EQ(ScheduleJson(Shown())["schedule"]["policies"]["max_actions"], 9);
+  v1::GetScheduleResponse bare;
+  EXPECT_EQ(ScheduleJson(bare)["schedule"]["policies"]["overlap"], "skip");
+  v1::GetScheduleResponse chosen = Shown();
+  chosen.mutable_schedule()->mutable_policies()->set_overlap(v1::SCHEDULE_OVERLAP_ALLOW_ALL);
+  EXPECT_EQ(ScheduleJson(chosen)["schedule"]["policies"]["overlap"], "allow_all");
+}
+
 TEST(ScheduleOptions, ChangeOnlyWhatTheyName) {
   v1::Schedule schedule = Shown().schedule();
   const v1::Schedule before = schedule;
@@ -155,6 +165,10 @@ TEST(ScheduleOptions, NameWhatIsWrong) {
   options.every = {};
   options.end_at = "whenever";
   EXPECT_THAT(std::string(Message(ApplyOptions(options, kNow, &schedule))), HasSubstr("--end-at"));
+  options.end_at = "2h";
+  EXPECT_THAT(std::string(Message(ApplyOptions(options, kNow, &schedule))),
+              AllOf(HasSubstr("--end-at: \"2h\" is a duration"), HasSubstr("RFC 3339")))
+      << "it would be two hours ago";
   options.end_at = {};
   options.catchup_window = "long";
   EXPECT_THAT(std::string(Message(ApplyOptions(options, kNow, &schedule))),

@@ -214,6 +214,17 @@ TEST(Query, ErrorsSayWhereAndWhatWasExpected) {
   }
 }
 
+TEST(Query, ErrorsCutLongTextsBetweenCharacters) {
+  const std::string wide = "\xc3\xa4";  // two bytes
+  std::string shown;
+  for (int i = 0; i < 20; ++i) shown += wide;  // as much as fits
+  EXPECT_THAT(ErrorOf("status = \"" + shown + "\""), HasSubstr("\"" + shown + "\""));
+  EXPECT_THAT(ErrorOf("status = \"" + shown + wide + "\""), HasSubstr("\"" + shown + "…\""));
+  const std::string odd = "a" + shown;  // the last one would be cut through
+  EXPECT_THAT(ErrorOf("status = \"" + odd + "\""),
+              HasSubstr("\"" + odd.substr(0, odd.size() - wide.size()) + "…\""));
+}
+
 TEST(Query, RefusesWhatIsTooLargeOrTooDeep) {
   const std::string term = R"(steps = 1)";
   std::string deep = std::string(kQueryDepthMax, '(') + term + std::string(kQueryDepthMax, ')');
