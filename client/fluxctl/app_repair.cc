@@ -122,8 +122,10 @@ void CommandTree::AddRepair(CLI::App* group) {
                           });
     AddBulk(leaf, &options->bulk);
     if (kind == RepairKind::kRetry) {
-      leaf->add_option("--step", options->name,
-                       "Only this step, by its path (default: every failed and parked one)")
+      leaf->add_option(
+              "--step", options->name,
+              "Only this step, by its path, also one that runs or waits (default: every failed "
+              "and parked one)")
           ->type_name("PATH");
     }
     if (kind == RepairKind::kMigrate) {

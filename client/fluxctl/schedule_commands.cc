@@ -91,6 +91,9 @@ absl::Status ApplyStart(const ScheduleOptions& options, v1::StartWorkflowRequest
   return absl::OkStatus();
 }
 
+// The server counts a backfill's times no further (BackfillScheduleResponse.times).
+constexpr uint64_t kCountedMax = 100'000;
+
 // What was done, and the times that follow from it.
 void PrintNext(Context& context, const std::string& done, const std::string& id, bool paused,
                const google::protobuf::RepeatedField<int64_t>& next) {
@@ -338,7 +341,10 @@ CommandResult BackfillSchedule(Context& context, const ScheduleBackfillOptions& 
                                                 &ScheduleService::Stub::BackfillSchedule, request));
   if (context.output != Output::kTable) context.Print(ToJson(response));
   context.console.Note(absl::StrCat("backfill ", response.backfill(), " of ", options.id, ": ",
-                                    response.times(), response.times() == 1 ? " time" : " times",
+                                    response.times(),
+                                    response.times() == 1             ? " time"
+                                    : response.times() >= kCountedMax ? " times or more"
+                                                                      : " times",
                                     "; 'fluxctl schedule show ", options.id, "' follows it"));
   return kExitOk;
 }
