@@ -3,6 +3,7 @@
 #define FLUX_WORKER_SRC_STREAM_H_
 
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -25,7 +26,7 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
     stub_->async()->Connect(&context_, this);
     AddHold();
     StartWrite(&out);
-    StartRead(in_->message);
+    StartRead(Reading());
     StartCall();
   }
   void Write() { StartWrite(&out); }
@@ -49,9 +50,17 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
  private:
   void OnReadDone(bool ok) override {
     if (!ok) return session_->OnReadEnded(this);
-    session_->OnMessage(this, in_);
-    in_ = std::make_shared<Inbound>();
-    StartRead(in_->message);
+    std::shared_ptr<Inbound> read;
+    {
+      const std::lock_guard lock(in_mutex_);
+      read = std::exchange(in_, std::make_shared<Inbound>());
+    }
+    session_->OnMessage(this, read);
+    StartRead(Reading());
+  }
+  v1::ConnectResponse* Reading() {
+    const std::lock_guard lock(in_mutex_);
+    return in_->message;
   }
   void OnWriteDone(bool) override { session_->OnWriteDone(this); }
   void OnWritesDoneDone(bool) override { session_->OnWriteDone(this); }
@@ -63,6 +72,9 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
   std::shared_ptr<Session> session_;
   v1::WorkerService::Stub* stub_;
   grpc::ClientContext context_;
+  // gRPC has one reaction follow the other, on whatever thread; the lock says so where a sanitizer
+  // can see it.
+  std::mutex in_mutex_;
   std::shared_ptr<Inbound> in_ = std::make_shared<Inbound>();  // shared with its deliveries
   std::shared_ptr<Stream> self_;
 };
