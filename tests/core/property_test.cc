@@ -537,7 +537,7 @@ void OneSeed(uint64_t seed, std::map<v1::ExecutionStatus, int>* ends, uint64_t* 
 
 TEST(CoreProperty, ReplayAndSnapshotsEqualTheLiveExecution) {
   uint64_t first = 1;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef FLUX_SANITIZED
   uint64_t count = 300;
 #else
   uint64_t count = 1'500;

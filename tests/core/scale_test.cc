@@ -11,7 +11,7 @@ namespace flux::engine::testing {
 namespace {
 
 // The sanitizers' allocators count for themselves.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef FLUX_SANITIZED
 constexpr bool kHeapIsKnown = false;
 #else
 constexpr bool kHeapIsKnown = true;

@@ -17,7 +17,7 @@ constexpr uint64_t kBlocks = 4;
 
 uint64_t SeedsPerBlock() {
   const bool long_form = std::getenv("FLUX_LONG") != nullptr;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef FLUX_SANITIZED
   return long_form ? 2'500 : 50;
 #else
   return long_form ? 25'000 : 500;
