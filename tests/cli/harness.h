@@ -267,8 +267,16 @@ class Coordinator {
 
 inline std::vector<std::string> Environment(const std::string& address) {
   const char* path = std::getenv("PATH");
-  return {std::string("PATH=") + (path == nullptr ? "/usr/bin:/bin" : path), "LANG=C.UTF-8",
-          "TERM=xterm", "USER=tester", "FLUX_ADDRESS=" + address};
+  std::vector<std::string> environment = {
+      std::string("PATH=") + (path == nullptr ? "/usr/bin:/bin" : path), "LANG=C.UTF-8",
+      "TERM=xterm", "USER=tester", "FLUX_ADDRESS=" + address};
+  // What a sanitizer is told holds for the programs that a test runs, too.
+  for (const char* name : {"TSAN_OPTIONS", "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS"}) {
+    if (const char* value = std::getenv(name); value != nullptr) {
+      environment.push_back(std::string(name) + "=" + value);
+    }
+  }
+  return environment;
 }
 
 inline std::vector<char*> Pointers(std::vector<std::string>& strings) {
