@@ -541,6 +541,7 @@ class Fluxctl : public testing::Test {
   // What the server's threads and this one wrote is seen by the other: a process in between orders
   // nothing that a race detector knows of.
   void Settle() { const std::scoped_lock lock(workflows.mutex, bulks.mutex, schedules.mutex); }
+  void TearDown() override { Settle(); }
   Outcome Run(std::vector<std::string> arguments, const std::string& input = "") {
     Outcome outcome =
         Process(Command(std::move(arguments)), Environment(coordinator.address()), input).Finish();
