@@ -18,7 +18,7 @@ endif()
 if(FLUX_SANITIZE STREQUAL "thread")
   # By this macro protobuf 3.21 gives its maps one more member, which Debian's library does not know of.
   add_compile_options(-U__SANITIZE_THREAD__)
-  # Before all others in each program's libraries (see there), so it is made here and is no target.
+  # It must come before all other libraries of a program (cmake/tsan_locks.cc), so it is made here and is no target.
   set(tsan_locks "${CMAKE_BINARY_DIR}/libflux_tsan_locks.so")
   execute_process(
     COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -O1 -shared -fPIC -o ${tsan_locks} ${CMAKE_CURRENT_LIST_DIR}/tsan_locks.cc

@@ -30,7 +30,7 @@ using Epoch = uint64_t;
 inline constexpr size_t kKeyBytesMax = 1024;
 inline constexpr size_t kRowValueBytesMax = 64 * 1024;    // larger ones: chunked by the store
 inline constexpr size_t kRowBatchBytesMax = 1024 * 1024;  // of one RowBatch, without payload rows
-inline constexpr size_t kLogEntryBytesMax = 64 * 1024 * 1024;
+inline constexpr size_t kLogEntryBytesMax = 128 * 1024 * 1024;
 
 struct KeyValue {
   std::string key;

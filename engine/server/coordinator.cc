@@ -29,7 +29,8 @@ namespace flux::server {
 namespace {
 
 // A message may carry many payloads; its parts have their own, smaller limits.
-// Together with the engine's batch_bytes_max less than one entry of the log may have.
+// With the engine's batch_bytes_max, and what records add to results, less than one entry of the
+// log may have.
 constexpr int kReceivedBytesMax = 48 * 1024 * 1024;
 constexpr int kSentBytesMax = 64 * 1024 * 1024;
 constexpr int kReadThreads = 2;

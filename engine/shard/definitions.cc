@@ -1,7 +1,5 @@
 #include "engine/shard/definitions.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <openssl/sha.h>
 
 #include <algorithm>
@@ -9,21 +7,12 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "engine/core/json_value.h"
 #include "engine/shard/keys.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
 namespace {
-
-std::string Deterministic(const v1::Definition& definition) {
-  std::string out;
-  google::protobuf::io::StringOutputStream stream(&out);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  definition.SerializeToCodedStream(&coded);
-  coded.Trim();
-  return out;
-}
 
 std::string Sha256(std::string_view bytes) {
   std::string out(SHA256_DIGEST_LENGTH, '\0');
@@ -61,7 +50,7 @@ v1::DefinitionSummary Summarise(const v1::Definition& definition, const std::str
 }  // namespace
 
 std::string DefinitionHash(const v1::Definition& definition) {
-  return Sha256(Deterministic(definition));
+  return Sha256(SerializeDeterministic(definition));
 }
 
 Definitions::Definitions(store::Store* store, store::Epoch epoch, GraphLimits limits,
@@ -95,7 +84,7 @@ absl::Status Definitions::Load() {
 
 absl::StatusOr<v1::PutDefinitionResponse> Definitions::Put(const v1::Definition& definition,
                                                            int64_t now_ms) {
-  std::string bytes = Deterministic(definition);
+  std::string bytes = SerializeDeterministic(definition);
   const std::string hash = Sha256(bytes);
   v1::PutDefinitionResponse response;
   response.set_definition_hash(hash);

@@ -92,23 +92,11 @@ void Engine::Turn() {
   ++counters_.turns;
   const int64_t began_ms = last_turn_end_ms_;
 
-  // What arrived before any deadline fires (rule 13).
-  if (jobs_.empty()) inbox_.Drain(&jobs_);
-  for (; next_job_ < jobs_.size(); ++next_job_) {
-    // The log is free again: what is decided so far follows at once, whatever else waits.
-    if (TakeCommit()) FinishBatch();
-    if (fatal_) return;
-    if (batch_bytes_ >= options_.batch_bytes_max) {
-      if (commit_in_flight_) break;  // as large as it may get: the rest waits for the log
-      FinishBatch();
-    }
-    jobs_[next_job_]();
-    if (fatal_) return;
-  }
-  if (next_job_ == jobs_.size()) {
-    jobs_.clear();
-    next_job_ = 0;
-  }
+  const bool was_held_up = held_up();
+  RunJobs();
+  // What came while it was held up is no later than a deadline that passed meanwhile.
+  if (was_held_up && !held_up() && !fatal_) RunJobs();
+  if (fatal_) return;
   TakeCommit();
   if (fatal_) return;
   if (streams_paused_.load(std::memory_order_relaxed) && inbox_.size() < options_.inbox_max / 2) {
@@ -116,12 +104,16 @@ void Engine::Turn() {
     if (resume_) resume_();
   }
   RunDeferred();
-  FireTimersDue();
-  // While shutting down nobody is given up: sessions and what they run go on with the next process.
-  if (!shutting_down_) dispatcher_->Tick(Now());
-  RunDeferred();
-  if (!waiter_deadlines_.empty()) ExpireWaiters();
-  if (!message_retries_.empty()) RetryMessages();
+  // What arrived before any deadline fires (rule 13).
+  if (!held_up()) {
+    FireTimersDue();
+    // While shutting down nobody is given up: sessions and what they run go on with the next
+    // process.
+    if (!shutting_down_) dispatcher_->Tick(Now());
+    RunDeferred();
+    if (!waiter_deadlines_.empty()) ExpireWaiters();
+    if (!message_retries_.empty()) RetryMessages();
+  }
   PumpLoads();
   if (began_ms - last_housekeeping_ms_ >= kHousekeepingMs) {
     last_housekeeping_ms_ = began_ms;
@@ -133,6 +125,23 @@ void Engine::Turn() {
   if (end - began_ms > 2 * kStallSlackMs) stalled_ms_ += end - began_ms - kStallSlackMs;
   last_turn_end_ms_ = end;
   planned_wake_ms_ = end;
+}
+
+void Engine::RunJobs() {
+  if (jobs_.empty()) inbox_.Drain(&jobs_);
+  for (; next_job_ < jobs_.size(); ++next_job_) {
+    // The log is free again: what is decided so far follows at once, whatever else waits.
+    if (TakeCommit()) FinishBatch();
+    if (fatal_) return;
+    if (batch_bytes_ >= options_.batch_bytes_max) {
+      if (commit_in_flight_) return;  // as large as it may get: the rest waits for the log
+      FinishBatch();
+    }
+    jobs_[next_job_]();
+    if (fatal_) return;
+  }
+  jobs_.clear();
+  next_job_ = 0;
 }
 
 bool Engine::TakeCommit() {
@@ -154,6 +163,11 @@ void Engine::FinishBatch() {
 int64_t Engine::NextDeadlineMs() const {
   const int64_t now = env_.clock->MonotonicMs();
   int64_t next = now + kIdleWaitMs;
+  if (held_up()) {
+    // All of it counts as a stall: there are messages that it has not looked at.
+    planned_wake_ms_ = now;
+    return next;
+  }
   if (const int64_t deadline = dispatcher_->NextDeadlineMs(); deadline != INT64_MAX) {
     next = std::min(next, deadline + stalled_ms_);
   }

@@ -83,8 +83,7 @@ struct EngineOptions {
   size_t payload_bytes_max = 4 * 1024 * 1024;      // of one input or output
   size_t payload_inline_bytes = 64 * 1024;         // larger ones lie under their own key (rule 19)
   size_t task_input_bytes_max = 48 * 1024 * 1024;  // all inputs of one task together
-  // While a commit is under way the next batch grows to this size, and by one message (which is
-  // smaller than what the store refuses, less this).
+  // While a commit is under way the next batch grows to this size, and by one message.
   size_t batch_bytes_max = 12 * 1024 * 1024;
   size_t id_bytes_max = 256;  // workflow ids, namespaces, request ids
   size_t labels_max = 64;
@@ -130,9 +129,9 @@ class Engine final : public DispatchHost {
   // Monotonic time at which Turn is next needed without anything arriving.
   int64_t NextDeadlineMs() const;
   Inbox& inbox() { return inbox_; }
-  // Nothing but the end of the commit under way lets it go on: the batch behind it is full. Loop
+  // The batch behind the commit under way is full: nothing but its end lets the loop go on. Loop
   // thread only.
-  bool held_up() const { return !jobs_.empty() && commit_in_flight_; }
+  bool held_up() const { return !jobs_.empty(); }
   // True once nothing is on its way to the disk. Loop thread only.
   bool Quiet() const;
   // No more starts; who waits for a result is told to ask again, workers to reconnect later.
@@ -239,8 +238,8 @@ class Engine final : public DispatchHost {
     std::vector<v1::ExecutionSummary> runs;  // not resident ones, the newest first
     RunId current;                           // the newest run; empty: none known
     std::vector<absl::AnyInvocable<void(const absl::Status&)>> waiting;
-    std::vector<RunId> in_memory;  // those with a slot
-    uint32_t residents = 0;        // of them, and whoever else needs the entry
+    absl::btree_set<RunId> in_memory;  // those with a slot
+    uint32_t holds = 0;                // of callbacks that need the entry
   };
 
   // A run that is deleted, until nothing is left that speaks of it.
@@ -297,6 +296,8 @@ class Engine final : public DispatchHost {
   }
   static absl::Status ShuttingDown();
   void RunDeferred();
+  // Until nothing waits, or the batch behind a commit is full.
+  void RunJobs();
   // True: a commit was done.
   bool TakeCommit();
   void FinishBatch();
@@ -331,7 +332,8 @@ class Engine final : public DispatchHost {
   void PrefetchResults(const google::protobuf::RepeatedPtrField<v1::TaskResult>& results,
                        int first) const;
   void HandleResult(StreamId stream, v1::TaskResult&& result);
-  void FinishResult(StreamId stream, Slot* slot, v1::TaskResult&& result, std::string note);
+  void FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot, v1::TaskResult&& result,
+                    std::string note);
   static DeliveryKey KeyOf(const v1::TaskToken& token);
   void OnDelivery(const DeliveryKey& key, Command command);
   void RefillFrom(Slot& slot, const std::string& queue);

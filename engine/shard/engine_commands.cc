@@ -374,16 +374,17 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
   dispatcher_->ResultArrived(stream, key, result.has_failure());
 
   if (resident) {
-    FinishResult(stream, it->second.get(), std::move(result), std::move(note));
+    FinishResult(stream, key, it->second.get(), std::move(result), std::move(note));
     return;
   }
-  WithRun(key.run, [this, stream, result = std::move(result), note = std::move(note)](
+  WithRun(key.run, [this, stream, key, result = std::move(result), note = std::move(note)](
                        Slot* slot, const absl::Status&) mutable {
-    FinishResult(stream, slot, std::move(result), std::move(note));
+    FinishResult(stream, key, slot, std::move(result), std::move(note));
   });
 }
 
-void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult&& result, std::string note) {
+void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
+                          v1::TaskResult&& result, std::string note) {
   if (slot == nullptr) {
     ++counters_.results_stale;
     dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "no such execution");
@@ -407,7 +408,6 @@ void Engine::FinishResult(StreamId stream, Slot* slot, v1::TaskResult&& result, 
   }
   report.result = std::move(result);
   const v1::TaskToken& token = report.result.token();
-  const DeliveryKey key = KeyOf(token);
   // A worker that had it before a restart may answer while it waits on disk to be offered again.
   if (slot->spilled.contains(key.step) && IsCurrent(*slot->execution, token)) {
     ForgetSpilled(*slot, key.step);

@@ -224,9 +224,7 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) 
       absl::StrCat(deletion.ns, absl::string_view("\0", 1), deletion.workflow_id);
   if (const auto it = slots_.find(run); it != slots_.end()) {
     Slot& slot = *it->second;
-    IdEntry& entry = ids_[id_key];
-    --entry.residents;
-    std::erase(entry.in_memory, run);
+    ids_[id_key].in_memory.erase(run);
     DisarmTimer(slot);
     Unpin(slot);
     cache_bytes_ -= slot.memory_bytes;
@@ -239,8 +237,7 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) 
     entry.loaded = false;
     entry.stale = entry.loading;
     entry.runs.clear();
-    entry.current = RunId{};
-    for (const RunId& other : entry.in_memory) entry.current = std::max(entry.current, other);
+    entry.current = entry.in_memory.empty() ? RunId{} : *entry.in_memory.rbegin();
     DropIdIfUnused(id_key);
   }
   standing_.insert(run);

@@ -50,8 +50,7 @@ Slot& Engine::NewSlot(const RunId& run, store::ShardId shard, std::string id_key
 
 void Engine::EnterId(Slot& slot) {
   IdEntry& entry = ids_[slot.id_key];
-  ++entry.residents;
-  entry.in_memory.push_back(slot.run);
+  entry.in_memory.insert(slot.run);
   if (entry.current < slot.run) entry.current = slot.run;
   std::erase_if(entry.runs, [&](const v1::ExecutionSummary& summary) {
     return summary.run_id() == slot.run.Bytes();
@@ -62,7 +61,9 @@ void Engine::DropIdIfUnused(const std::string& id_key) {
   const auto it = ids_.find(id_key);
   if (it == ids_.end()) return;
   const IdEntry& entry = it->second;
-  if (entry.residents == 0 && !entry.loading && entry.waiting.empty()) ids_.erase(it);
+  if (entry.in_memory.empty() && entry.holds == 0 && !entry.loading && entry.waiting.empty()) {
+    ids_.erase(it);
+  }
 }
 
 void Engine::Adopt(Slot& slot, bool recovered) {
@@ -133,9 +134,9 @@ void Engine::WithId(const std::string& id_key,
             }
           }
           auto waiting = std::exchange(found.waiting, {});
-          ++found.residents;  // holds the entry while the callbacks run
+          ++found.holds;
           for (auto& each : waiting) each(status);
-          --ids_[id_key].residents;
+          --ids_[id_key].holds;
           DropIdIfUnused(id_key);
         });
       });
@@ -458,8 +459,7 @@ void Engine::Evict(Slot& slot) {
     if (entry.runs.size() > kSummariesPerId) entry.runs.pop_back();
   }
   entry.stale = entry.stale || entry.loading;  // what is being read may lack it
-  --entry.residents;
-  std::erase(entry.in_memory, slot.run);
+  entry.in_memory.erase(slot.run);
   if (slot.timer_ms != 0 && slot.timer_ms >= wakes_scanned_ms_) {
     timers_.erase({slot.timer_ms, slot.run});  // a later scan of the wake rows finds it
   }

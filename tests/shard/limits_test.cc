@@ -142,6 +142,38 @@ TEST(Limits, TheBatchBehindACommitGrowsOnlySoFar) {
   }
 }
 
+// Rule 13: what has arrived goes before any deadline, however long it waits for the disk.
+TEST(Limits, NoDeadlineFiresWhileMessagesWaitBehindAFullBatch) {
+  EngineOptions options;
+  options.batch_bytes_max = 1;
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  v1::Definition definition = Chain("chain", 1);
+  v1::TaskStep* step = definition.mutable_scopes(0)->mutable_steps(0)->mutable_task();
+  step->mutable_timeouts()->set_heartbeat_ms(3'000);
+  world.Define(definition);
+  ASSERT_TRUE(world.Start(StartOf("chain", "a")).ok());
+  const StreamId worker = world.Connect("s1", {"t"}, 1);
+  world.Settle();
+  const v1::Task task = world.Take(worker);
+
+  // A commit is under way, the batch behind it is full, and the result waits behind other starts.
+  for (int i = 0; i < 5; ++i) world.PostStart(StartOf("chain", ""));
+  world.Answer(worker, task, "2");
+  world.Turn();
+  ASSERT_TRUE(world.engine().held_up());
+  for (int i = 0; i < 20; ++i) {
+    (void)world.engine().NextDeadlineMs();
+    world.Sleep(1'000);
+    world.Turn();
+  }
+  ASSERT_TRUE(world.engine().held_up());
+  world.Settle();
+  EXPECT_EQ(world.Result("a").status(), v1::EXECUTION_STATUS_COMPLETED);
+  EXPECT_EQ(world.Describe("a").steps(0).attempt(), 1u);
+  EXPECT_EQ(world.Counter("attempts_expired"), 0u);
+}
+
 TEST(Limits, TwoStartsThatReplaceARunWhileItIsLoadedMakeOneNewRun) {
   World world;
   ASSERT_TRUE(world.Open().ok());

@@ -48,6 +48,8 @@ class World final : public Clock, public Background, public WorkerOutput {
   void Settle();
   // Settles, then moves time on in steps and settles each time.
   void Advance(int64_t ms, int64_t step_ms = 50);
+  // Time passes and nothing happens.
+  void Sleep(int64_t ms) { now_ms_ += ms; }
   int64_t now_ms() const { return now_ms_; }
 
   // ---- clients ----

@@ -22,7 +22,6 @@
 #ifndef FLUX_WORKER_SRC_SESSION_H_
 #define FLUX_WORKER_SRC_SESSION_H_
 
-#include <google/protobuf/arena.h>
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
@@ -67,20 +66,9 @@ using TaskHandlers = absl::flat_hash_map<std::string, TaskHandler>;
 using Nanos = int64_t;
 Nanos MonotonicNow();
 
-// One message of the coordinator. Its deliveries stay in its arena: parsing a task then costs
-// hardly an allocation.
-struct Inbound {
-  static google::protobuf::ArenaOptions Blocks() {
-    google::protobuf::ArenaOptions options;
-    options.start_block_size = 4 * 1024;
-    options.max_block_size = 64 * 1024;
-    return options;
-  }
-
-  google::protobuf::Arena arena{Blocks()};
-  v1::ConnectResponse* const message =
-      google::protobuf::Arena::CreateMessage<v1::ConnectResponse>(&arena);
-};
+// One message of the coordinator, in an arena of its own: parsing a task costs hardly an
+// allocation. Kept by its deliveries.
+using Inbound = std::shared_ptr<v1::ConnectResponse>;
 
 struct HeldTask;
 
@@ -121,8 +109,8 @@ struct HeldTask {
     if (result != nullptr) static_cast<void>(result->unsafe_arena_release_token());
   }
 
-  std::shared_ptr<Inbound> inbound;        // shared with the other deliveries of its message
-  v1::Task* task = nullptr;                // in inbound's arena
+  Inbound inbound;                         // shared with the other deliveries of its message
+  v1::Task* task = nullptr;                // in it
   v1::TaskToken* token = nullptr;          // the task's; lent to the result
   std::unique_ptr<v1::TaskResult> result;  // once finished
   size_t result_bytes = 0;
@@ -179,7 +167,7 @@ class Session : public std::enable_shared_from_this<Session> {
   using HeldMap = absl::flat_hash_map<TokenKey, HeldTask*>;
 
   // ---- stream: called by Stream on gRPC's threads ----
-  void OnMessage(Stream* stream, const std::shared_ptr<Inbound>& inbound);
+  void OnMessage(Stream* stream, const Inbound& message);
   void OnWriteDone(Stream* stream);
   void OnReadEnded(Stream* stream);
   void OnStreamDone(Stream* stream, const grpc::Status& status);

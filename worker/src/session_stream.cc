@@ -195,16 +195,15 @@ void Session::OnStreamDone(Stream* stream, const grpc::Status& status) {
 
 // ---- in ----
 
-void Session::OnMessage(Stream* stream, const std::shared_ptr<Inbound>& inbound) {
+void Session::OnMessage(Stream* stream, const Inbound& message) {
   // Taken apart before the lock is taken.
   const Nanos now = MonotonicNow();
-  v1::ConnectResponse* message = inbound->message;
   std::vector<std::unique_ptr<HeldTask>> tasks;
   tasks.reserve(static_cast<size_t>(message->tasks_size()));
   for (v1::Task& task : *message->mutable_tasks()) {
     tasks.push_back(std::make_unique<HeldTask>());
     HeldTask* held = tasks.back().get();
-    held->inbound = inbound;
+    held->inbound = message;
     held->task = &task;
     held->token = task.mutable_token();
     held->received = now;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "proto/arena_message.h"
 #include "worker/src/session.h"
 
 namespace flux::internal {
@@ -50,17 +51,17 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
  private:
   void OnReadDone(bool ok) override {
     if (!ok) return session_->OnReadEnded(this);
-    std::shared_ptr<Inbound> read;
+    Inbound read;
     {
       const std::lock_guard lock(in_mutex_);
-      read = std::exchange(in_, std::make_shared<Inbound>());
+      read = std::exchange(in_, MakeOnArena<v1::ConnectResponse>());
     }
     session_->OnMessage(this, read);
     StartRead(Reading());
   }
   v1::ConnectResponse* Reading() {
     const std::lock_guard lock(in_mutex_);
-    return in_->message;
+    return in_.get();
   }
   void OnWriteDone(bool) override { session_->OnWriteDone(this); }
   void OnWritesDoneDone(bool) override { session_->OnWriteDone(this); }
@@ -75,7 +76,7 @@ class Session::Stream : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::C
   // gRPC has one reaction follow the other, on whatever thread; the lock says so where a sanitizer
   // can see it.
   std::mutex in_mutex_;
-  std::shared_ptr<Inbound> in_ = std::make_shared<Inbound>();  // shared with its deliveries
+  Inbound in_ = MakeOnArena<v1::ConnectResponse>();
   std::shared_ptr<Stream> self_;
 };
 
