@@ -85,11 +85,11 @@ absl::Status CheckAppendLimits(const std::vector<AppendEntry>& entries, uint32_t
                                                        entry.shard, " has ", entry.bytes.size(),
                                                        " bytes; the limit is ", kLogEntryBytesMax));
     }
-    for (const KeyValue& row : entry.rows) {
+    for (const RowChange& row : entry.rows) {
       FLUX_RETURN_IF_ERROR(CheckKey(row.key));
-      if (row.value.size() > kRowBytesMax) {
+      if (row.value.has_value() && row.value->size() > kRowBytesMax) {
         return absl::ResourceExhaustedError(absl::StrCat("row '", Shown(row.key), "' has ",
-                                                         row.value.size(), " bytes; the limit is ",
+                                                         row.value->size(), " bytes; the limit is ",
                                                          kRowBytesMax));
       }
     }
@@ -112,7 +112,9 @@ size_t BatchBytes(const RowBatch& batch) {
 
 size_t EntryBytes(const AppendEntry& entry) {
   size_t bytes = entry.bytes.size();
-  for (const KeyValue& row : entry.rows) bytes += row.key.size() + row.value.size();
+  for (const RowChange& row : entry.rows) {
+    bytes += row.key.size() + (row.value.has_value() ? row.value->size() : 0);
+  }
   return bytes;
 }
 

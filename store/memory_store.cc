@@ -284,7 +284,13 @@ std::vector<AppendResult> MemoryStore::ApplyAppend(Item* item) {
   ++stats_.appends;
   for (AppendEntry& entry : entries) {
     stats_.appended_bytes += EntryBytes(entry);
-    for (KeyValue& row : entry.rows) disk_->rows_.insert_or_assign(row.key, std::move(row.value));
+    for (RowChange& row : entry.rows) {
+      if (row.value.has_value()) {
+        disk_->rows_.insert_or_assign(std::move(row.key), *std::move(row.value));
+      } else {
+        disk_->rows_.erase(row.key);
+      }
+    }
     AppendResult result;
     result.shard = entry.shard;
     result.lsn = entry.lsn;

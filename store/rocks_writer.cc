@@ -254,7 +254,13 @@ void RocksWriter::AdmitAppendItem(Item* item) {
         .Put(database_->log(), rocksdb::SliceParts(&key_part, 1),
              rocksdb::SliceParts(parts.data(), parts.size()))
         .ok();  // only fails for sizes past 4 GiB, which the limits exclude
-    for (const KeyValue& row : entry.rows) PutRow(row.key, row.value);
+    for (const RowChange& row : entry.rows) {
+      if (row.value.has_value()) {
+        PutRow(row.key, *row.value);
+      } else {
+        DeleteRow(row.key);
+      }
+    }
     item->results.push_back(std::move(result));
   }
 }
@@ -279,10 +285,7 @@ absl::Status RocksWriter::AdmitRows(Item* item) {
             .ok();
       }
     }
-    for (const std::string& key : batch.deletes) {
-      DropChunks(key);
-      (void)batch_.Delete(database_->rows(), ToSlice(key)).ok();
-    }
+    for (const std::string& key : batch.deletes) DeleteRow(key);
     for (const KeyValue& put : batch.puts) PutRow(put.key, put.value);
   }
   return absl::OkStatus();
@@ -314,6 +317,11 @@ void RocksWriter::PutBookkeeping(ShardId shard) {
   const std::string value =
       EncodeBookkeeping(shard, {state.epoch, state.first, state.last, state.last_nonce});
   (void)batch_.Put(database_->bookkeeping(), BookkeepingKey(shard), value).ok();
+}
+
+void RocksWriter::DeleteRow(std::string_view key) {
+  DropChunks(key);
+  (void)batch_.Delete(database_->rows(), ToSlice(key)).ok();
 }
 
 void RocksWriter::PutRow(std::string_view key, std::string_view value) {

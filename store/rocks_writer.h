@@ -94,6 +94,7 @@ class RocksWriter {
   absl::Status AdmitRows(Item* item);
   absl::Status AdmitTruncate(Item* item);
   void PutRow(std::string_view key, std::string_view value);
+  void DeleteRow(std::string_view key);
   void DropChunks(std::string_view key);
   bool MayHaveChunks(std::string_view key);
   void PutBookkeeping(ShardId shard);

@@ -37,14 +37,21 @@ struct KeyValue {
   std::string value;
 };
 
+// A row as it shall be from now on.
+struct RowChange {
+  std::string key;
+  std::optional<std::string> value;  // none: deleted
+};
+
 // One shard's next commit.
 struct AppendEntry {
   ShardId shard = 0;
   Epoch epoch = 0;    // from Claim
   Lsn lsn = 0;        // the one this entry shall get: last + 1
   std::string bytes;  // the store frames it with format version, nonce and checksum
-  std::vector<KeyValue>
-      rows;  // payloads under their final keys, atomically with the entry (rule 19)
+  // Changed in this order, atomically with the entry: payloads under their final keys (rule 19),
+  // and rows that must never lag behind it.
+  std::vector<RowChange> rows;
 };
 
 enum class AppendOutcome {

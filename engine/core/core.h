@@ -366,6 +366,14 @@ size_t MemoryBytes(const Execution& execution);
 // since the last.
 uint64_t LiveEntries(const Execution& execution);
 
+// Whether it repeats steps, so that its records may be without end.
+struct Repetition {
+  bool any = false;   // a loop, or a step that went on as a piece of graph, is open
+  uint64_t turn = 0;  // the highest that an open loop is in
+};
+// O(frames).
+Repetition RepetitionOf(const Execution& execution);
+
 // ---- snapshots ----
 
 // Equal states give equal bytes. Values that are blobs are written by ordinal.
@@ -373,6 +381,9 @@ std::string SaveSnapshot(const Execution& execution);
 
 // Called on the caller's thread; a failure of it fails what called it, unchanged.
 using BlobReader = std::function<absl::StatusOr<v1::Payload>(uint64_t ordinal)>;
+
+// The ordinals of the blobs that a snapshot refers to, ascending.
+std::vector<uint64_t> BlobsOfSnapshot(std::string_view snapshot);
 
 // A record as the log and history chunks hold it: data that lies in a blob is left out. Equal
 // records, equal bytes.

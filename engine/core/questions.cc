@@ -283,4 +283,17 @@ size_t MemoryBytes(const Execution& execution) {
 
 uint64_t LiveEntries(const Execution& execution) { return execution.state().live_entries; }
 
+Repetition RepetitionOf(const Execution& execution) {
+  Repetition repetition;
+  for (const auto& [number, frame] : execution.state().frames) {
+    repetition.any = repetition.any || frame->fragment != nullptr;
+    for (const StepState& step : frame->steps) {
+      if (step.extra == nullptr || step.extra->loop == nullptr || IsSettled(step.phase)) continue;
+      repetition.any = true;
+      repetition.turn = std::max(repetition.turn, step.extra->loop->turn);
+    }
+  }
+  return repetition;
+}
+
 }  // namespace flux::engine

@@ -5,13 +5,17 @@
 // equal byte for byte. Literals and inputs are named, as the graph and the start record hold them.
 #include "engine/core/snapshot.h"
 
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "engine/core/core.h"
 #include "engine/core/json_value.h"
 #include "engine/core/record.h"
 #include "google/protobuf/arena.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
 
 namespace flux::engine {
 namespace {
@@ -371,8 +375,53 @@ class Writer {
   absl::flat_hash_map<const Graph*, uint32_t> fragments_;  // likewise; index + 1
 };
 
+// Whatever message of a snapshot refers to a blob.
+void CollectBlobs(const google::protobuf::Message& message, std::set<uint64_t>* blobs) {
+  if (message.GetDescriptor() == v1::SnapshotBlob::descriptor()) {
+    blobs->insert(static_cast<const v1::SnapshotBlob&>(message).ordinal());
+    return;
+  }
+  if (message.GetDescriptor() == v1::ExecutionStarted::descriptor()) {
+    for (const uint64_t blob : static_cast<const v1::ExecutionStarted&>(message).input_blobs()) {
+      if (blob != 0) blobs->insert(blob);
+    }
+    return;
+  }
+  if (message.GetDescriptor() == v1::SnapshotValue::descriptor()) {
+    const auto& value = static_cast<const v1::SnapshotValue&>(message);
+    if (value.has_packed_list()) {
+      v1::SnapshotList list;
+      if (list.ParseFromString(value.packed_list())) CollectBlobs(list, blobs);
+      return;
+    }
+  }
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  for (const google::protobuf::FieldDescriptor* field : fields) {
+    if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    if (!field->is_repeated()) {
+      CollectBlobs(reflection.GetMessage(message, field), blobs);
+      continue;
+    }
+    for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
+      CollectBlobs(reflection.GetRepeatedMessage(message, field, i), blobs);
+    }
+  }
+}
+
 }  // namespace
 
 std::string SaveSnapshot(const Execution& execution) { return Writer(execution.state()).Save(); }
+
+std::vector<uint64_t> BlobsOfSnapshot(std::string_view snapshot) {
+  std::set<uint64_t> blobs;
+  google::protobuf::Arena arena;
+  auto* image = google::protobuf::Arena::CreateMessage<v1::Snapshot>(&arena);
+  if (image->ParseFromArray(snapshot.data(), static_cast<int>(snapshot.size()))) {
+    CollectBlobs(*image, &blobs);
+  }
+  return {blobs.begin(), blobs.end()};
+}
 
 }  // namespace flux::engine

@@ -227,7 +227,9 @@ void Engine::Submit() {
     entry.epoch = shard.epoch;
     entry.lsn = shard.next_lsn++;
     uint64_t bytes = shard.batch.size();
-    for (const store::KeyValue& row : shard.rows) bytes += row.key.size() + row.value.size();
+    for (const store::RowChange& row : shard.rows) {
+      bytes += row.key.size() + (row.value.has_value() ? row.value->size() : 0);
+    }
     shard.sizes.emplace_back(entry.lsn, bytes);
     tail_bytes_ += bytes;
     counters_.commit_bytes += bytes;

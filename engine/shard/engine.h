@@ -44,6 +44,7 @@
 #include "engine/shard/history.h"
 #include "engine/shard/inbox.h"
 #include "engine/shard/index.h"
+#include "engine/shard/kept_history.h"
 #include "engine/shard/slot.h"
 #include "engine/shard/visible.h"
 #include "flux/v1/admin.pb.h"
@@ -95,6 +96,8 @@ struct EngineOptions {
   size_t inbox_max = 100'000;  // above it, worker streams stop being read
   absl::Duration wake_horizon =
       absl::Minutes(1);  // timers of evicted executions are looked up this far ahead
+  uint64_t snapshot_records_min = 1'024;  // replaying this many is no burden
+  KeptHistory history;
   // How long closed executions are kept; 0: for ever.
   absl::Duration retention = absl::ZeroDuration();
   std::string version;
@@ -201,8 +204,8 @@ class Engine final : public DispatchHost {
     store::Lsn durable_lsn = 0;
     store::Lsn truncated = 0;
     BatchBuilder batch;
-    std::vector<store::KeyValue> rows;  // payloads and sessions that go with the batch
-    std::list<Slot*> pins;              // slots with records the rows lack, by first_unflushed_lsn
+    std::vector<store::RowChange> rows;  // payloads and sessions that go with the batch
+    std::list<Slot*> pins;               // slots with records the rows lack, by first_unflushed_lsn
     std::deque<std::pair<store::Lsn, uint64_t>> sizes;  // (lsn, bytes) of entries not truncated
     bool active = false;                                // in active_shards_
     bool truncating = false;
@@ -240,6 +243,8 @@ class Engine final : public DispatchHost {
     std::vector<absl::AnyInvocable<void(const absl::Status&)>> waiting;
     absl::btree_set<RunId> in_memory;  // those with a slot
     uint32_t holds = 0;                // of callbacks that need the entry
+    // By request id: deleted runs that it started.
+    absl::flat_hash_map<std::string, RunId> requests;
   };
 
   // A run that is deleted, until nothing is left that speaks of it.
@@ -322,10 +327,13 @@ class Engine final : public DispatchHost {
   void OfferAll(Slot& slot);
   // Of a run that is paused: takes back what no worker has.
   void Withhold(Slot& slot);
-  void MarkSpilled(Slot& slot, const StepKey& key, SpilledStep step, bool count);
+  void MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count);
   void ForgetSpilled(Slot& slot, const StepKey& key);
   void Touch(Slot& slot);
+  // Wall; when something is to be done for it though nobody asks. 0: never.
+  static int64_t DueMs(const Slot& slot);
   void ArmTimer(Slot& slot);
+  void EndOverdueStarts(Slot& slot, int64_t now);
   void DisarmTimer(Slot& slot);
   void FireTimersDue();
   void HandleWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message);
@@ -398,7 +406,14 @@ class Engine final : public DispatchHost {
   // engine_delete.cc: deletion and retention
   void DeleteRun(const RunId& run, v1::ExecutionRef ref, DeleteCallback done);
   void DeleteResident(const RunId& run, v1::ExecutionRef ref, DeleteCallback done);
-  void Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root);
+  // `request_id` and `close_ms` are of its start and its end.
+  void Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
+            const std::string& request_id, int64_t close_ms);
+  void RememberRequest(Shard& shard, const std::string& id_key, const std::string& request_id,
+                       const RunId& run, int64_t close_ms);
+  void ForgetRequests();
+  // A wall clock that jumps ahead while we run makes nothing old.
+  int64_t SteadyWallMs() const;
   void CollectRows(const RunId& run);
   void RemoveRows(const RunId& run, absl::StatusOr<store::RowBatch> batch);
   void RowsRemoved(const RunId& run);
@@ -517,6 +532,8 @@ class Engine final : public DispatchHost {
   int64_t last_wall_ms_ = 0;
   int64_t start_wall_ms_ = 0;
   int64_t start_monotonic_ms_ = 0;
+  int64_t next_forget_ms_ = 0;  // of request ids
+  bool forgetting_ = false;
   int64_t next_sweep_ms_ = 0;  // of what is too old
   bool sweeping_ = false;
   store::ShardId sweep_shard_ = 0;

@@ -129,11 +129,12 @@ void Engine::Take(Slot& slot, const Effects& effects) {
 }
 
 void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
-  const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
+  TaskOffer offer = flux::engine::Offer(*slot.execution, key);
+  if (slot.refilled && slot.refilled->first == key) offer.scheduled_ms = slot.refilled->second;
   const std::string limit_key = LimitKey(*slot.execution, offer);
   if (dispatcher_->Offer(slot.run, offer, maybe_delivered, Now(), limit_key) ==
       OfferOutcome::kSpilled) {
-    MarkSpilled(slot, key, {offer.task->queue(), maybe_delivered}, true);
+    MarkSpilled(slot, offer, {.unsure = maybe_delivered}, true);
   } else {
     ForgetSpilled(slot, key);
   }
@@ -153,18 +154,27 @@ void Engine::OfferAll(Slot& slot) {
   for (const StepKey& key : ReadyTasks(*slot.execution)) OfferStep(slot, key, slot.recovered);
 }
 
-void Engine::MarkSpilled(Slot& slot, const StepKey& key, SpilledStep step, bool count) {
+void Engine::MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count) {
+  const StepKey key = offer.key;
+  step.queue = offer.task->queue();
+  const int64_t within = offer.task->timeouts().schedule_to_start_ms();
+  // Whoever may have it already may have begun.
+  if (within > 0 && !step.unsure) step.start_by_ms = offer.scheduled_ms + within;
   if (!HasSpilled(slot, step.queue)) {
     spilled_resident_[step.queue].push_back(slot.run);
     if (count) dispatcher_->SetSpilled(step.queue, +1);
   }
-  slot.spilled[key] = std::move(step);
+  SpilledStep& entry = slot.spilled[key];
+  slot.start_by.erase({entry.start_by_ms, key});
+  entry = std::move(step);
+  if (entry.start_by_ms != 0) slot.start_by.emplace(entry.start_by_ms, key);
 }
 
 void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
   const auto it = slot.spilled.find(key);
   if (it == slot.spilled.end()) return;
   const std::string queue = std::move(it->second.queue);
+  slot.start_by.erase({it->second.start_by_ms, key});
   slot.spilled.erase(it);
   if (!HasSpilled(slot, queue)) dispatcher_->SetSpilled(queue, -1);
 }
@@ -185,12 +195,14 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
     if (step.stood_in_rows || slot.root.ready_size() > 0 || slot.flushing) {
       const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
       ForgetSpilled(slot, key);
+      slot.refilled.emplace(key, offer.scheduled_ms);  // its wait goes on
       if (auto verdict =
               Execute(slot, flux::engine::Redeliver{key, offer.delivery, "was queued on disk"});
           !verdict.ok()) {
         Log(3, absl::StrCat("run ", slot.run.Text(),
                             ": cannot redeliver: ", verdict.status().ToString()));
       }
+      slot.refilled.reset();
     } else {
       OfferStep(slot, key, step.unsure);
     }
@@ -215,8 +227,16 @@ void Engine::DisarmTimer(Slot& slot) {
   slot.timer_ms = 0;
 }
 
+int64_t Engine::DueMs(const Slot& slot) {
+  if (slot.execution->closed()) return 0;
+  const int64_t timer = NextTimerMs(*slot.execution).value_or(0);
+  if (slot.start_by.empty()) return timer;
+  const int64_t start_by = slot.start_by.begin()->first;
+  return timer == 0 ? start_by : std::min(timer, start_by);
+}
+
 void Engine::ArmTimer(Slot& slot) {
-  const int64_t due = NextTimerMs(*slot.execution).value_or(0);
+  const int64_t due = DueMs(slot);
   if (due == slot.timer_ms) return;
   DisarmTimer(slot);
   slot.timer_ms = due;
@@ -245,10 +265,29 @@ void Engine::FireTimersDue() {
       continue;
     }
     DisarmTimer(slot);
-    if (auto verdict = Execute(slot, FireTimers{}); !verdict.ok() && !slot.execution->closed()) {
-      Log(3, absl::StrCat("run ", run.Text(), ": timers: ", verdict.status().ToString()));
+    if (NextTimerMs(*slot.execution).value_or(now + 1) <= now) {
+      if (auto verdict = Execute(slot, FireTimers{}); !verdict.ok() && !slot.execution->closed()) {
+        Log(3, absl::StrCat("run ", run.Text(), ": timers: ", verdict.status().ToString()));
+      }
     }
+    EndOverdueStarts(slot, now);
     ArmTimer(slot);
+  }
+}
+
+// The dispatcher watches what it holds; what it had no room for is watched here, by the wall clock,
+// since it may have waited on disk.
+void Engine::EndOverdueStarts(Slot& slot, int64_t now) {
+  while (!slot.start_by.empty() && slot.start_by.begin()->first <= now) {
+    const StepKey key = slot.start_by.begin()->second;
+    const uint64_t delivery = flux::engine::Offer(*slot.execution, key).delivery;
+    ForgetSpilled(slot, key);
+    if (auto verdict = Execute(
+            slot, flux::engine::EndAttempt{key, delivery, AttemptEnd::kScheduleToStart, {}, ""});
+        !verdict.ok()) {
+      Log(3, absl::StrCat("run ", slot.run.Text(), ": cannot end an attempt that waited too long: ",
+                          verdict.status().ToString()));
+    }
   }
 }
 
@@ -518,8 +557,9 @@ void Engine::CheckClaim(const DeliveryKey& key) {
 
 void Engine::RecordSession(v1::SessionChange change) {
   Shard& shard = Activate(0);
-  std::string key = keys::Session(change.session_id());
-  shard.rows.push_back({std::move(key), change.SerializeAsString()});
+  store::RowChange& row = shard.rows.emplace_back();
+  row.key = keys::Session(change.session_id());
+  if (!change.closed()) row.value = change.SerializeAsString();
 }
 
 void Engine::Refill(const std::string& queue, size_t count) {

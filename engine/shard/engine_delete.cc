@@ -14,6 +14,7 @@
 #include "engine/shard/engine.h"
 #include "engine/shard/index.h"
 #include "engine/shard/keys.h"
+#include "engine/shard/loader.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -26,6 +27,7 @@ constexpr size_t kSweepRuns = 500;
 constexpr int64_t kSweepPauseMs = 100;        // between full sweeps
 constexpr int64_t kSweepIntervalMs = 60'000;  // when nothing more is old enough
 constexpr size_t kTombstonesPerBatch = 5'000;
+constexpr size_t kForgetAtOnce = 500;  // request ids, of up to a kilobyte each
 
 absl::Status Unknown(const RunId& run) {
   return absl::NotFoundError(absl::StrCat("no run ", run.Text()));
@@ -145,8 +147,18 @@ void Engine::DeleteRun(const RunId& run, v1::ExecutionRef ref, DeleteCallback do
   // One that is not in memory is not brought there for this.
   env_.background->Run([this, run, shard, ref = std::move(ref), done = std::move(done)]() mutable {
     absl::StatusOr<std::optional<v1::RunRoot>> root = ReadRoot(env_.store->rows(), shard, run);
-    Post([this, run, shard, root = std::move(root), ref = std::move(ref),
-          done = std::move(done)]() mutable {
+    v1::ExecutionSummary summary;
+    if (root.ok() && *root) {
+      const absl::StatusOr<std::optional<std::string>> row = env_.store->rows().Get(
+          keys::Current(shard, (*root)->namespace_(), (*root)->workflow_id(), run));
+      if (!row.ok() || (*row && !summary.ParseFromString(**row))) {
+        root = row.ok() ? absl::DataLossError(
+                              absl::StrCat("run ", run.Text(), ": its index row cannot be parsed"))
+                        : row.status();
+      }
+    }
+    Post([this, run, shard, root = std::move(root), summary = std::move(summary),
+          ref = std::move(ref), done = std::move(done)]() mutable {
       if (slots_.contains(run) || deletions_.contains(run)) {
         return DeleteRun(run, std::move(ref), std::move(done));
       }
@@ -159,7 +171,7 @@ void Engine::DeleteRun(const RunId& run, v1::ExecutionRef ref, DeleteCallback do
         return done(StillOpen((*root)->workflow_id(), run, StatusWord((*root)->indexed().status())),
                     run);
       }
-      Bury(run, shard, **root);
+      Bury(run, shard, **root, summary.request_id(), summary.close_time_ms());
       done(absl::OkStatus(), run);
     });
   });
@@ -195,7 +207,9 @@ void Engine::DeleteResident(const RunId& run, v1::ExecutionRef ref, DeleteCallba
   v1::RunRoot root = slot.root;
   root.set_namespace_(started.namespace_());
   root.set_workflow_id(started.workflow_id());
-  Bury(run, slot.shard, root);
+  // By value: the slot goes.
+  const std::string request_id = started.request_id();
+  Bury(run, slot.shard, root, request_id, slot.execution->close_time_ms());
   done(absl::OkStatus(), run);
 }
 
@@ -203,7 +217,8 @@ void Engine::DeleteResident(const RunId& run, v1::ExecutionRef ref, DeleteCallba
 // ----------------------------------------------------------------------------------------------
 
 // `root` is what the rows say of it: without a flushed ordinal there are none but payloads.
-void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) {
+void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
+                  const std::string& request_id, int64_t close_ms) {
   ++counters_.deletions;
   Shard& shard = Activate(id);
   Deletion deletion;
@@ -231,6 +246,7 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) 
     lru_.erase(slot.lru);
     slots_.erase(it);
   }
+  RememberRequest(shard, id_key, request_id, run, close_ms);
   if (const auto it = ids_.find(id_key); it != ids_.end()) {
     // What is known of the id is read again when it is needed next; what is in memory is known.
     IdEntry& entry = it->second;
@@ -243,6 +259,29 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root) 
   standing_.insert(run);
   deletions_.emplace(run, std::move(deletion));
   ReplyLater([this, run] { CollectRows(run); });
+}
+
+// Rule 10: the same request answers the same run for a day, though the run is deleted.
+void Engine::RememberRequest(Shard& shard, const std::string& id_key, const std::string& request_id,
+                             const RunId& run, int64_t close_ms) {
+  const int64_t forget_ms = close_ms + kRequestsKeptMs;
+  if (request_id.empty() || forget_ms <= SteadyWallMs()) return;
+  const size_t split = id_key.find('\0');
+  std::string key = keys::Request(shard.id, std::string_view(id_key).substr(0, split),
+                                  std::string_view(id_key).substr(split + 1), request_id);
+  v1::StoredRequest row;
+  row.set_run_id(run.Bytes());
+  row.set_forget_ms(forget_ms);
+  shard.rows.push_back({keys::Forget(key, forget_ms), ""});
+  shard.rows.push_back({std::move(key), row.SerializeAsString()});
+  // Whoever asks before that is written finds it here.
+  IdEntry& entry = ids_[id_key];
+  entry.requests.insert_or_assign(request_id, run);
+  ++entry.holds;
+  ReplyLater([this, id_key] {
+    --ids_[id_key].holds;
+    DropIdIfUnused(id_key);
+  });
 }
 
 void Engine::CollectRows(const RunId& run) {
@@ -359,10 +398,7 @@ void Engine::SweepRetention() {
     return;
   }
   sweeping_ = true;
-  // A wall clock that jumps ahead while we run makes nothing old.
-  const int64_t wall = std::min(env_.clock->WallMs(),
-                                start_wall_ms_ + (now - start_monotonic_ms_) + kSweepIntervalMs);
-  env_.background->Run([this, until = wall - keep_ms, shard = sweep_shard_,
+  env_.background->Run([this, until = SteadyWallMs() - keep_ms, shard = sweep_shard_,
                         cursor = sweep_cursor_]() mutable {
     struct Old {
       RunId run;
@@ -413,6 +449,47 @@ void Engine::SweepRetention() {
                     }
                   });
       }
+    });
+  });
+}
+
+int64_t Engine::SteadyWallMs() const {
+  const int64_t running = env_.clock->MonotonicMs() - start_monotonic_ms_;
+  return std::min(env_.clock->WallMs(), start_wall_ms_ + running + kSweepIntervalMs);
+}
+
+// Request ids of deleted runs, once a day has passed.
+void Engine::ForgetRequests() {
+  const int64_t now = env_.clock->MonotonicMs();
+  if (forgetting_ || now < next_forget_ms_ || shutting_down_) return;
+  forgetting_ = true;
+  env_.background->Run([this, wall = SteadyWallMs()] {
+    std::vector<store::RowBatch> batches;
+    size_t found = 0;
+    absl::Status status;
+    for (const Shard& shard : shards_) {
+      if (!status.ok() || found >= kForgetAtOnce) break;
+      store::RowBatch batch;
+      batch.shard = shard.id;
+      status = env_.store->rows().Scan(keys::TableRange(shard.id, keys::Table::kForget).first,
+                                       keys::ForgetUntil(shard.id, wall),
+                                       [&](std::string_view key, std::string_view) {
+                                         batch.deletes.push_back(keys::RequestOf(key));
+                                         batch.deletes.emplace_back(key);
+                                         return ++found < kForgetAtOnce;
+                                       });
+      if (!batch.deletes.empty()) batches.push_back(std::move(batch));
+    }
+    Post([this, status, full = found >= kForgetAtOnce, batches = std::move(batches)]() mutable {
+      forgetting_ = false;
+      next_forget_ms_ = env_.clock->MonotonicMs() + (full ? kSweepPauseMs : kSweepIntervalMs);
+      if (!status.ok()) {
+        Log(3, absl::StrCat("request ids to forget cannot be found: ", status.ToString()));
+        return;
+      }
+      if (batches.empty()) return;
+      for (store::RowBatch& batch : batches) batch.epoch = shards_[batch.shard].epoch;
+      outputs_.flushes.emplace_back().batches = std::move(batches);
     });
   });
 }

@@ -188,12 +188,18 @@ void Engine::StartKnown(const std::string& id_key, v1::StartWorkflowRequest requ
   };
   // Rule 10: the request id comes before any policy.
   Slot* current = nullptr;
-  if (const auto it = slots_.find(entry.current); it != slots_.end() && it->second->execution) {
-    current = it->second.get();
+  for (const RunId& run : entry.in_memory) {
+    Slot& slot = *slots_.at(run);
+    if (!slot.execution) continue;
+    if (run == entry.current) current = &slot;
     if (!request.request_id().empty() &&
-        current->execution->started().request_id() == request.request_id()) {
-      return answer(current->run);
+        slot.execution->started().request_id() == request.request_id()) {
+      return answer(run);
     }
+  }
+  if (const auto deleted = entry.requests.find(request.request_id());
+      deleted != entry.requests.end()) {
+    return answer(deleted->second);
   }
   v1::ExecutionStatus status = v1::EXECUTION_STATUS_UNSPECIFIED;
   std::string workflow;

@@ -12,11 +12,9 @@
 namespace flux::engine {
 namespace {
 
-constexpr size_t kSummariesPerId = 16;  // runs of one workflow id looked at for request ids
 constexpr size_t kChunkBytes =
     48 * 1024;  // a history chunk is cut behind the record that passes it
 constexpr size_t kSnapshotPageBytes = 48 * 1024;
-constexpr uint64_t kSnapshotRecordsMin = 1024;  // replaying this many is no burden
 constexpr size_t kFlushesPerTurn = 4'096;
 constexpr int64_t kFlushIntervalMs = 20;
 constexpr size_t kFlushAtOnce = 512;
@@ -79,9 +77,7 @@ void Engine::Adopt(Slot& slot, bool recovered) {
       } else {
         // An evicted run's scheduled steps were with no worker: they lie where ready rows stand for
         // them.
-        MarkSpilled(slot, key,
-                    {.queue = flux::engine::Offer(*slot.execution, key).task->queue(),
-                     .stood_in_rows = true},
+        MarkSpilled(slot, flux::engine::Offer(*slot.execution, key), {.stood_in_rows = true},
                     false);
       }
     }
@@ -107,39 +103,41 @@ void Engine::WithId(const std::string& id_key,
   std::string workflow_id = id_key.substr(split + 1);
   const store::ShardId shard =
       keys::ShardOf(ns, workflow_id, static_cast<uint32_t>(shards_.size()));
-  env_.background->Run(
-      [this, id_key, shard, ns = std::move(ns), workflow_id = std::move(workflow_id)] {
-        absl::StatusOr<std::vector<v1::ExecutionSummary>> rows =
-            LoadSummaries(env_.store->rows(), shard, ns, workflow_id, kSummariesPerId);
-        Post([this, id_key, rows = std::move(rows)]() mutable {
-          IdEntry& found = ids_[id_key];
-          found.loading = false;
-          if (std::exchange(found.stale, false)) {
-            for (auto& each : std::exchange(found.waiting, {})) WithId(id_key, std::move(each));
-            return;
-          }
-          absl::Status status = rows.status();
-          if (rows.ok()) {
-            found.loaded = true;
-            for (v1::ExecutionSummary& summary : *rows) {
-              const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
-              if (deletions_.contains(run)) continue;
-              if (found.current < run) found.current = run;
-              const auto slot = slots_.find(run);
-              if (slot != slots_.end() && slot->second->execution) continue;
-              const bool known = std::any_of(
-                  found.runs.begin(), found.runs.end(),
-                  [&](const v1::ExecutionSummary& s) { return s.run_id() == summary.run_id(); });
-              if (!known) found.runs.push_back(std::move(summary));
-            }
-          }
-          auto waiting = std::exchange(found.waiting, {});
-          ++found.holds;
-          for (auto& each : waiting) each(status);
-          --ids_[id_key].holds;
-          DropIdIfUnused(id_key);
-        });
-      });
+  env_.background->Run([this, id_key, shard, ns = std::move(ns),
+                        workflow_id = std::move(workflow_id), now = env_.clock->WallMs()] {
+    absl::StatusOr<IdRows> rows = LoadId(env_.store->rows(), shard, ns, workflow_id, now);
+    Post([this, id_key, rows = std::move(rows)]() mutable {
+      IdEntry& found = ids_[id_key];
+      found.loading = false;
+      if (std::exchange(found.stale, false)) {
+        for (auto& each : std::exchange(found.waiting, {})) WithId(id_key, std::move(each));
+        return;
+      }
+      absl::Status status = rows.status();
+      if (rows.ok()) {
+        found.loaded = true;
+        for (auto& [request, run] : rows->requests) {
+          found.requests.insert_or_assign(std::move(request), run);
+        }
+        for (v1::ExecutionSummary& summary : rows->runs) {
+          const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
+          if (deletions_.contains(run)) continue;
+          if (found.current < run) found.current = run;
+          const auto slot = slots_.find(run);
+          if (slot != slots_.end() && slot->second->execution) continue;
+          const bool known = std::any_of(
+              found.runs.begin(), found.runs.end(),
+              [&](const v1::ExecutionSummary& s) { return s.run_id() == summary.run_id(); });
+          if (!known) found.runs.push_back(std::move(summary));
+        }
+      }
+      auto waiting = std::exchange(found.waiting, {});
+      ++found.holds;
+      for (auto& each : waiting) each(status);
+      --ids_[id_key].holds;
+      DropIdIfUnused(id_key);
+    });
+  });
 }
 
 void Engine::WithRun(const RunId& run, SlotCallback callback) {
@@ -252,7 +250,7 @@ bool Engine::RowsFit(const Slot& slot) const {
   std::set<std::string> queues;
   for (const auto& [key, step] : slot.spilled) queues.insert(step.queue);
   return !slot.root.active() && queues.size() == static_cast<size_t>(slot.root.ready_size()) &&
-         NextTimerMs(*slot.execution).value_or(0) == slot.root.wake_due_ms();
+         DueMs(slot) == slot.root.wake_due_ms();
 }
 
 void Engine::QueueFlush(Slot& slot, bool evict) {
@@ -336,26 +334,32 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
   }
   cut();
 
-  if (ordinal - root.snapshot_ordinal() >= std::max(LiveEntries(execution), kSnapshotRecordsMin)) {
+  store::RowBatch unneeded;  // once the new root stands
+  if (ordinal - root.snapshot_ordinal() >=
+      std::max(LiveEntries(execution), options_.snapshot_records_min)) {
     const std::string image = SaveSnapshot(execution);
     uint32_t pages = 0;
     for (size_t at = 0; at < image.size(); at += kSnapshotPageBytes) {
       put(keys::Snapshot(slot.shard, slot.run, ordinal, pages++),
           image.substr(at, kSnapshotPageBytes));
     }
-    if (root.snapshot_ordinal() > 0) {
-      const std::string old = keys::SnapshotPrefix(slot.shard, slot.run, root.snapshot_ordinal());
-      batch->delete_ranges.emplace_back(old, keys::PrefixEnd(old));
-    }
+    const uint64_t before = root.snapshot_ordinal();
     root.set_snapshot_ordinal(ordinal);
     root.set_snapshot_pages(pages);
     root.set_snapshot_bytes(image.size());
     root.set_definition_hash(execution.graph().hash());
+    const bool was_base = IsBase(root, before);
+    MoveBase(options_.history, execution, image, slot.shard, slot.run, &root, &unneeded);
+    if (before > 0 && !was_base) {
+      std::string old = keys::SnapshotPrefix(slot.shard, slot.run, before);
+      std::string end = keys::PrefixEnd(old);
+      unneeded.delete_ranges.emplace_back(std::move(old), std::move(end));
+    }
     ++counters_.snapshots;
   }
 
   // Wake rows: only what differs from what stands.
-  const int64_t due = execution.closed() ? 0 : NextTimerMs(execution).value_or(0);
+  const int64_t due = DueMs(slot);
   if (due != root.wake_due_ms()) {
     if (root.wake_due_ms() != 0) {
       batch->deletes.push_back(keys::Wake(slot.shard, root.wake_due_ms(), slot.run));
@@ -409,6 +413,9 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
     IndexSlot(slot, summary, root, flush, static_cast<size_t>(batch - flush.batches.data()));
   }
   batch->puts.push_back({keys::Root(slot.shard, slot.run), root.SerializeAsString()});
+  std::move(unneeded.delete_ranges.begin(), unneeded.delete_ranges.end(),
+            std::back_inserter(batch->delete_ranges));
+  std::move(unneeded.deletes.begin(), unneeded.deletes.end(), std::back_inserter(batch->deletes));
 
   slot.sent_root = std::move(root);
   slot.flushing = true;
@@ -456,7 +463,8 @@ void Engine::Evict(Slot& slot) {
   IdEntry& entry = ids_[id_key];
   if (entry.loaded) {
     entry.runs.insert(entry.runs.begin(), Summarize(*slot.execution));
-    if (entry.runs.size() > kSummariesPerId) entry.runs.pop_back();
+    const int64_t now = env_.clock->WallMs();
+    while (!RequestIsKept(entry.runs.back(), entry.runs.size() - 1, now)) entry.runs.pop_back();
   }
   entry.stale = entry.stale || entry.loading;  // what is being read may lack it
   entry.in_memory.erase(slot.run);
@@ -521,6 +529,7 @@ void Engine::Housekeep() {
   PumpBulks();
   SweepRetention();
   ForgetDeletions();
+  ForgetRequests();
 }
 
 void Engine::TruncateLogs() {

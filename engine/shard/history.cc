@@ -35,6 +35,20 @@ absl::Status VisitAll(store::Rows& rows, store::ShardId shard, const RunId& run,
   return absl::OkStatus();
 }
 
+// Reads again what lacked something if the rows it needed may have gone meanwhile: the run moved
+// its base on.
+template <typename Read>
+auto ReadSettled(store::Rows& rows, store::ShardId shard, const RunId& run, const Read& read)
+    -> decltype(read()) {
+  for (;;) {
+    FLUX_ASSIGN_OR_RETURN(const uint64_t before, HistoryBegin(rows, shard, run));
+    auto result = read();
+    if (!absl::IsDataLoss(result.status())) return result;
+    FLUX_ASSIGN_OR_RETURN(const uint64_t after, HistoryBegin(rows, shard, run));
+    if (after == before) return result;
+  }
+}
+
 }  // namespace
 
 Histories::Histories(store::Store* store, Definitions* definitions)
@@ -68,14 +82,37 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::Page(const v1::GetHistoryReque
     return absl::InvalidArgumentError(absl::StrCat("page token \"", request.page_token(),
                                                    "\" is not from a page of this history"));
   }
+  return ReadSettled(store_->rows(), shard, run,
+                     [&] { return PageFrom(first, request, shard, run, flushed, last, tail); });
+}
+
+absl::StatusOr<v1::GetHistoryResponse> Histories::PageFrom(uint64_t first,
+                                                           const v1::GetHistoryRequest& request,
+                                                           store::ShardId shard, const RunId& run,
+                                                           uint64_t flushed, uint64_t last,
+                                                           const std::vector<std::string>& tail) {
+  std::vector<v1::HistoryEvent> story;
+  FLUX_ASSIGN_OR_RETURN(const uint64_t begin, HistoryBegin(store_->rows(), shard, run));
+  std::optional<Execution> execution = TakeCursor(run, first - 1);
+  if (!execution || first < begin) {
+    FLUX_ASSIGN_OR_RETURN(execution, LoadBase(store_->rows(), *definitions_, shard, run));
+  }
+  if (execution && execution->ordinal() >= first) {
+    v1::HistoryEvent& dropped = story.emplace_back();
+    dropped.set_ordinal(execution->ordinal());
+    dropped.set_time_ms(execution->last_time_ms());
+    dropped.set_type("history.dropped");
+    dropped.set_detail(
+        absl::StrCat("records ", first, " to ", execution->ordinal(),
+                     " are not kept: an execution that goes round and round keeps its last turns"));
+    dropped.set_derived(true);
+    first = execution->ordinal() + 1;
+  }
   const uint64_t size =
       std::min(request.page_size() == 0 ? kPageRecords : request.page_size(), kPageRecordsMax);
   const uint64_t through = std::min(last, first + size - 1);
-
-  std::optional<Execution> execution = TakeCursor(run, first - 1);
-  const uint64_t from = execution ? first : 1;
+  const uint64_t from = execution ? execution->ordinal() + 1 : 1;
   const BlobReader blobs = BlobsOf(store_->rows(), shard, run);
-  std::vector<v1::HistoryEvent> story;
   absl::Status bad;
   FLUX_RETURN_IF_ERROR(
       VisitAll(store_->rows(), shard, run, from, flushed, through, tail,
@@ -125,6 +162,13 @@ absl::StatusOr<v1::VerifyExecutionResponse> Histories::Compare(store::ShardId sh
                                                                uint64_t last,
                                                                const std::vector<std::string>& tail,
                                                                const std::string& live) {
+  return ReadSettled(store_->rows(), shard, run,
+                     [&] { return CompareOnce(shard, run, flushed, last, tail, live); });
+}
+
+absl::StatusOr<v1::VerifyExecutionResponse> Histories::CompareOnce(
+    store::ShardId shard, const RunId& run, uint64_t flushed, uint64_t last,
+    const std::vector<std::string>& tail, const std::string& live) {
   v1::VerifyExecutionResponse response;
   response.set_records(last);
   const BlobReader blobs = BlobsOf(store_->rows(), shard, run);
@@ -148,7 +192,11 @@ absl::StatusOr<v1::VerifyExecutionResponse> Histories::Compare(store::ShardId sh
     }
     return absl::OkStatus();
   };
-  FLUX_RETURN_IF_ERROR(check(std::nullopt, "replayed from the first record"));
+  FLUX_ASSIGN_OR_RETURN(std::optional<Execution> base,
+                        LoadBase(store_->rows(), *definitions_, shard, run));
+  if (!base || base->ordinal() <= last) {
+    FLUX_RETURN_IF_ERROR(check(std::move(base), "replayed from where its history begins"));
+  }
   FLUX_ASSIGN_OR_RETURN(std::optional<LoadedRun> rows,
                         LoadRun(store_->rows(), *definitions_, shard, run));
   if (rows && rows->execution.ordinal() <= last) {

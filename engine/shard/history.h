@@ -27,13 +27,14 @@ class Histories {
   Histories(store::Store* store, Definitions* definitions);
 
   // `tail` holds the serialised records behind `flushed`; the history is read up to record `last`.
+  // A page that would begin before the run's base begins behind it, with an event that says so.
   absl::StatusOr<v1::GetHistoryResponse> Page(const v1::GetHistoryRequest& request,
                                               store::ShardId shard, const RunId& run,
                                               uint64_t flushed, uint64_t last,
                                               const std::vector<std::string>& tail);
 
-  // Replays the whole history from the first record, and the rows from their snapshot, and compares
-  // both with `live`.
+  // Replays the whole history that is kept, and the rows from their snapshot, and compares both
+  // with `live`.
   absl::StatusOr<v1::VerifyExecutionResponse> Compare(store::ShardId shard, const RunId& run,
                                                       uint64_t flushed, uint64_t last,
                                                       const std::vector<std::string>& tail,
@@ -46,6 +47,15 @@ class Histories {
   };
   static constexpr size_t kCursorsMax = 8;
 
+  absl::StatusOr<v1::GetHistoryResponse> PageFrom(uint64_t first,
+                                                  const v1::GetHistoryRequest& request,
+                                                  store::ShardId shard, const RunId& run,
+                                                  uint64_t flushed, uint64_t last,
+                                                  const std::vector<std::string>& tail);
+  absl::StatusOr<v1::VerifyExecutionResponse> CompareOnce(store::ShardId shard, const RunId& run,
+                                                          uint64_t flushed, uint64_t last,
+                                                          const std::vector<std::string>& tail,
+                                                          const std::string& live);
   std::optional<Execution> TakeCursor(const RunId& run, uint64_t ordinal);
   void KeepCursor(const RunId& run, Execution execution);
 

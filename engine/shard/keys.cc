@@ -152,6 +152,39 @@ std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms
   return out;
 }
 
+std::string RequestPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id) {
+  std::string out = Head(shard, Table::kRequest);
+  AppendId(out, ns);
+  AppendId(out, workflow_id);
+  return out;
+}
+
+std::string Request(store::ShardId shard, std::string_view ns, std::string_view workflow_id,
+                    std::string_view request_id) {
+  return RequestPrefix(shard, ns, workflow_id).append(request_id);
+}
+
+std::string Forget(std::string_view request_key, int64_t forget_ms) {
+  std::string out(request_key.substr(0, kHeadBytes));
+  out.back() = static_cast<char>(Table::kForget);
+  AppendU64(out, static_cast<uint64_t>(forget_ms));
+  out += request_key.substr(kHeadBytes);
+  return out;
+}
+
+std::string ForgetUntil(store::ShardId shard, int64_t forget_ms) {
+  std::string out = Head(shard, Table::kForget);
+  AppendU64(out, static_cast<uint64_t>(forget_ms));
+  return out;
+}
+
+std::string RequestOf(std::string_view forget_key) {
+  std::string out(forget_key.substr(0, kHeadBytes));
+  out.back() = static_cast<char>(Table::kRequest);
+  out += forget_key.substr(kHeadBytes + 8);
+  return out;
+}
+
 std::string SnapshotsPrefix(store::ShardId shard, const RunId& run) {
   return WithRun(shard, Table::kSnapshot, run);
 }

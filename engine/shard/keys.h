@@ -27,6 +27,7 @@ enum class Table : char {
   kName = 'M',        // name 0 ~sequence (shard 0) → hash
   kSession = 'N',     // session_id (shard 0)    → SessionChange
   kPayload = 'P',     // run ordinal             → Payload
+  kRequest = 'Q',     // ns 0 workflow_id 0 request_id → StoredRequest: of a deleted run's start
   kReady = 'R',       // queue 0 since_ms run    → empty: tasks of an evicted run wait for workers
   kSnapshot = 'S',    // run ordinal page        → bytes
   kVisible = 'V',  // ns 0 place              → index value (index.h); place: status ~start ~run
@@ -34,6 +35,7 @@ enum class Table : char {
   kByLabel = 'L',     // ns 0 name 0 value 0 place → index value
   kEnded = 'E',       // close_ms run            → ns 0 workflow_id
   kCounts = 'G',     // ns 0 workflow 0         → VisibleCounts; (shard 0) 0: version of the index
+  kForget = 'T',     // forget_ms ns 0 workflow_id 0 request_id → empty: when a request row may go
   kTombstone = 'Z',  // run                     → Tombstone
   kWake = 'W',       // due_ms run              → empty: the earliest timer of a run
   kRoot = 'X',       // run                     → RunRoot
@@ -61,6 +63,13 @@ std::string Payload(store::ShardId shard, const RunId& run, uint64_t ordinal);
 std::string PayloadPrefix(store::ShardId shard, const RunId& run);
 std::string ReadyPrefix(store::ShardId shard, std::string_view queue);
 std::string Ready(store::ShardId shard, std::string_view queue, int64_t since_ms, const RunId& run);
+std::string RequestPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id);
+std::string Request(store::ShardId shard, std::string_view ns, std::string_view workflow_id,
+                    std::string_view request_id);
+// The row that says when a request row, by its key, may go; and back.
+std::string Forget(std::string_view request_key, int64_t forget_ms);
+std::string ForgetUntil(store::ShardId shard, int64_t forget_ms);  // the end of those before it
+std::string RequestOf(std::string_view forget_key);
 std::string Snapshot(store::ShardId shard, const RunId& run, uint64_t ordinal, uint32_t page);
 std::string SnapshotsPrefix(store::ShardId shard, const RunId& run);
 std::string SnapshotPrefix(store::ShardId shard, const RunId& run, uint64_t ordinal);

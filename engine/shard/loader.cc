@@ -14,24 +14,34 @@ absl::Status Damaged(const RunId& run, std::string_view what) {
 }
 
 absl::StatusOr<std::string> ReadSnapshot(store::Rows& rows, store::ShardId shard, const RunId& run,
-                                         const v1::RunRoot& root) {
+                                         uint64_t ordinal, uint32_t pages, uint64_t size) {
   std::string bytes;
-  bytes.reserve(root.snapshot_bytes());
-  for (uint32_t page = 0; page < root.snapshot_pages(); ++page) {
+  bytes.reserve(size);
+  for (uint32_t page = 0; page < pages; ++page) {
     FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row,
-                          rows.Get(keys::Snapshot(shard, run, root.snapshot_ordinal(), page)));
+                          rows.Get(keys::Snapshot(shard, run, ordinal, page)));
     if (!row) {
-      return Damaged(
-          run, std::string(absl::StrCat("snapshot page ", page, " of ", root.snapshot_pages(),
-                                        " at record ", root.snapshot_ordinal(), " is missing")));
+      return Damaged(run, std::string(absl::StrCat("snapshot page ", page, " of ", pages,
+                                                   " at record ", ordinal, " is missing")));
     }
     bytes += *row;
   }
-  if (bytes.size() != root.snapshot_bytes()) {
-    return Damaged(run, std::string(absl::StrCat("snapshot has ", bytes.size(), " bytes, not ",
-                                                 root.snapshot_bytes())));
+  if (bytes.size() != size) {
+    return Damaged(run, std::string(absl::StrCat("the snapshot at record ", ordinal, " has ",
+                                                 bytes.size(), " bytes, not ", size)));
   }
   return bytes;
+}
+
+absl::StatusOr<std::optional<v1::RunRoot>> ReadRoot(store::Rows& rows, store::ShardId shard,
+                                                    const RunId& run) {
+  FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row, rows.Get(keys::Root(shard, run)));
+  if (!row) return std::optional<v1::RunRoot>();
+  std::optional<v1::RunRoot> root;
+  if (!root.emplace().ParseFromString(*row)) {
+    return Damaged(run, "its root row cannot be parsed");
+  }
+  return root;
 }
 
 }  // namespace
@@ -54,10 +64,8 @@ absl::Status VisitHistory(
     const std::function<bool(uint64_t ordinal, std::string_view record)>& visit) {
   uint64_t next = from;
   absl::Status bad;
-  // Chunks never cross a cut, so the one that holds `from` begins at or behind the cut before it.
-  const uint64_t cut = (from - 1) / kHistoryCut * kHistoryCut + 1;
   FLUX_RETURN_IF_ERROR(rows.Scan(
-      keys::History(shard, run, cut), keys::PrefixEnd(keys::HistoryPrefix(shard, run)),
+      keys::History(shard, run, ChunkStart(from)), keys::PrefixEnd(keys::HistoryPrefix(shard, run)),
       [&](std::string_view, std::string_view value) {
         v1::HistoryChunk chunk;
         if (!chunk.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
@@ -113,17 +121,18 @@ absl::Status Replay(Definitions& definitions, const BlobReader& blobs, const Run
 
 absl::StatusOr<std::optional<LoadedRun>> LoadRun(store::Rows& rows, Definitions& definitions,
                                                  store::ShardId shard, const RunId& run) {
-  FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row, rows.Get(keys::Root(shard, run)));
+  FLUX_ASSIGN_OR_RETURN(std::optional<v1::RunRoot> row, ReadRoot(rows, shard, run));
   if (!row) return std::optional<LoadedRun>();
-  v1::RunRoot root;
-  if (!root.ParseFromString(*row)) return Damaged(run, "its root row cannot be parsed");
+  v1::RunRoot& root = *row;
 
   std::optional<Execution> execution;
   const BlobReader blobs = BlobsOf(rows, shard, run);
   if (root.snapshot_ordinal() > 0) {
     FLUX_ASSIGN_OR_RETURN(std::shared_ptr<const Graph> graph,
                           definitions.ByHash(root.definition_hash()));
-    FLUX_ASSIGN_OR_RETURN(std::string bytes, ReadSnapshot(rows, shard, run, root));
+    FLUX_ASSIGN_OR_RETURN(std::string bytes,
+                          ReadSnapshot(rows, shard, run, root.snapshot_ordinal(),
+                                       root.snapshot_pages(), root.snapshot_bytes()));
     FLUX_ASSIGN_OR_RETURN(Execution loaded, LoadSnapshot(std::move(graph), bytes, blobs));
     execution.emplace(std::move(loaded));
   }
@@ -145,23 +154,67 @@ absl::StatusOr<std::optional<LoadedRun>> LoadRun(store::Rows& rows, Definitions&
   return loaded;
 }
 
-absl::StatusOr<std::vector<v1::ExecutionSummary>> LoadSummaries(store::Rows& rows,
-                                                                store::ShardId shard,
-                                                                std::string_view ns,
-                                                                std::string_view workflow_id,
-                                                                size_t count) {
-  std::vector<v1::ExecutionSummary> out;
+absl::StatusOr<std::optional<Execution>> LoadBase(store::Rows& rows, Definitions& definitions,
+                                                  store::ShardId shard, const RunId& run) {
+  FLUX_ASSIGN_OR_RETURN(std::optional<v1::RunRoot> root, ReadRoot(rows, shard, run));
+  if (!root || !root->has_base()) return std::optional<Execution>();
+  const v1::HistoryBase& base = root->base();
+  FLUX_ASSIGN_OR_RETURN(std::shared_ptr<const Graph> graph,
+                        definitions.ByHash(base.definition_hash()));
+  FLUX_ASSIGN_OR_RETURN(std::string bytes,
+                        ReadSnapshot(rows, shard, run, base.ordinal(), base.pages(), base.bytes()));
+  FLUX_ASSIGN_OR_RETURN(Execution execution,
+                        LoadSnapshot(std::move(graph), bytes, BlobsOf(rows, shard, run)));
+  return std::optional<Execution>(std::move(execution));
+}
+
+absl::StatusOr<uint64_t> HistoryBegin(store::Rows& rows, store::ShardId shard, const RunId& run) {
+  FLUX_ASSIGN_OR_RETURN(std::optional<v1::RunRoot> root, ReadRoot(rows, shard, run));
+  return root ? root->base().ordinal() + 1 : 1;
+}
+
+bool RequestIsKept(const v1::ExecutionSummary& run, size_t newer, int64_t now_ms) {
+  return newer < kRunsPerIdMin ||
+         (newer < kRunsPerIdMax &&
+          (run.close_time_ms() == 0 || run.close_time_ms() + kRequestsKeptMs > now_ms));
+}
+
+absl::StatusOr<IdRows> LoadId(store::Rows& rows, store::ShardId shard, std::string_view ns,
+                              std::string_view workflow_id, int64_t now_ms) {
+  IdRows out;
   bool damaged = false;
-  const std::string prefix = keys::CurrentPrefix(shard, ns, workflow_id);
-  FLUX_RETURN_IF_ERROR(
-      rows.Scan(prefix, keys::PrefixEnd(prefix), [&](std::string_view, std::string_view value) {
-        v1::ExecutionSummary& summary = out.emplace_back();
-        damaged = !summary.ParseFromArray(value.data(), static_cast<int>(value.size()));
-        return !damaged && out.size() < count;
+  const auto prefix_range = [](std::string prefix) {
+    std::string end = keys::PrefixEnd(prefix);
+    return std::pair(std::move(prefix), std::move(end));
+  };
+  const std::string requests = keys::RequestPrefix(shard, ns, workflow_id);
+  using Next = store::Rows::Next;
+  FLUX_RETURN_IF_ERROR(rows.ScanRanges(
+      {prefix_range(keys::CurrentPrefix(shard, ns, workflow_id)), prefix_range(requests)},
+      [&](size_t range, std::string_view key, std::string_view value) {
+        if (range == 0) {
+          v1::ExecutionSummary& summary = out.runs.emplace_back();
+          damaged = !summary.ParseFromArray(value.data(), static_cast<int>(value.size()));
+          if (damaged) return Next::kStop;
+          if (RequestIsKept(summary, out.runs.size() - 1, now_ms)) return Next::kRow;
+          out.runs.pop_back();
+          return Next::kRange;
+        }
+        v1::StoredRequest request;
+        std::optional<RunId> run;
+        if (request.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+          run = RunId::FromBytes(request.run_id());
+        }
+        damaged = !run.has_value();
+        if (damaged) return Next::kStop;
+        if (request.forget_ms() > now_ms) {
+          out.requests.emplace_back(key.substr(requests.size()), *run);
+        }
+        return Next::kRow;
       }));
   if (damaged) {
     return absl::DataLossError(
-        absl::StrCat("an index row of workflow id \"", ToAbsl(workflow_id), "\" cannot be parsed"));
+        absl::StrCat("a row of workflow id \"", ToAbsl(workflow_id), "\" cannot be parsed"));
   }
   return out;
 }

@@ -20,6 +20,11 @@ namespace flux::engine {
 // ended.
 inline constexpr uint64_t kHistoryCut = 256;
 
+// The chunk that holds this record begins there or later.
+inline uint64_t ChunkStart(uint64_t ordinal) {
+  return (ordinal - 1) / kHistoryCut * kHistoryCut + 1;
+}
+
 // An execution as its rows have it: snapshot at S and the history chunks (S, F].
 struct LoadedRun {
   v1::RunRoot root;
@@ -31,12 +36,27 @@ struct LoadedRun {
 absl::StatusOr<std::optional<LoadedRun>> LoadRun(store::Rows& rows, Definitions& definitions,
                                                  store::ShardId shard, const RunId& run);
 
-// Index rows of a workflow id's runs, the newest first, at most `count`.
-absl::StatusOr<std::vector<v1::ExecutionSummary>> LoadSummaries(store::Rows& rows,
-                                                                store::ShardId shard,
-                                                                std::string_view ns,
-                                                                std::string_view workflow_id,
-                                                                size_t count);
+// The execution as its history begins: nullopt, with the first record. Rows may go while it reads,
+// see HistoryBegin.
+absl::StatusOr<std::optional<Execution>> LoadBase(store::Rows& rows, Definitions& definitions,
+                                                  store::ShardId shard, const RunId& run);
+// The first record that is kept. It moves on while the run does: what was read and lacks something
+// is to be read again if it has.
+absl::StatusOr<uint64_t> HistoryBegin(store::Rows& rows, store::ShardId shard, const RunId& run);
+
+// What is known of a workflow id: its runs, and whose starts' request ids are remembered.
+inline constexpr size_t kRunsPerIdMin = 16;
+inline constexpr size_t kRunsPerIdMax = 10'000;
+inline constexpr int64_t kRequestsKeptMs = 24 * 3'600'000;  // behind the close of the run (rule 10)
+struct IdRows {
+  // The newest first: so many at least, and those that closed within the last day.
+  std::vector<v1::ExecutionSummary> runs;
+  std::vector<std::pair<std::string, RunId>> requests;  // of deleted runs
+};
+absl::StatusOr<IdRows> LoadId(store::Rows& rows, store::ShardId shard, std::string_view ns,
+                              std::string_view workflow_id, int64_t now_ms);
+// Is a run that many newer ones follow still to be known for its request id?
+bool RequestIsKept(const v1::ExecutionSummary& run, size_t newer, int64_t now_ms);
 
 // Reads payloads over the inline limit.
 BlobReader BlobsOf(store::Rows& rows, store::ShardId shard, const RunId& run);

@@ -8,7 +8,9 @@
 #include <list>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -25,11 +27,12 @@ struct Slot;
 using SlotCallback = absl::AnyInvocable<void(Slot* slot, const absl::Status& status)>;
 
 struct SpilledStep {
-  std::string queue;
+  std::string queue{};
   bool unsure = false;  // a process before this one may have handed it out
   // Loaded from where ready rows stood for it, perhaps spilled unsure before: its delivery number
   // must not be used, whether the rows are there still or not.
   bool stood_in_rows = false;
+  int64_t start_by_ms = 0;  // wall; when its schedule_to_start has passed. 0: never
 };
 
 // State                 entered by                 left by
@@ -59,7 +62,10 @@ struct Slot {
   // ---- what waits in it ----
   int64_t timer_ms = 0;                    // as entered in the loop's timer set; 0: not in it
   std::map<StepKey, SpilledStep> spilled;  // scheduled steps the dispatcher had no room for
-  uint64_t sent_message = 0;               // the newest message of its outbox that is on its way
+  std::set<std::pair<int64_t, StepKey>> start_by;  // (start_by_ms, step) of those that have one
+  // The step that is being taken back from disk, and since when it has waited.
+  std::optional<std::pair<StepKey, int64_t>> refilled;
+  uint64_t sent_message = 0;  // the newest message of its outbox that is on its way
   bool recovered =
       false;  // loaded from the log tail after a restart: its tasks may be in a worker's hands
   std::list<Slot*>::iterator lru;

@@ -322,6 +322,77 @@ TEST(Engine, BacklogSurvivesARestart) {
   }
 }
 
+// Of ten steps two wait in memory, the others beyond it.
+void ExpectGivenUpUnstarted(absl::Duration idle_before_eviction, bool restart) {
+  EngineOptions options;
+  options.dispatch.ready_per_queue_max = 2;
+  options.dispatch.refill_below = 1;
+  options.idle_before_eviction = idle_before_eviction;
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  v1::Definition definition = Chain("chain", 1);
+  v1::TaskStep* task = definition.mutable_scopes(0)->mutable_steps(0)->mutable_task();
+  task->mutable_timeouts()->set_schedule_to_start_ms(60'000);
+  task->mutable_retry()->set_max_attempts(1);
+  world.Define(definition);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
+  world.Advance(55'000);
+  if (restart) {
+    world.Crash();
+    ASSERT_TRUE(world.Open().ok());
+    world.Settle();
+  }
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_RUNNING) << i;
+  }
+  // Who may have had it before the restart did not come back: it waits anew.
+  world.Advance(restart ? 65'000 : 10'000);
+  for (int i = 0; i < 10; ++i) {
+    const v1::GetResultResponse result = world.Result(absl::StrCat("id", i));
+    EXPECT_EQ(result.status(), v1::EXECUTION_STATUS_FAILED) << i;
+    EXPECT_EQ(result.failure().type(), "flux.timeout.schedule_to_start") << i;
+    EXPECT_TRUE(world.Verify(absl::StrCat("id", i)).ok()) << i;
+  }
+}
+
+TEST(Engine, AStepThatWaitsOnDiskIsGivenUpOnceItsScheduleToStartHasPassed) {
+  ExpectGivenUpUnstarted(absl::Seconds(1), false);
+}
+
+TEST(Engine, AStepThatFoundNoRoomIsGivenUpOnceItsScheduleToStartHasPassed) {
+  ExpectGivenUpUnstarted(absl::Hours(1), false);
+}
+
+TEST(Engine, AStepThatWaitedOnDiskBeforeARestartIsGivenUpAfterIt) {
+  ExpectGivenUpUnstarted(absl::Seconds(1), true);
+}
+
+TEST(Engine, AStepThatWaitsOnDiskAndIsGivenUpMayBeTriedAgain) {
+  EngineOptions options;
+  options.dispatch.ready_per_queue_max = 1;
+  options.dispatch.refill_below = 1;
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  v1::Definition definition = Chain("chain", 1);
+  v1::TaskStep* task = definition.mutable_scopes(0)->mutable_steps(0)->mutable_task();
+  task->mutable_timeouts()->set_schedule_to_start_ms(60'000);
+  task->mutable_retry()->set_max_attempts(5);
+  world.Define(definition);
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
+  world.Advance(90'000);
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  for (int round = 0; round < 50; ++round) {
+    world.RunWorker(worker);
+    world.Advance(1'000, 100);
+  }
+  for (int i = 0; i < 5; ++i) {
+    const std::string id = absl::StrCat("id", i);
+    EXPECT_EQ(world.Result(id).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
+    EXPECT_EQ(world.Describe(id).steps(0).attempt(), 2u) << i;
+  }
+  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1) << token;
+}
+
 TEST(Engine, ALongExecutionDoesNotHoldTheLog) {
   EngineOptions options;
   options.log_tail_bytes_max = 64 * 1024;

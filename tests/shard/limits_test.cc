@@ -199,15 +199,34 @@ TEST(Limits, TwoStartsThatReplaceARunWhileItIsLoadedMakeOneNewRun) {
 TEST(Limits, RowsOfManyClosedSessionsDoNotStandInTheWayOfARestart) {
   World world;
   ASSERT_TRUE(world.Open().ok());
+  // As earlier versions left them.
+  store::RowBatch batch;
+  batch.epoch = world.store().log().Claim(0)->epoch;
   for (int i = 0; i < 6'000; ++i) {
-    world.Disconnect(world.Connect(absl::StrCat(i, "-", std::string(240, 's')), {"t"}, 1));
+    v1::SessionChange session;
+    session.set_session_id(absl::StrCat(i, "-", std::string(240, 's')));
+    session.set_closed(true);
+    batch.puts.push_back({keys::Session(session.session_id()), session.SerializeAsString()});
+    if (batch.puts.size() == 1'000) {
+      ASSERT_TRUE(world.store().rows().WriteSync(batch).ok());
+      batch.puts.clear();
+    }
   }
-  world.Settle();
-  world.Advance(30'000);  // past the grace
   ASSERT_EQ(RowsOf(world, keys::Table::kSession), 6'000u);
   world.Crash();
   ASSERT_TRUE(world.Open().ok());
   EXPECT_EQ(RowsOf(world, keys::Table::kSession), 0u);
+}
+
+TEST(Limits, ASessionLeavesNothingBehind) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  for (int i = 0; i < 100; ++i) world.Disconnect(world.Connect(absl::StrCat(i), {"t"}, 1));
+  const StreamId stays = world.Connect("stays", {"t"}, 1);
+  world.Settle();
+  EXPECT_EQ(RowsOf(world, keys::Table::kSession), 101u) << "durable at hello";
+  world.Pass(stays, 30'000, false);  // past the grace
+  EXPECT_EQ(RowsOf(world, keys::Table::kSession), 1u);
 }
 
 TEST(Limits, AnIndexOfManyLabelsCanBeBuiltAnew) {

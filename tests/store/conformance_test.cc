@@ -217,6 +217,31 @@ TEST_P(StoreConformance, PayloadRowsComeWithTheirEntry) {
   EXPECT_EQ(GetOr(rows(), "p/1"), large);
 }
 
+TEST_P(StoreConformance, RowsGoWithTheirEntryInTheOrderGiven) {
+  const ShardClaim claim = Claim(0);
+  ASSERT_EQ(AppendOne(log(), 0, claim.epoch, 1, "entry",
+                      {{"a", Bytes(300'000, 7)}, {"b", "1"}, {"c", "1"}})
+                .outcome,
+            AppendOutcome::kOk);
+  ASSERT_EQ(AppendOne(log(), 0, claim.epoch, 2, "entry",
+                      {{"a", std::nullopt},
+                       {"b", std::nullopt},
+                       {"b", "2"},
+                       {"c", "2"},
+                       {"c", std::nullopt},
+                       {"never was", std::nullopt}})
+                .outcome,
+            AppendOutcome::kOk);
+  for (const bool reopened : {false, true}) {
+    SCOPED_TRACE(reopened);
+    if (reopened) Reopen();
+    EXPECT_EQ(GetOr(rows(), "a"), "(none)");
+    EXPECT_EQ(GetOr(rows(), "b"), "2");
+    EXPECT_EQ(GetOr(rows(), "c"), "(none)");
+    EXPECT_THAT(ScanKeys(rows(), "a", "\xFF\xFF"), ElementsAre("b"));
+  }
+}
+
 TEST_P(StoreConformance, AnUnclaimedShardIsFenced) {
   const AppendResult result = AppendOne(log(), 2, 1, 1, "entry");
   EXPECT_EQ(result.outcome, AppendOutcome::kFenced);

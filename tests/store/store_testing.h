@@ -46,7 +46,7 @@ inline std::vector<AppendResult> AppendAll(Log& log, std::vector<AppendEntry> en
 }
 
 inline AppendResult AppendOne(Log& log, ShardId shard, Epoch epoch, Lsn lsn, std::string bytes,
-                              std::vector<KeyValue> rows = {}) {
+                              std::vector<RowChange> rows = {}) {
   std::vector<AppendEntry> entries(1);
   entries[0] = {shard, epoch, lsn, std::move(bytes), std::move(rows)};
   return AppendAll(log, std::move(entries)).at(0);
