@@ -462,7 +462,15 @@ std::string StepDuration(const v1::StepInfo& step, absl::Time now) {
   return DurationText(absl::Milliseconds(end - step.scheduled_time_ms()));
 }
 
-std::string StepDetail(const v1::StepInfo& step, absl::Time now) {
+namespace {
+
+// "a=b, c=d" by name.
+std::string LabelsText(const google::protobuf::Map<std::string, std::string>& labels) {
+  return absl::StrJoin(std::map<std::string, std::string>(labels.begin(), labels.end()), ", ",
+                       absl::PairFormatter("="));
+}
+
+std::string StateDetail(const v1::StepInfo& step, absl::Time now) {
   std::vector<std::string> parts;
   switch (step.state()) {
     case v1::STEP_STATE_COMPLETED:
@@ -505,6 +513,19 @@ std::string StepDetail(const v1::StepInfo& step, absl::Time now) {
   return absl::StrJoin(parts, "; ");
 }
 
+}  // namespace
+
+std::string StepDetail(const v1::StepInfo& step, absl::Time now) {
+  std::vector<std::string> parts;
+  if (std::string detail = StateDetail(step, now); !detail.empty()) {
+    parts.push_back(std::move(detail));
+  }
+  if (std::string labels = LabelsText(step.labels()); !labels.empty()) {
+    parts.push_back(absl::StrCat("[", labels, "]"));
+  }
+  return absl::StrJoin(parts, " ");
+}
+
 Table ExecutionsTable(const google::protobuf::RepeatedPtrField<v1::ExecutionInfo>& executions,
                       absl::Time now) {
   Table table;
@@ -545,11 +566,6 @@ Table CountTable(const v1::CountExecutionsResponse& response) {
 Block ExecutionBlock(const v1::DescribeExecutionResponse& response, absl::Time now) {
   const v1::ExecutionInfo& info = response.info();
   const int64_t end = info.close_time_ms() != 0 ? info.close_time_ms() : Millis(now);
-  std::vector<std::string> labels;
-  for (const auto& [key, value] :
-       std::map<std::string, std::string>(info.labels().begin(), info.labels().end())) {
-    labels.push_back(absl::StrCat(key, "=", value));
-  }
   std::string definition = NameAndVersion(info.workflow(), info.version());
   if (!info.definition_hash().empty())
     absl::StrAppend(&definition, " (", ShortHash(info.definition_hash()), ")");
@@ -567,7 +583,7 @@ Block ExecutionBlock(const v1::DescribeExecutionResponse& response, absl::Time n
                             : DurationText(absl::Milliseconds(end - info.start_time_ms())))},
       {"Steps", Cell(absl::StrCat(info.steps_completed(), " completed, ", info.history_records(),
                                   " records"))},
-      {"Labels", Cell(absl::StrJoin(labels, ", "))}};
+      {"Labels", Cell(LabelsText(info.labels()))}};
   for (int i = 0; i < response.inputs_size(); ++i) {
     block.emplace_back(response.inputs_size() == 1 ? "Input" : absl::StrCat("Input ", i),
                        Cell(PayloadPreview(response.inputs(i))));

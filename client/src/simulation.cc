@@ -53,6 +53,7 @@ class SimContext final : public TaskContext {
   // Of this attempt's last heartbeat, or else what it was given.
   Payload TakeProgress() { return std::move(progress_); }
   std::map<std::string, std::string> TakeLabels() { return std::move(labels_); }
+  std::map<std::string, std::string> TakeStepLabels() { return std::move(step_labels_); }
 
  protected:
   void HeartbeatPayload(Payload progress) override {
@@ -64,6 +65,14 @@ class SimContext final : public TaskContext {
     std::lock_guard lock(mutex_);
     labels_[std::move(key)] = std::move(value);
   }
+  void StepLabelText(std::string key, std::string value) override {
+    std::lock_guard lock(mutex_);
+    if (value.empty()) {
+      step_labels_.erase(key);
+    } else {
+      step_labels_[std::move(key)] = std::move(value);
+    }
+  }
 
  private:
   const TaskRun& run_;
@@ -72,6 +81,7 @@ class SimContext final : public TaskContext {
   std::mutex mutex_;  // the function may share its context with threads of its own
   Payload progress_;
   std::map<std::string, std::string> labels_;
+  std::map<std::string, std::string> step_labels_;
 };
 
 // The boundary where exceptions of user code end.
@@ -301,6 +311,7 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
                               .failure = ""});
   RawOutcome outcome;
   std::map<std::string, std::string> labels;
+  std::map<std::string, std::string> step_labels;
   absl::Duration takes;
   bool hangs = false;
   if (const auto plan = script_.tasks.find(task.task()); plan != script_.tasks.end()) {
@@ -320,6 +331,7 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
     outcome = CallGuarded(*handler, context, run->inputs);
     run->progress = context.TakeProgress();
     labels = context.TakeLabels();
+    step_labels = context.TakeStepLabels();
   }
   const absl::Duration limit =
       absl::Milliseconds(Or(task.timeouts().start_to_close_ms(), kStartToCloseMsDefault));
@@ -336,7 +348,7 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
         errors::kStartToClose(absl::StrCat("no result after ", absl::FormatDuration(limit))));
   }
   const auto end = [this, execution, run, index, outcome = std::move(outcome),
-                    labels = std::move(labels)]() mutable {
+                    labels = std::move(labels), step_labels = std::move(step_labels)]() mutable {
     if (run->dead) return;
     if (outcome.kind == RawOutcome::Kind::kFailure) {
       report_.attempts[index].failure = outcome.failure.type;
@@ -348,6 +360,7 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
         return;
       }
     } else {
+      report_.attempts[index].labels = std::move(step_labels);
       for (auto& [key, value] : labels) {
         if (value.empty()) {
           execution->labels().erase(key);

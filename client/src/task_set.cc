@@ -31,13 +31,25 @@ std::vector<std::string> TaskSet::names() const {
   return names;
 }
 
-absl::Status TaskContext::SetLabel(std::string_view key, std::string_view value) {
+namespace {
+
+absl::Status CheckLabel(std::string_view key, std::string_view value) {
   FLUX_RETURN_IF_ERROR(internal::CheckName("label", key));
-  if (!value.empty()) {
-    FLUX_RETURN_IF_ERROR(
-        internal::CheckName(ToStd(absl::StrCat("value of label ", ToAbsl(key))), value));
-  }
+  if (value.empty()) return absl::OkStatus();
+  return internal::CheckName(ToStd(absl::StrCat("value of label ", ToAbsl(key))), value);
+}
+
+}  // namespace
+
+absl::Status TaskContext::SetLabel(std::string_view key, std::string_view value) {
+  FLUX_RETURN_IF_ERROR(CheckLabel(key, value));
   LabelText(std::string(key), std::string(value));
+  return absl::OkStatus();
+}
+
+absl::Status TaskContext::SetStepLabel(std::string_view key, std::string_view value) {
+  FLUX_RETURN_IF_ERROR(CheckLabel(key, value));
+  StepLabelText(std::string(key), std::string(value));
   return absl::OkStatus();
 }
 

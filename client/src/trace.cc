@@ -212,6 +212,10 @@ void CloseLoopBody(const ValueRef& owner, const Argument* done, const Argument& 
 
 void SetName(const ValueRef& step, std::string_view name) { step.tracer->SetName(step, name); }
 
+void SetStepLabel(const ValueRef& step, std::string_view name, std::string_view value) {
+  step.tracer->SetLabel(step, name, value);
+}
+
 void AddAfter(const ValueRef& step, const ValueRef& earlier) {
   step.tracer->AddAfter(step, earlier);
 }

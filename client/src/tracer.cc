@@ -155,6 +155,14 @@ void Tracer::SetName(const ValueRef& step, std::string_view name) {
   scopes_[step.scope].steps[step.index].given_name = std::string(name);
 }
 
+void Tracer::SetLabel(const ValueRef& step, std::string_view name, std::string_view value) {
+  v1::Step* found = Find(step);
+  if (found == nullptr) return;
+  CheckedName("label", name, PlaceOf(step));
+  CheckedName(ToStd(absl::StrCat("value of label ", ToAbsl(name))), value, PlaceOf(step));
+  (*found->mutable_labels())[std::string(name)] = std::string(value);
+}
+
 void Tracer::AddAfter(const ValueRef& step, const ValueRef& earlier) {
   v1::Step* found = Find(step);
   if (found == nullptr) return;

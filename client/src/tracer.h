@@ -60,6 +60,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
   // or the trace is over.
   v1::Step* Find(const ValueRef& step);
   void SetName(const ValueRef& step, std::string_view name);
+  void SetLabel(const ValueRef& step, std::string_view name, std::string_view value);
   void AddAfter(const ValueRef& step, const ValueRef& earlier);
 
   ValueRef OpenBody(const ValueRef& owner, const BodySpec& spec, Location at);

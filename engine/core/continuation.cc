@@ -27,6 +27,7 @@ void Machine::Continued(v1::StepContinued continued) {
   if (state.phase != Phase::kScheduled) return;
   EndDelivery(frame, step);
   MergeLabels(continued.labels());
+  SetStepLabels(s_, state, continued.step_labels());
   v1::Definition definition;
   absl::StatusOr<std::shared_ptr<const Graph>> fragment =
       absl::InvalidArgumentError("it cannot be parsed");
@@ -40,9 +41,10 @@ void Machine::Continued(v1::StepContinued continued) {
     return;
   }
   if (v1::HistoryEvent* told = TellStep("step.continued", *frame, step, /*derived=*/false)) {
-    told->set_detail(absl::StrCat("as ", (*fragment)->name(), ", ",
-                                  definition.scopes(0).steps_size(),
-                                  definition.scopes(0).steps_size() == 1 ? " step" : " steps"));
+    told->set_detail(absl::StrCat(
+        "as ", (*fragment)->name(), ", ", definition.scopes(0).steps_size(),
+        definition.scopes(0).steps_size() == 1 ? " step" : " steps",
+        continued.step_labels().empty() ? "" : ", ", LabelsText(continued.step_labels())));
     told->set_identity(continued.worker());
   }
   std::vector<Parameter> parameters;

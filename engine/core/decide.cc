@@ -246,6 +246,7 @@ Decision Decider::Completed(const StepKey& key, ReportResult&& command) const {
     completed->set_skipped(true);
   }
   *completed->mutable_labels() = std::move(*command.result.mutable_labels());
+  *completed->mutable_step_labels() = std::move(*command.result.mutable_step_labels());
   return decision;
 }
 
@@ -276,6 +277,7 @@ Decision Decider::Continued(const StepKey& key, const StepState& step,
   *continued->mutable_inputs() = std::move(*continuation.mutable_inputs());
   continued->set_worker(std::move(command.worker_id));
   *continued->mutable_labels() = std::move(*command.result.mutable_labels());
+  *continued->mutable_step_labels() = std::move(*command.result.mutable_step_labels());
   return decision;
 }
 

@@ -106,6 +106,10 @@ class Describer {
       info->set_max_attempts(plan.task.retry().max_attempts());
       info->set_delivery(step.delivery);
     }
+    *info->mutable_labels() = plan.step->labels();
+    if (step.labels != nullptr) {
+      for (const auto& [key, value] : *step.labels) (*info->mutable_labels())[key] = value;
+    }
     if (payloads_ && step.phase == Phase::kCompleted) step.output.AppendTo(info->mutable_output());
     if (step.extra != nullptr) {
       if (step.extra->failure != nullptr) *info->mutable_failure() = *step.extra->failure;

@@ -207,6 +207,7 @@ void Machine::DropFrame(Frame* frame) {
     StepState& step = frame->steps[i];
     if (!IsSettled(step.phase)) AbandonStep(frame, i);
     ReleaseExtra(s_, step);
+    ReleaseLabels(s_, step);
     s_.bytes -= step.output.memory_bytes();
   }
   if (frame->parent != nullptr) {

@@ -29,6 +29,7 @@ struct GraphLimits {
   uint32_t scopes_max = 10'000;
   uint32_t depth_max = 32;  // of nested bodies
   uint32_t name_bytes_max = 256;
+  uint32_t step_labels_max = 64;         // of a definition's step
   uint32_t inputs_max = 1'000;           // of a step
   uint32_t retry_attempts_max = 10'000;  // more are capped, and said so (F14)
   uint32_t map_parallel_max = 100'000;

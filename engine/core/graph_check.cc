@@ -123,6 +123,24 @@ class Checker {
     int step = -1;
   };
 
+  absl::Status CheckLabels(const v1::Step& step) const {
+    if (static_cast<uint32_t>(step.labels_size()) > limits_.step_labels_max) {
+      return Refuse(step, "it has ", step.labels_size(), " labels; at most ",
+                    limits_.step_labels_max, " are allowed");
+    }
+    // In order of the names, so that the first fault is always the same one.
+    const std::map<std::string, std::string> labels(step.labels().begin(), step.labels().end());
+    for (const auto& [key, value] : labels) {
+      std::string fault = NameFault("label's name", key);
+      if (fault.empty()) {
+        fault =
+            NameFault(ToStd(absl::StrCat("value of label \"", absl::CEscape(key), "\"")), value);
+      }
+      if (!fault.empty()) return Refuse(step, fault);
+    }
+    return absl::OkStatus();
+  }
+
   // Every body exists and belongs to one step; and names, which make all other messages readable.
   absl::Status CheckBodies(int scope) {
     owners_.resize(static_cast<size_t>(definition_.scopes_size()));
@@ -134,6 +152,7 @@ class Checker {
             absl::StrCat("step ", i, " of scope ", scope, step.location().empty() ? "" : " (",
                          step.location(), step.location().empty() ? "" : ")", ": ", fault));
       }
+      FLUX_RETURN_IF_ERROR(CheckLabels(step));
       if (!names_.emplace(step.name(), &step).second) {
         const std::string& other = names_.find(step.name())->second->location();
         return Refuse(step, "another step has that name", other.empty() ? "" : " (", other,

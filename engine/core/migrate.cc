@@ -65,6 +65,7 @@ ScopeMap MapScopes(const Graph& from, const Graph& to) {
 std::string WorkOf(const v1::Step& step) {
   v1::Step work = step;
   work.clear_location();
+  work.clear_labels();
   work.clear_catches();
   work.clear_undo();
   work.clear_on_exhausted();

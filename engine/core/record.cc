@@ -80,6 +80,7 @@ std::string SerializeRecord(const v1::Record& record) {
     to->set_skipped(from.skipped());
     to->set_output_blob_bytes(from.output_blob_bytes());
     *to->mutable_labels() = from.labels();
+    *to->mutable_step_labels() = from.step_labels();
   } else {
     StripStarted(record.started(), stripped.mutable_started());
   }

@@ -261,6 +261,7 @@ void Machine::Reset(Frame* frame, const std::vector<uint32_t>& steps) {
     s_.bytes -= dropped * kUndoBytes;
     GiveBackAll(frame, i);
     AbandonStep(frame, i);
+    ReleaseLabels(s_, state);
     s_.bytes -= state.output.memory_bytes();
     state.output = Value();
     state.phase = Phase::kPending;

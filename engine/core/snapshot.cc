@@ -316,6 +316,9 @@ class Writer {
     to->set_first_scheduled_ms(step.first_scheduled_ms);
     to->set_resolved(step.resolved);
     if (!step.output.none()) Write(step.output, to->mutable_output());
+    if (step.labels != nullptr) {
+      to->mutable_labels()->insert(step.labels->begin(), step.labels->end());
+    }
     if (step.extra == nullptr) return;
     const StepExtra& extra = *step.extra;
     if (extra.failure != nullptr) *to->mutable_failure() = *extra.failure;

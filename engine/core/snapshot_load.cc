@@ -377,6 +377,7 @@ class Reader {
       FLUX_ASSIGN_OR_RETURN(to->output, ReadValue(from.output()));
       state_->bytes += to->output.memory_bytes();
     }
+    internal::SetStepLabels(*state_, *to, from.labels());
     if (!from.has_failure() && !from.has_progress() && from.retry_at_ms() == 0 && !from.has_map() &&
         !from.has_loop() && !from.has_child() && !from.has_join()) {
       return absl::OkStatus();

@@ -95,6 +95,32 @@ void ReleaseExtra(ExecutionState& state, StepState& step) {
   step.extra.reset();
 }
 
+namespace {
+
+constexpr size_t kLabelBytes = 96;  // of a node, beside what does not fit into its strings
+
+size_t LabelsBytes(const StepLabels& labels) {
+  size_t bytes = sizeof(StepLabels);
+  for (const auto& [key, value] : labels) bytes += kLabelBytes + key.size() + value.size();
+  return bytes;
+}
+
+}  // namespace
+
+void SetStepLabels(ExecutionState& state, StepState& step,
+                   const google::protobuf::Map<std::string, std::string>& labels) {
+  ReleaseLabels(state, step);
+  if (labels.empty()) return;
+  step.labels = std::make_unique<StepLabels>(labels.begin(), labels.end());
+  state.bytes += LabelsBytes(*step.labels);
+}
+
+void ReleaseLabels(ExecutionState& state, StepState& step) {
+  if (step.labels == nullptr) return;
+  state.bytes -= LabelsBytes(*step.labels);
+  step.labels.reset();
+}
+
 void Charge(ExecutionState& state, StepExtra& extra, size_t bytes) {
   extra.bytes += bytes;
   state.bytes += bytes;
@@ -245,6 +271,15 @@ std::string StatusName(v1::ExecutionStatus status) {
   static constexpr std::string_view kPrefix = "EXECUTION_STATUS_";
   const std::string& name = v1::ExecutionStatus_Name(status);
   return name.size() > kPrefix.size() ? name.substr(kPrefix.size()) : name;
+}
+
+std::string LabelsText(const google::protobuf::Map<std::string, std::string>& labels) {
+  const StepLabels sorted(labels.begin(), labels.end());
+  std::string text;
+  for (const auto& [key, value] : sorted) {
+    absl::StrAppend(&text, text.empty() ? "labels " : ", ", key, "=", value);
+  }
+  return text;
 }
 
 }  // namespace internal

@@ -145,6 +145,8 @@ struct StepExtra {
   size_t bytes = 0;  // what was counted for it in ExecutionState::bytes
 };
 
+using StepLabels = std::map<std::string, std::string>;
+
 struct StepState {
   Phase phase = Phase::kPending;
   uint32_t waiting_for = 0;
@@ -158,6 +160,7 @@ struct StepState {
   int64_t ended_ms = 0;
   Value output;
   std::unique_ptr<StepExtra> extra;
+  std::unique_ptr<StepLabels> labels;  // that its task set
 };
 
 struct Frame {
@@ -327,6 +330,9 @@ Frame* AddFrame(ExecutionState& state, uint64_t number, uint32_t scope, Frame* p
 
 // The step's extra, made if need be; and its end. Frames below it must be gone by then.
 StepExtra& ExtraOf(ExecutionState& state, StepState& step);
+void SetStepLabels(ExecutionState& state, StepState& step,
+                   const google::protobuf::Map<std::string, std::string>& labels);
+void ReleaseLabels(ExecutionState& state, StepState& step);
 void ReleaseExtra(ExecutionState& state, StepState& step);
 // Counts memory that belongs to the extra until it is released.
 void Charge(ExecutionState& state, StepExtra& extra, size_t bytes);
@@ -341,6 +347,8 @@ std::string FramePath(const ExecutionState& state, const Frame& frame);
 
 // "2026-01-31T23:59:59.000Z".
 std::string FormatTime(int64_t time_ms);
+// "labels a=b, c=d" by name; empty: none.
+std::string LabelsText(const google::protobuf::Map<std::string, std::string>& labels);
 // "5m", "1h30m", "1.5s", "20ms".
 std::string FormatSpan(int64_t span_ms);
 

@@ -58,13 +58,17 @@ void Machine::TaskCompleted(v1::StepCompleted completed) {
   const Phase phase = frame->steps[step].phase;
   if (phase != Phase::kScheduled && phase != Phase::kBackingOff && phase != Phase::kParked) return;
   MergeLabels(completed.labels());
+  SetStepLabels(s_, frame->steps[step], completed.step_labels());
   if (completed.skipped()) {
     SkipStep(frame, step);
     return;
   }
   CompleteStep(frame, step,
                Value::FromPayload(std::move(*completed.mutable_output()), completed.output_blob()));
-  if (telling()) effects_->story->back().set_identity(completed.worker());
+  if (telling()) {
+    effects_->story->back().set_identity(completed.worker());
+    effects_->story->back().set_detail(LabelsText(completed.step_labels()));
+  }
 }
 
 void Machine::TaskAttemptFailed(v1::AttemptFailed failed) {

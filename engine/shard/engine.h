@@ -350,7 +350,9 @@ class Engine final : public DispatchHost {
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;
   absl::Status CheckRef(v1::ExecutionRef& ref) const;
   // `count`: how many there will be.
-  absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
+  // `count` is how many `whose` ("execution", "step") would have.
+  absl::Status CheckLabels(std::string_view whose,
+                           const google::protobuf::Map<std::string, std::string>& labels,
                            size_t count) const;
   absl::StatusOr<std::shared_ptr<const Graph>> GraphOf(
       const v1::StartWorkflowRequest& request) const;

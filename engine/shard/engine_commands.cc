@@ -42,6 +42,7 @@ constexpr int kPrefetchWindow = 16;
 // In place of a result that cannot be taken: its token, and the failure.
 v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string message) {
   result.clear_labels();
+  result.clear_step_labels();
   v1::Failure* failure = result.mutable_failure();  // replaces the value
   failure->set_type(std::string(type));
   failure->set_message(std::move(message));
@@ -429,10 +430,11 @@ void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
     dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "no such execution");
     return;
   }
-  if (!result.labels().empty()) {
-    if (absl::Status labels =
-            CheckLabels(result.labels(), CountLabels(*slot->execution, result.labels()));
-        !labels.ok()) {
+  if (!result.labels().empty() || !result.step_labels().empty()) {
+    absl::Status labels =
+        CheckLabels("execution", result.labels(), CountLabels(*slot->execution, result.labels()));
+    labels.Update(CheckLabels("step", result.step_labels(), result.step_labels().size()));
+    if (!labels.ok()) {
       note = std::string(labels.message());
       result = Failed(std::move(result), "flux.invalid_result", note);
     }

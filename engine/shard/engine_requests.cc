@@ -76,10 +76,11 @@ absl::Status Engine::CheckRef(v1::ExecutionRef& ref) const {
 // ---- start
 // ------------------------------------------------------------------------------------------------------
 
-absl::Status Engine::CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
+absl::Status Engine::CheckLabels(std::string_view whose,
+                                 const google::protobuf::Map<std::string, std::string>& labels,
                                  size_t count) const {
   if (count > options_.labels_max) {
-    return absl::InvalidArgumentError(absl::StrCat("the execution would have ", count,
+    return absl::InvalidArgumentError(absl::StrCat("the ", ToAbsl(whose), " would have ", count,
                                                    " labels; at most ", options_.labels_max,
                                                    " are allowed"));
   }
@@ -96,7 +97,7 @@ absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& 
   FLUX_RETURN_IF_ERROR(CheckId("workflow id", request.workflow_id(), false));
   FLUX_RETURN_IF_ERROR(CheckId("request id", request.request_id(), false));
   FLUX_RETURN_IF_ERROR(CheckId("identity", request.identity(), false));
-  FLUX_RETURN_IF_ERROR(CheckLabels(request.labels(), request.labels().size()));
+  FLUX_RETURN_IF_ERROR(CheckLabels("execution", request.labels(), request.labels().size()));
   const uint32_t wanted = graph.definition().scopes(0).parameters();
   if (static_cast<uint32_t>(request.inputs_size()) != wanted) {
     return absl::InvalidArgumentError(absl::StrCat("workflow \"", graph.name(), "\" takes ", wanted,

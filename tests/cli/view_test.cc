@@ -124,6 +124,15 @@ TEST(MapText, MarksACountThatMayBeHigher) {
   EXPECT_EQ(MapText(map, 3), "0/5 done");
 }
 
+TEST(StepDetail, EndsWithTheStepsLabels) {
+  v1::StepInfo step;
+  (*step.mutable_labels())["model"] = "v2";
+  (*step.mutable_labels())["cost"] = "3";
+  EXPECT_EQ(StepDetail(step, kNow), "[cost=3, model=v2]");
+  step.set_state(v1::STEP_STATE_PENDING);
+  EXPECT_EQ(StepDetail(step, kNow), "waits for earlier steps [cost=3, model=v2]");
+}
+
 TEST(StepDetail, ExplainsEveryState) {
   v1::StepInfo step = Step("s", "task", v1::STEP_STATE_PENDING);
   EXPECT_EQ(StepDetail(step, kNow), "waits for earlier steps");

@@ -446,6 +446,7 @@ TEST(Continue, AMistakeInItIsTheTasksFailure) {
     void HeartbeatPayload(Payload) override {}
     Payload LastProgressPayload() const override { return {}; }
     void LabelText(std::string, std::string) override {}
+    void StepLabelText(std::string, std::string) override {}
   } context;
   const internal::RawOutcome outcome = (*tasks.Find("name"))(context, {});
   ASSERT_EQ(outcome.kind, internal::RawOutcome::Kind::kFailure);

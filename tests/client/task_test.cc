@@ -28,10 +28,12 @@ class FakeContext : public TaskContext {
   void HeartbeatPayload(Payload progress) override { heartbeats.push_back(std::move(progress)); }
   Payload LastProgressPayload() const override { return last; }
   void LabelText(std::string key, std::string value) override { labels[key] = value; }
+  void StepLabelText(std::string key, std::string value) override { step_labels[key] = value; }
 
   std::vector<Payload> heartbeats;
   Payload last;
   std::map<std::string, std::string> labels;
+  std::map<std::string, std::string> step_labels;
 };
 
 internal::RawOutcome Call(const TaskSet& tasks, std::string_view name,

@@ -35,6 +35,7 @@ class TestingTest : public ::testing::Test {
   TestingTest() {
     tasks_.Register(kDouble, [](TaskContext& context, int64_t n) {
       EXPECT_TRUE(context.SetLabel("last", std::to_string(n)).ok());
+      EXPECT_TRUE(context.SetStepLabel("doubled", std::to_string(n)).ok());
       return 2 * n;
     });
     tasks_.Register(kThrice, [](int64_t n) { return 3 * n; });
@@ -147,6 +148,8 @@ TEST_F(TestingTest, SleepsPassSideBySide) {
   EXPECT_THAT(outcome.order(),
               ElementsAre("sleep-2", "double-2", "sleep", "double", "join", "sum"));
   EXPECT_THAT(outcome.labels(), ElementsAre(Pair("last", "1")));
+  EXPECT_THAT(outcome.attempts().front().labels, ElementsAre(Pair("doubled", "2")));
+  EXPECT_THAT(outcome.attempts().back().labels, IsEmpty()) << "the sum sets none";
 }
 
 constexpr Workflow<int64_t()> kLimited{

@@ -511,6 +511,22 @@ TEST(Trace, IsDoneOnceAndIsDeterministic) {
   EXPECT_EQ(kHere.Trace()->hash, kMake("one").Trace()->hash);
 }
 
+TEST(Trace, AStepHasItsLabels) {
+  constexpr Workflow<int64_t()> kLabelled{
+      "labelled", [](Graph& g) {
+        return g.Call(kNext, 1).Label("team", "ocr").Label("model", "v1").Label("model", "v2");
+      }};
+  const v1::Definition definition = Parse(kLabelled.Trace());
+  const auto& labels = definition.scopes(0).steps(0).labels();
+  ASSERT_EQ(labels.size(), 2u);
+  EXPECT_EQ(labels.at("team"), "ocr");
+  EXPECT_EQ(labels.at("model"), "v2");
+  EXPECT_TRUE(ServerSays(kLabelled.Trace()).ok());
+  constexpr Workflow<int64_t()> kBad{"bad",
+                                     [](Graph& g) { return g.Call(kNext, 1).Label("", "x"); }};
+  EXPECT_THAT(std::string(kBad.Trace().status().message()), HasSubstr("a label may not be empty"));
+}
+
 TEST(Trace, AVoidWorkflowResultsInNothing) {
   constexpr Workflow<void()> kVoid{"void", [](Graph& g) { g.Sleep(absl::Seconds(1)); }};
   const v1::Definition definition = Parse(kVoid.Trace());

@@ -49,6 +49,16 @@ const Refusal kRefusals[] = {
     {"EmptyStepName", [](auto& b) { b.step(0, 1).set_name(""); },
      "step 1 of scope 0 (flow.cc:12): the step's name is empty"},
     {"ControlCharacterInStepName", [](auto& b) { b.step(0, 1).set_name("a\x01"); }, "a\\001"},
+    {"LongLabelName",
+     [](auto& b) { (*b.step(0, 1).mutable_labels())[std::string(300, 'n')] = "v"; },
+     "step \"work\" (flow.cc:12): the label's name has 300 bytes, the limit is 256"},
+    {"ControlCharacterInLabel", [](auto& b) { (*b.step(0, 1).mutable_labels())["n"] = "a\nb"; },
+     "the value of label \"n\" \"a\\nb\""},
+    {"TooManyLabels",
+     [](auto& b) {
+       for (int i = 0; i < 65; ++i) (*b.step(0, 1).mutable_labels())[std::to_string(i)] = "v";
+     },
+     "it has 65 labels; at most 64"},
     {"TwoStepsOfOneName", [](auto& b) { b.step(0, 1).set_name("read"); },
      "step \"read\" (flow.cc:12): another step has that name"},
     {"ReadsItself", [](auto& b) { b.step(0, 1).mutable_inputs(0)->set_step(1); },

@@ -376,18 +376,24 @@ TEST_F(GuideTest, Continue) {
 }
 
 inline constexpr flux::Task<std::string(std::string)> kReceive{"charts.receive"};
+// guide: step-labels
 inline constexpr flux::Workflow<std::string(std::string)> kReceived{
-    "received",
-    [](flux::Graph& g, flux::Value<std::string> chart) { return g.Call(kReceive, chart); }};
+    "received", [](flux::Graph& g, flux::Value<std::string> chart) {
+      return g.Call(kReceive, chart).Label("team", "records").Label("scanner", "any");
+    }};
+// guide end
 
 TEST_F(GuideTest, Labels) {
   // guide: labels
   tasks.Register(kReceive, [](flux::TaskContext& context, const std::string& chart) {
     context.SetLabel("customer", chart.substr(0, 2)).IgnoreError();
+    context.SetStepLabel("scanner", "b2").IgnoreError();
     return chart;
   });
   // guide end
-  EXPECT_EQ(TestRun(tasks).Run(kReceived, "acme-17").labels().at("customer"), "ac");
+  const auto outcome = TestRun(tasks).Run(kReceived, "acme-17");
+  EXPECT_EQ(outcome.labels().at("customer"), "ac");
+  EXPECT_EQ(outcome.attempts()[0].labels.at("scanner"), "b2");
 }
 
 TEST_F(GuideTest, Testing) {

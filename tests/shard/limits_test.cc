@@ -43,9 +43,12 @@ TEST(Limits, ATasksLabelsAndFailureTypesAreHeldToWhatAStartsAre) {
     std::map<std::string, std::string> labels;
     std::string failure_type;
     const char* words;
+    std::map<std::string, std::string> step_labels = {};
   };
   std::map<std::string, std::string> many;
   for (int i = 0; i < 64; ++i) many[absl::StrCat("label", i)] = "x";
+  std::map<std::string, std::string> more = many;
+  more["one"] = "x";
   const Case cases[] = {
       {"a long name", {{std::string(257, 'n'), "x"}}, "", "label name has 257 bytes"},
       {"a long value", {{"n", std::string(2'000, 'x')}}, "", "value of label n has 2000 bytes"},
@@ -54,6 +57,9 @@ TEST(Limits, ATasksLabelsAndFailureTypesAreHeldToWhatAStartsAre) {
       {"too many with those there are", many, "", "65 labels; at most 64"},
       {"a long type", {}, std::string(60'000, 't'), "the failure's type has 60000 bytes"},
       {"a type with a zero", {}, std::string("a\0b", 3), "control character"},
+      {"a step's long name", {}, "", "label name has 257", {{std::string(257, 'n'), "x"}}},
+      {"a step's long value", {}, "", "value of label n has 257", {{"n", std::string(257, 'x')}}},
+      {"too many of a step", {}, "", "the step would have 65 labels; at most 64", more},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -75,6 +81,7 @@ TEST(Limits, ATasksLabelsAndFailureTypesAreHeldToWhatAStartsAre) {
       result.mutable_failure()->set_type(c.failure_type);
     }
     for (const auto& [name, value] : c.labels) (*result.mutable_labels())[name] = value;
+    for (const auto& [name, value] : c.step_labels) (*result.mutable_step_labels())[name] = value;
     world.Message(worker, message);
     world.Settle();
     ASSERT_EQ(world.stream(worker).acks.size(), 1u);
@@ -88,6 +95,46 @@ TEST(Limits, ATasksLabelsAndFailureTypesAreHeldToWhatAStartsAre) {
     world.Crash();
     EXPECT_TRUE(world.Open().ok());
   }
+}
+
+TEST(Limits, LabelsOfAStepAreKeptWithItAndHeldToTheSame) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  v1::Definition definition = Chain("chain", 2);
+  v1::Step* step = definition.mutable_scopes(0)->mutable_steps(0);
+  step->mutable_task()->mutable_retry()->set_max_attempts(1);
+  (*step->mutable_labels())["model"] = "v1";
+  (*step->mutable_labels())["team"] = "ocr";
+  world.Define(definition);
+  const StreamId worker = world.Connect("s1", {"t"}, 1);
+  ASSERT_TRUE(world.Start(StartOf("chain", "good")).ok());
+  world.Settle();
+  v1::ConnectRequest message;
+  v1::TaskResult& result = *message.add_results();
+  *result.mutable_token() = world.Take(worker).token();
+  *result.mutable_value() = Json("2");
+  (*result.mutable_step_labels())["model"] = "v2";
+  world.Message(worker, message);
+  world.Settle();
+  const auto labels_of = [&](int index) {
+    const auto labels = world.Describe("good").steps(index).labels();
+    return std::map<std::string, std::string>(labels.begin(), labels.end());
+  };
+  using Labels = std::map<std::string, std::string>;
+  EXPECT_EQ(labels_of(0), (Labels{{"model", "v2"}, {"team", "ocr"}}));
+  EXPECT_EQ(labels_of(1), Labels{});
+  EXPECT_TRUE(world.Describe("good").info().labels().empty()) << "they are the step's alone";
+  EXPECT_TRUE(world.Verify("good")->equal()) << world.Verify("good")->difference();
+  const auto events = world.History("good");
+  const auto told = std::find_if(events.begin(), events.end(), [](const v1::HistoryEvent& event) {
+    return event.type() == "step.completed";
+  });
+  ASSERT_NE(told, events.end());
+  EXPECT_EQ(told->detail(), "labels model=v2");
+  // What was made of the step goes when it is done again.
+  ASSERT_TRUE(world.Operate("good", "rewind { step: 's0' }").ok());
+  EXPECT_EQ(labels_of(0), (Labels{{"model", "v1"}, {"team", "ocr"}}));
+  EXPECT_TRUE(world.Verify("good")->equal()) << world.Verify("good")->difference();
 }
 
 TEST(Limits, ATaskMayReplaceLabelsAndRemoveThemAtTheLimit) {

@@ -631,6 +631,11 @@ TEST(WorkerSession, SendsLabelsWithWhatIsRecorded) {
     EXPECT_TRUE(context.SetLabel("stage", "first").ok());
     EXPECT_TRUE(context.SetLabel("stage", "coded").ok());
     EXPECT_TRUE(context.SetLabel("old", "").ok());
+    EXPECT_TRUE(context.SetStepLabel("model", "v1").ok());
+    EXPECT_TRUE(context.SetStepLabel("model", "v2").ok());
+    EXPECT_TRUE(context.SetStepLabel("cache", "hit").ok());
+    EXPECT_TRUE(context.SetStepLabel("cache", "").ok());
+    EXPECT_EQ(context.SetStepLabel("", "x").code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(context.SetLabel("", "x").code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(context.SetLabel("key", "a\nb").code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(context.SetLabel("key", std::string(257, 'x')).code(),
@@ -646,9 +651,13 @@ TEST(WorkerSession, SendsLabelsWithWhatIsRecorded) {
   ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 3; }));
   for (const v1::TaskResult& result : coordinator.seen().results) {
     const std::map<std::string, std::string> labels(result.labels().begin(), result.labels().end());
+    const std::map<std::string, std::string> of_step(result.step_labels().begin(),
+                                                     result.step_labels().end());
     if (result.has_failure()) {
       EXPECT_TRUE(labels.empty());
+      EXPECT_TRUE(of_step.empty());
     } else {
+      EXPECT_EQ(of_step, (std::map<std::string, std::string>{{"model", "v2"}}));
       EXPECT_EQ(labels, (std::map<std::string, std::string>{{"stage", "coded"}, {"old", ""}}));
     }
   }

@@ -41,6 +41,7 @@ class DeliveryContext final : public TaskContext {
   bool cancelled() const override { return held_->cancelled.load(std::memory_order_relaxed); }
   // Once the function has returned.
   std::map<std::string, std::string> TakeLabels() { return std::move(labels_); }
+  std::map<std::string, std::string> TakeStepLabels() { return std::move(step_labels_); }
   absl::Time deadline() const override {
     if (task().start_to_close_ms() <= 0) return absl::InfiniteFuture();
     return absl::Now() + absl::Milliseconds(task().start_to_close_ms()) -
@@ -55,6 +56,14 @@ class DeliveryContext final : public TaskContext {
     std::lock_guard lock(labels_mutex_);
     labels_[std::move(key)] = std::move(value);
   }
+  void StepLabelText(std::string key, std::string value) override {
+    std::lock_guard lock(labels_mutex_);
+    if (value.empty()) {
+      step_labels_.erase(key);
+    } else {
+      step_labels_[std::move(key)] = std::move(value);
+    }
+  }
   Payload LastProgressPayload() const override {
     if (!task().has_progress()) return {};
     v1::Payload copy = task().progress();
@@ -68,6 +77,7 @@ class DeliveryContext final : public TaskContext {
   HeldTask* held_;
   std::mutex labels_mutex_;  // the function may share its context with threads of its own
   std::map<std::string, std::string> labels_;
+  std::map<std::string, std::string> step_labels_;
 };
 
 // The one place where user code may throw.
@@ -162,6 +172,9 @@ std::unique_ptr<v1::TaskResult> Session::Execute(HeldTask* held) {
   if (outcome.kind != RawOutcome::Kind::kFailure) {
     for (auto& [key, value] : context.TakeLabels()) {
       (*result->mutable_labels())[key] = std::move(value);
+    }
+    for (auto& [key, value] : context.TakeStepLabels()) {
+      (*result->mutable_step_labels())[key] = std::move(value);
     }
   }
   switch (outcome.kind) {
@@ -258,8 +271,8 @@ void Session::Finished(HeldTask* held, std::unique_ptr<v1::TaskResult> result, N
   held->result_bytes = kResultOverheadBytes + result->value().data().size() +
                        result->failure().message().size() + result->progress().data().size();
   if (result->has_continuation()) held->result_bytes += result->continuation().ByteSizeLong();
-  for (const auto& [key, value] : result->labels()) {
-    held->result_bytes += key.size() + value.size();
+  for (const auto* labels : {&result->labels(), &result->step_labels()}) {
+    for (const auto& [key, value] : *labels) held->result_bytes += key.size() + value.size();
   }
   held->result = std::move(result);
   ++unacked_;

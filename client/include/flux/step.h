@@ -146,6 +146,13 @@ class StepOptions {
     SetName(self().ref(), name);
     return self();
   }
+  // Told with the step wherever it is shown; the same name again replaces the value. At most 64 a
+  // step, names and values of 1 to 256 bytes without control characters. What varies from run to
+  // run the task itself can add, with TaskContext::SetStepLabel.
+  Self Label(std::string_view name, std::string_view value) const {
+    SetStepLabel(self().ref(), name, value);
+    return self();
+  }
 
  protected:
   const Self& self() const { return static_cast<const Self&>(*this); }

@@ -44,6 +44,9 @@ class TaskContext {
   // once the result is recorded, and not if the attempt fails. InvalidArgument: the key (1 to 256
   // bytes of printable UTF-8) or the value (at most as many). The server allows 64 an execution.
   absl::Status SetLabel(std::string_view key, std::string_view value);
+  // The same for the step that the task is: shown with it (`fluxctl workflow show`), over a label
+  // of that name in the definition, and in the history. Executions are not found by it. 64 a step.
+  absl::Status SetStepLabel(std::string_view key, std::string_view value);
 
   // Says that the task is alive. Cheap, never blocks; only the newest within an interval is sent.
   void Heartbeat() { HeartbeatPayload(Payload{}); }
@@ -71,6 +74,7 @@ class TaskContext {
   virtual Payload LastProgressPayload() const = 0;
   // Of a checked label.
   virtual void LabelText(std::string key, std::string value) = 0;
+  virtual void StepLabelText(std::string key, std::string value) = 0;
 };
 
 namespace internal {

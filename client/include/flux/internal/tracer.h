@@ -169,6 +169,7 @@ void CloseLoopBody(const ValueRef& owner, const Argument* done, const Argument& 
 enum class Timeout { kScheduleToStart, kStartToClose, kHeartbeat, kScheduleToClose };
 
 void SetName(const ValueRef& step, std::string_view name);
+void SetStepLabel(const ValueRef& step, std::string_view name, std::string_view value);
 void AddAfter(const ValueRef& step, const ValueRef& earlier);
 void SetRetry(const ValueRef& step, const RetryOptions& retry);
 void SetQueue(const ValueRef& step, std::string_view queue);
