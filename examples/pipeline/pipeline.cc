@@ -34,6 +34,8 @@ FLUX_STRUCT(Report, pages, codes)
 inline constexpr flux::ErrorType kBadPage{"bad-page", {.non_retriable = true}};
 inline constexpr flux::ErrorType kRejected{"rejected"};
 
+inline constexpr flux::Task<std::string(std::string)> kStore{"charts.store"};
+inline constexpr flux::Task<void(std::string, std::string)> kDiscard{"charts.discard"};
 inline constexpr flux::Task<std::vector<Page>(std::string)> kSplit{
     "charts.split", {.timeout = absl::Minutes(5), .retry = {.max_attempts = 5}}};
 inline constexpr flux::Task<Codes(Page)> kCode{"charts.code", {.non_retriable = {kBadPage}}};
@@ -42,7 +44,8 @@ inline constexpr flux::Task<Report(std::vector<Codes>)> kMerge{"charts.merge"};
 
 inline constexpr flux::Workflow<Report(std::string)> kCodeChart{
     "code-chart", {.version = "2"}, [](flux::Graph& g, flux::Value<std::string> chart) {
-      auto pages = g.Call(kSplit, chart);
+      auto place = g.Call(kStore, chart).OnUndo(kDiscard);  // called with chart and place
+      auto pages = g.Call(kSplit, chart).After(place);
       auto codes = g.Map(pages, [&](flux::Value<Page> page) {
                       return g.Call(kCode, page).Retry({.max_attempts = 3}).Queue("nlp");
                     }).MaxParallel(200);
@@ -51,6 +54,13 @@ inline constexpr flux::Workflow<Report(std::string)> kCodeChart{
           good, [&] { return g.Call(kMerge, codes); },
           [&] { return g.Fail(kRejected, "the review found a page without codes"); });
     }};
+
+std::string Store(const std::string& chart) { return "shelf/" + std::to_string(chart.size()); }
+
+// Takes back what Store did, when the execution fails after it.
+void Discard(const std::string& chart, const std::string& place) {
+  std::cerr << "discarded " << chart.size() << " bytes from " << place << "\n";
+}
 
 // Words of capitals and digits stand for codes; a form feed ends a page.
 std::vector<Page> Split(const std::string& chart) {
@@ -87,6 +97,8 @@ Report Merge(const std::vector<Codes>& pages) {
 
 int main(int argc, char** argv) {
   flux::TaskSet tasks;
+  tasks.Register(kStore, Store);
+  tasks.Register(kDiscard, Discard);
   tasks.Register(kSplit, Split);
   tasks.Register(kCode, Code);
   tasks.Register(kReview, Review);
