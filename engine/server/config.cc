@@ -137,7 +137,8 @@ std::vector<Setting> MakeSettings() {
   add("retry-attempts-max", "10000", "Cap on the attempts a definition may ask for",
       Number(
           [](Config & c) -> auto& { return c.engine.graph.retry_attempts_max; }, 1, 1'000'000'000));
-  add("reserve-bytes", "256MiB", "Free disk space below which starts are refused",
+  add("reserve-bytes", "256MiB",
+      "Free disk space below which starts, events and new schedules are refused",
       Size(
           [](Config & c) -> auto& { return c.reserve_bytes; }, 0, 1024 * 1024 * kGiB));
   add("ballast-bytes", "64MiB", "File kept to be given up when the disk is full",

@@ -613,7 +613,8 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     counters["sessions"] = dispatch.sessions;
     if (env_.store->BelowReserve()) {
       info.set_degraded(true);
-      info.set_degraded_reason("the disk is nearly full: starts are refused");
+      info.set_degraded_reason(
+          "the disk is nearly full: starts, events and new schedules are refused");
     }
     ReplyWith<v1::GetServerInfoResponse>(std::move(reply), std::move(info));
   });

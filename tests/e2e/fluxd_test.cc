@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "flux/v1/schedule.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "store/data_dir.h"
@@ -578,7 +579,7 @@ TEST_F(FluxdProcess, DamageIsNamedAndNotGuessedAt) {
   ExpectFilled(10);
 }
 
-TEST_F(FluxdProcess, BelowTheReserveStartsAreRefusedAndRunningWorkGoesOn) {
+TEST_F(FluxdProcess, BelowTheReserveStartsEventsAndSchedulesAreRefusedAndRunningWorkGoesOn) {
   struct statvfs space {};
   ASSERT_EQ(::statvfs(directory_.path().c_str(), &space), 0);
   const uint64_t free_gib = static_cast<uint64_t>(space.f_bavail) * space.f_frsize >> 30;
@@ -593,7 +594,28 @@ TEST_F(FluxdProcess, BelowTheReserveStartsAreRefusedAndRunningWorkGoesOn) {
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
   EXPECT_THAT(std::string(refused.status().message()),
               AllOf(HasSubstr(fluxd_.data()), HasSubstr("nearly full"), HasSubstr("freed")));
+  v1::SendEventRequest news;
+  *news.mutable_execution() = Ref("running");
+  news.set_event("news");
+  grpc::ClientContext event_context;
+  v1::SendEventResponse event;
+  const grpc::Status unsent = api().workflows().SendEvent(&event_context, news, &event);
+  EXPECT_EQ(unsent.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(unsent.error_message(),
+              AllOf(HasSubstr("nearly full"), HasSubstr("events are refused")));
+  v1::CreateScheduleRequest hourly;
+  hourly.mutable_schedule()->set_schedule_id("hourly");
+  hourly.mutable_schedule()->mutable_spec()->add_crons("@hourly");
+  *hourly.mutable_schedule()->mutable_start() = StartOf(kGated, "hourly", std::string("gate"));
+  grpc::ClientContext schedule_context;
+  v1::CreateScheduleResponse schedule;
+  const grpc::Status unscheduled = v1::ScheduleService::NewStub(api().channel())
+                                       ->CreateSchedule(&schedule_context, hourly, &schedule);
+  EXPECT_EQ(unscheduled.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(unscheduled.error_message(),
+              AllOf(HasSubstr("nearly full"), HasSubstr("new schedules are refused")));
   EXPECT_TRUE(api().Info()->degraded());
+  EXPECT_THAT(api().Info()->degraded_reason(), HasSubstr("events and new schedules"));
   ledger_.OpenGate("gate");
   auto result = api().AwaitClosed(Ref("running"));
   ASSERT_TRUE(result.ok()) << result.status();

@@ -10,6 +10,7 @@
 namespace flux::engine::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::vector<std::string> Range(int n) {
@@ -453,7 +454,7 @@ TEST(Engine, StopsForGoodAfterAFailedWrite) {
   }
 }
 
-TEST(Engine, RefusesStartsOnANearlyFullDiskAndFinishesTheRest) {
+TEST(Engine, RefusesStartsAndEventsOnANearlyFullDiskAndFinishesTheRest) {
   World world;
   ASSERT_TRUE(world.Open().ok());
   world.Define(Chain("chain", 2));
@@ -462,7 +463,17 @@ TEST(Engine, RefusesStartsOnANearlyFullDiskAndFinishesTheRest) {
   world.store().SetBelowReserve(true);
   auto refused = world.Start("chain", "b", {"1"});
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("nearly full"));
+  EXPECT_THAT(std::string(refused.status().message()),
+              AllOf(HasSubstr("nearly full"), HasSubstr("starts are refused")));
+  auto event = world.SendEvent("a", "news", "1");
+  EXPECT_EQ(event.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(event.status().message()),
+              AllOf(HasSubstr("nearly full"), HasSubstr("events are refused")));
+  auto info = world.Ask<v1::GetServerInfoResponse>(
+      [&](auto reply) { world.engine().Info(std::move(reply)); });
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_TRUE(info->degraded());
+  EXPECT_THAT(info->degraded_reason(), HasSubstr("starts, events and new schedules are refused"));
   world.RunWorker(worker);
   EXPECT_EQ(world.Result("a").status(), v1::EXECUTION_STATUS_COMPLETED);
 }
