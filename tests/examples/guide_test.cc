@@ -1,6 +1,6 @@
-// The examples of docs/GUIDE.md: compiled and run here, and the guide's blocks are these regions to
-// the letter (the last test compares them). A region begins with "// guide: NAME" and ends with
-// "// guide end".
+// The examples of docs/GUIDE.md: compiled and run here and in guide_client_test.cc. The guide's
+// blocks are these regions to the letter; the last test compares them. A region begins with a line
+// "// guide: NAME" and ends with "// guide end".
 #include <algorithm>
 #include <fstream>
 #include <map>
@@ -231,6 +231,23 @@ TEST_F(GuideTest, Emit) {
   EXPECT_EQ(outcome.emissions()[0].workflow_id, "chart-17");
 }
 
+// guide: child-detached
+inline constexpr flux::Workflow<std::string(std::string)> kWatched{
+    "watched", [](flux::Graph& g, flux::Value<std::string> chart) {
+      auto reminder = g.Child(kReminder, chart).Detached();  // goes on when this one has closed
+      return reminder.Field(&flux::StartedChild::workflow_id);
+    }};
+// guide end
+
+TEST_F(GuideTest, ChildDetached) {
+  const auto outcome = TestRun(tasks).Run(kWatched, "chart-17");
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome.elapsed(), absl::ZeroDuration());
+  ASSERT_EQ(outcome.children().size(), 1u);
+  EXPECT_EQ(outcome.children()[0].workflow, "reminder");
+  EXPECT_EQ(outcome.children()[0].workflow_id, *outcome);
+}
+
 // guide: catch
 inline constexpr flux::Workflow<std::string(std::string)> kCareful{
     "careful", [](flux::Graph& g, flux::Value<std::string> chart) {
@@ -257,6 +274,37 @@ inline constexpr flux::Workflow<std::string(std::string)> kLabelled{
 TEST_F(GuideTest, Skip) {
   EXPECT_EQ(*TestRun(tasks).Run(kLabelled, "abc"), "abc 3");
   EXPECT_EQ(*TestRun(tasks).Run(kLabelled, ""), " for free");
+}
+
+// guide: skip-branch
+inline constexpr flux::Workflow<std::string(std::string)> kNoBlanks{
+    "no-blanks", [](flux::Graph& g, flux::Value<std::string> chart) {
+      auto codes = g.Map(g.Call(kSplit, chart), [&](flux::Value<Page> page) {
+        return g.If(
+            g.Call(kIsBlank, page), [&] { return g.Skip(); }, [&] { return g.Call(kCode, page); });
+      });
+      return g.Call(kMerge, codes);
+    }};
+// guide end
+
+TEST_F(GuideTest, SkipBranch) { EXPECT_EQ(*TestRun(tasks).Run(kNoBlanks, "a b"), "aabb"); }
+
+// guide: execution-timeout
+inline constexpr flux::Workflow<std::string(std::string)> kThisWeek{
+    "this-week",
+    {.execution_timeout = absl::Hours(7 * 24)},
+    [](flux::Graph& g, flux::Value<std::string> chart) {
+      auto approved = g.WaitEvent(kApproved);
+      return g.Call(kPublish, chart).After(approved);
+    }};
+// guide end
+
+TEST_F(GuideTest, ExecutionTimeout) {
+  TestRun run(tasks);
+  const auto late = run.Run(kThisWeek, "x");
+  EXPECT_TRUE(flux::errors::kExecutionTimeout.Is(late.status())) << late.status();
+  EXPECT_EQ(late.elapsed(), absl::Hours(7 * 24));
+  EXPECT_EQ(*run.SendEventAfter(absl::Hours(1), kApproved, true).Run(kThisWeek, "x"), "http://x");
 }
 
 // guide: undo
@@ -307,6 +355,19 @@ TEST_F(GuideTest, Join) {
   const auto outcome = TestRun(tasks).FailTimes(kAsk, 1, kBadPage("closed")).Run(kCheapest, "x");
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_EQ(*outcome, "b.example:1c.example:1");
+}
+
+// guide: map-map
+inline constexpr flux::Workflow<std::string(std::string)> kAllPublished{
+    "all-published", [](flux::Graph& g, flux::Value<std::string> chart) {
+      auto codes = g.Map(g.Call(kSplit, chart), kCode);
+      auto places = g.Map(codes, kPublish);  // an item a code, once all codes are there
+      return g.Call(kMerge, places);
+    }};
+// guide end
+
+TEST_F(GuideTest, MapMap) {
+  EXPECT_EQ(*TestRun(tasks).Run(kAllPublished, "ab"), "http://aahttp://bb");
 }
 
 // guide: map-some
@@ -420,7 +481,7 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-// The regions of this file by name, without the indentation they have in common.
+// The regions of a source by name, without the indentation they have in common.
 std::map<std::string, std::string> Regions(const std::string& source) {
   std::map<std::string, std::string> regions;
   std::istringstream lines(source);
@@ -459,7 +520,10 @@ std::map<std::string, std::string> Blocks(const std::string& guide) {
 }
 
 TEST(Guide, ItsExamplesAreTheTestedOnes) {
-  const std::map<std::string, std::string> regions = Regions(ReadFile(GUIDE_TEST_SOURCE));
+  std::map<std::string, std::string> regions = Regions(ReadFile(GUIDE_TEST_SOURCE));
+  for (auto& [name, code] : Regions(ReadFile(GUIDE_CLIENT_TEST_SOURCE))) {
+    EXPECT_TRUE(regions.emplace(name, code).second) << name << " is there twice";
+  }
   const std::map<std::string, std::string> blocks = Blocks(ReadFile(GUIDE_PATH));
   EXPECT_GT(regions.size(), 15u);
   for (const auto& [name, code] : regions) {
