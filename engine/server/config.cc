@@ -78,6 +78,13 @@ std::function<absl::Status(Config&, std::string_view)> Text(Field field,
   };
 }
 
+absl::Status Retention(Config& config, std::string_view text) {
+  static const auto set = Time(
+      [](Config & c) -> auto& { return c.engine.retention; }, absl::ZeroDuration(),
+      absl::Hours(24 * 36'500));
+  return set(config, text);
+}
+
 std::vector<Setting> MakeSettings() {
   constexpr uint64_t kGiB = 1ull << 30;
   std::vector<Setting> settings;
@@ -118,10 +125,9 @@ std::vector<Setting> MakeSettings() {
       Time(
           [](Config & c) -> auto& { return c.engine.idle_before_eviction; }, absl::Milliseconds(10),
           absl::Hours(24)));
-  add("retention", "720h", "How long closed executions are kept; 0: for ever",
-      Time(
-          [](Config & c) -> auto& { return c.engine.retention; }, absl::ZeroDuration(),
-          absl::Hours(24 * 36'500)));
+  add("retention", "720h",
+      "How long closed executions are kept; 0: for ever. In the file also a list of rules",
+      Retention);
   add("session-grace", "10s", "How long a worker may be away before its tasks go to others",
       Time(
           [](Config & c) -> auto& { return c.engine.dispatch.session_grace; },
@@ -204,6 +210,63 @@ absl::Status LoadQueues(const YAML::Node& node, Config* config) {
   return absl::OkStatus();
 }
 
+absl::Status LoadRetentionRule(const YAML::Node& node, engine::RetentionRule* rule) {
+  if (!node.IsMap()) return absl::InvalidArgumentError("not a map of workflow, status, keep");
+  bool kept = false;
+  for (const auto& entry : node) {
+    const auto key = entry.first.as<std::string>();
+    const auto text = entry.second.as<std::string>();
+    absl::Status status;
+    if (key == "workflow") {
+      rule->workflow = text;
+    } else if (key == "status") {
+      std::string known;
+      for (int s = engine::kStatusMin; s <= engine::kStatusMax; ++s) {
+        const auto each = static_cast<v1::ExecutionStatus>(s);
+        if ((engine::StatusBit(each) & engine::kClosedStatuses) == 0) continue;
+        const std::string word(engine::StatusWord(each));
+        if (word == text) rule->status = each;
+        absl::StrAppend(&known, known.empty() ? "" : ", ", word);
+      }
+      if (rule->status == v1::EXECUTION_STATUS_UNSPECIFIED) {
+        status = Bad(text, std::string("one of ").append(known));
+      }
+    } else if (key == "keep") {
+      Config limits;
+      kept = true;
+      status = Retention(limits, text);
+      rule->keep = limits.engine.retention;
+    } else {
+      return absl::InvalidArgumentError(
+          absl::StrCat("unknown key \"", key, "\"; known are workflow, status, keep"));
+    }
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(key, ": ", status.message()));
+    }
+  }
+  if (!kept) return absl::InvalidArgumentError("it does not say how long to `keep` them");
+  return absl::OkStatus();
+}
+
+absl::Status LoadRetention(const YAML::Node& node, Config* config) {
+  std::vector<engine::RetentionRule>& rules = config->engine.retention_rules;
+  for (const auto& entry : node) {
+    const std::string name = absl::StrCat("line ", entry.Mark().line + 1, ": rule ",
+                                          rules.size() + 1, " of retention: ");
+    if (!rules.empty() && rules.back().workflow.empty() &&
+        rules.back().status == v1::EXECUTION_STATUS_UNSPECIFIED) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, "it never counts: the rule before it fits every execution"));
+    }
+    engine::RetentionRule rule;
+    if (absl::Status status = LoadRetentionRule(entry, &rule); !status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(name, status.message()));
+    }
+    rules.push_back(std::move(rule));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status LoadFile(const std::string& file, std::map<std::string, std::string>* values,
                       Config* config) {
   YAML::Node root;
@@ -216,6 +279,10 @@ absl::Status LoadFile(const std::string& file, std::map<std::string, std::string
       const auto key = entry.first.as<std::string>();
       if (key == "queues") {
         FLUX_RETURN_IF_ERROR(LoadQueues(entry.second, config));
+        continue;
+      }
+      if (key == "retention" && entry.second.IsSequence()) {
+        FLUX_RETURN_IF_ERROR(LoadRetention(entry.second, config));
         continue;
       }
       const std::vector<Setting>& settings = Settings();
@@ -300,9 +367,11 @@ absl::Status LoadConfig(const std::map<std::string, std::string>& flags,
     if (const auto flag = flags.find(setting.name); flag != flags.end()) {
       text = flag->second;
       origin = absl::StrCat("--", setting.name);
+      if (setting.name == "retention") config->engine.retention_rules.clear();
     } else if (const char* value = variable(setting.Variable()); value != nullptr) {
       text = value;
       origin = setting.Variable();
+      if (setting.name == "retention") config->engine.retention_rules.clear();
     } else if (const auto entry = in_file.find(setting.name); entry != in_file.end()) {
       text = entry->second;
       origin = absl::StrCat(file, ": ", setting.name);

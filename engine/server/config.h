@@ -55,7 +55,8 @@ absl::StatusOr<absl::Duration> ParseDuration(std::string_view text);
 // given, what is wrong and what is allowed; unknown YAML keys are refused with the nearest known
 // one. `flags`: name → text, those given. `variable`: looks up the environment (null if unset).
 // `file`: path, may be empty. The file may also hold `queues:`, a map of queue name to
-// {concurrency, rate, per-key-concurrency}.
+// {concurrency, rate, burst, per-key-concurrency}, and for `retention:` a list of
+// {workflow, status, keep}, which a flag or variable replaces as a whole.
 absl::Status LoadConfig(const std::map<std::string, std::string>& flags,
                         const std::function<const char*(const std::string&)>& variable,
                         const std::string& file, Config* config);

@@ -78,6 +78,13 @@ class WorkerOutput {
   virtual void Close(StreamId stream, absl::Status why) = 0;
 };
 
+// For how long a closed execution is kept, if it is one of these.
+struct RetentionRule {
+  std::string workflow;                                           // empty: any
+  v1::ExecutionStatus status = v1::EXECUTION_STATUS_UNSPECIFIED;  // unspecified: any
+  absl::Duration keep = absl::ZeroDuration();                     // 0: for ever
+};
+
 struct EngineOptions {
   DispatchOptions dispatch;
   GraphLimits graph;
@@ -98,8 +105,10 @@ struct EngineOptions {
       absl::Minutes(1);  // timers of evicted executions are looked up this far ahead
   uint64_t snapshot_records_min = 1'024;  // replaying this many is no burden
   KeptHistory history;
-  // How long closed executions are kept; 0: for ever.
+  // How long closed executions are kept; 0: for ever. The first rule that fits one decides, and
+  // `retention` if none does.
   absl::Duration retention = absl::ZeroDuration();
+  std::vector<RetentionRule> retention_rules;
   std::string version;
   std::string data_directory;  // for people
 };

@@ -23,8 +23,9 @@ namespace {
 // A run with more rows of its own than this has them deleted by range. Single keys are better for
 // the many small ones: every range deletion that stands makes reads a little slower.
 constexpr size_t kSingleKeysMax = 64;
-constexpr size_t kSweepRuns = 500;
-constexpr int64_t kSweepPauseMs = 100;        // between full sweeps
+constexpr size_t kSweepRuns = 500;            // deleted by one sweep
+constexpr size_t kSweepRowsMax = 20'000;      // looked at by one sweep: rules may keep most of them
+constexpr int64_t kSweepPauseMs = 100;        // between sweeps that had enough
 constexpr int64_t kSweepIntervalMs = 60'000;  // when nothing more is old enough
 constexpr size_t kTombstonesPerBatch = 5'000;
 constexpr size_t kForgetAtOnce = 500;  // request ids, of up to a kilobyte each
@@ -85,6 +86,26 @@ absl::StatusOr<std::optional<v1::RunRoot>> ReadRoot(store::Rows& rows, store::Sh
     return absl::DataLossError(absl::StrCat("run ", run.Text(), ": its root row cannot be parsed"));
   }
   return root;
+}
+
+// How long one that closed so is kept, by the first rule that fits; 0: for ever.
+int64_t KeepMs(const EngineOptions& options, const EndedValue& ended) {
+  for (const RetentionRule& rule : options.retention_rules) {
+    if (!rule.workflow.empty() && rule.workflow != ended.workflow) continue;
+    if (rule.status != v1::EXECUTION_STATUS_UNSPECIFIED && rule.status != ended.status) continue;
+    return absl::ToInt64Milliseconds(rule.keep);
+  }
+  return absl::ToInt64Milliseconds(options.retention);
+}
+
+// The shortest time that any execution is kept; 0: all of them for ever.
+int64_t ShortestKeepMs(const EngineOptions& options) {
+  int64_t shortest = absl::ToInt64Milliseconds(options.retention);
+  for (const RetentionRule& rule : options.retention_rules) {
+    const int64_t keep = absl::ToInt64Milliseconds(rule.keep);
+    if (keep > 0 && (shortest <= 0 || keep < shortest)) shortest = keep;
+  }
+  return shortest;
 }
 
 }  // namespace
@@ -391,45 +412,51 @@ void Engine::ResumeDeletions() {
 // --------------------------------------------------------------------------------------------
 
 void Engine::SweepRetention() {
-  const int64_t keep_ms = absl::ToInt64Milliseconds(options_.retention);
+  const int64_t keep_ms = ShortestKeepMs(options_);
   const int64_t now = env_.clock->MonotonicMs();
   // One sweep's executions are all gone before the next begins: the pace of the disk is ours.
   if (keep_ms <= 0 || sweeping_ || removing_ > 0 || now < next_sweep_ms_ || shutting_down_) {
     return;
   }
   sweeping_ = true;
-  env_.background->Run([this, until = SteadyWallMs() - keep_ms, shard = sweep_shard_,
-                        cursor = sweep_cursor_]() mutable {
+  env_.background->Run([this, wall = SteadyWallMs(), until = SteadyWallMs() - keep_ms,
+                        shard = sweep_shard_, cursor = sweep_cursor_]() mutable {
     struct Old {
       RunId run;
       v1::ExecutionRef ref;
     };
     std::vector<Old> old;
+    size_t rows = 0;
+    const auto full = [&] { return old.size() >= kSweepRuns || rows >= kSweepRowsMax; };
     absl::Status status;
     const auto shards = static_cast<store::ShardId>(shards_.size());
-    while (until > 0 && shard < shards && old.size() < kSweepRuns) {
+    while (until > 0 && shard < shards && !full()) {
       const std::string begin =
           cursor.empty() ? keys::TableRange(shard, keys::Table::kEnded).first : cursor + '\0';
       status = env_.store->rows().Scan(
           begin, keys::EndedUntil(shard, until), [&](std::string_view key, std::string_view value) {
             cursor = std::string(key);
+            ++rows;
             const std::optional<RunId> run = keys::TrailingRun(key);
-            const size_t split = value.find('\0');
-            if (!run || split == std::string_view::npos) return true;
+            const std::optional<int64_t> closed = keys::ClosedOf(key);
+            const std::optional<EndedValue> ended = EndedValue::Decode(value);
+            if (!run || !closed || !ended) return !full();
+            const int64_t keep = KeepMs(options_, *ended);
+            if (keep <= 0 || *closed >= wall - keep) return !full();
             Old& each = old.emplace_back();
             each.run = *run;
-            each.ref.set_namespace_(std::string(value.substr(0, split)));
-            each.ref.set_workflow_id(std::string(value.substr(split + 1)));
-            return old.size() < kSweepRuns;
+            each.ref.set_namespace_(std::string(ended->ns));
+            each.ref.set_workflow_id(std::string(ended->workflow_id));
+            return !full();
           });
       if (!status.ok()) break;
-      if (old.size() < kSweepRuns) {
+      if (!full()) {
         ++shard;
         cursor.clear();
       }
     }
-    const bool full = old.size() >= kSweepRuns;
-    Post([this, status, full, shard, cursor = std::move(cursor), old = std::move(old)]() mutable {
+    Post([this, status, full = full(), shard, cursor = std::move(cursor),
+          old = std::move(old)]() mutable {
       sweeping_ = false;
       next_sweep_ms_ = env_.clock->MonotonicMs() + (full ? kSweepPauseMs : kSweepIntervalMs);
       sweep_shard_ = full ? shard : 0;

@@ -84,6 +84,36 @@ IndexValue IndexValue::Of(const v1::ExecutionSummary& summary) {
   return value;
 }
 
+std::string EndedValue::Encode() const {
+  std::string out(1, static_cast<char>(status));
+  for (std::string_view text : {ns, workflow_id, workflow}) {
+    out += text;
+    out += '\0';
+  }
+  return out;
+}
+
+std::optional<EndedValue> EndedValue::Decode(std::string_view bytes) {
+  if (bytes.empty()) return std::nullopt;
+  EndedValue value;
+  value.status = static_cast<v1::ExecutionStatus>(bytes[0]);
+  bytes.remove_prefix(1);
+  if (!TakeText(bytes, &value.ns) || !TakeText(bytes, &value.workflow_id) ||
+      !TakeText(bytes, &value.workflow)) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+EndedValue EndedValue::Of(const v1::ExecutionSummary& summary) {
+  EndedValue value;
+  value.status = summary.status();
+  value.ns = summary.namespace_();
+  value.workflow_id = summary.workflow_id();
+  value.workflow = summary.workflow();
+  return value;
+}
+
 std::vector<std::string> IndexKeys(store::ShardId shard, std::string_view ns, int64_t start_ms,
                                    const RunId& run, const v1::IndexMark& mark) {
   const keys::Place place{static_cast<uint8_t>(mark.status()), start_ms, run};
@@ -109,13 +139,14 @@ IndexUpdate UpdateIndex(store::ShardId shard, const v1::ExecutionSummary& summar
   update.mark.set_value_hash(XXH3_64bits(value.data(), value.size()));
 
   const RunId run = RunId::FromBytes(summary.run_id()).value_or(RunId{});
-  const std::string ended_value =
-      absl::StrCat(summary.namespace_(), absl::string_view("\0", 1), summary.workflow_id());
+  const std::string ended_value = EndedValue::Of(summary).Encode();
   std::vector<std::string> old;
   bool rewrite = true;
   if (before != nullptr) {
     old = IndexKeys(shard, summary.namespace_(), summary.start_time_ms(), run, *before);
-    rewrite = before->value_hash() != update.mark.value_hash();
+    // All keys but the one by close time have the status in them.
+    rewrite = before->value_hash() != update.mark.value_hash() ||
+              before->status() != update.mark.status();
   }
   for (std::string& key :
        IndexKeys(shard, summary.namespace_(), summary.start_time_ms(), run, update.mark)) {

@@ -24,7 +24,7 @@
 namespace flux::engine {
 
 // Changes with the layout of the index; an older index is built anew when a store is opened.
-inline constexpr std::string_view kIndexVersion = "2";
+inline constexpr std::string_view kIndexVersion = "3";
 
 // What an index row says beside its key: enough for every query that does not ask for labels, or
 // for steps.
@@ -39,6 +39,19 @@ struct IndexValue {
   // Views into `bytes`. nullopt: malformed.
   static std::optional<IndexValue> Decode(std::string_view bytes);
   static IndexValue Of(const v1::ExecutionSummary& summary);
+};
+
+// What the row by close time says: what retention goes by, without a look at any other row.
+struct EndedValue {
+  v1::ExecutionStatus status = v1::EXECUTION_STATUS_UNSPECIFIED;
+  std::string_view ns;
+  std::string_view workflow_id;
+  std::string_view workflow;
+
+  std::string Encode() const;
+  // Views into `bytes`. nullopt: malformed.
+  static std::optional<EndedValue> Decode(std::string_view bytes);
+  static EndedValue Of(const v1::ExecutionSummary& summary);
 };
 
 // What to write so that the rows say `summary` where they said `before` (null: nothing).

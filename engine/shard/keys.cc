@@ -262,6 +262,11 @@ std::string EndedUntil(store::ShardId shard, int64_t close_ms) {
   return out;
 }
 
+std::optional<int64_t> ClosedOf(std::string_view key) {
+  if (key.size() != kHeadBytes + 8 + 16) return std::nullopt;
+  return static_cast<int64_t>(ReadU64(key.substr(kHeadBytes)));
+}
+
 std::string Counts(store::ShardId shard, std::string_view group) {
   return Head(shard, Table::kCounts).append(group);
 }

@@ -33,7 +33,7 @@ enum class Table : char {
   kVisible = 'V',  // ns 0 place              → index value (index.h); place: status ~start ~run
   kByWorkflow = 'F',  // ns 0 workflow 0 place   → index value
   kByLabel = 'L',     // ns 0 name 0 value 0 place → index value
-  kEnded = 'E',       // close_ms run            → ns 0 workflow_id
+  kEnded = 'E',       // close_ms run            → EndedValue (index.h)
   kCounts = 'G',     // ns 0 workflow 0         → VisibleCounts; (shard 0) 0: version of the index
   kForget = 'T',     // forget_ms ns 0 workflow_id 0 request_id → empty: when a request row may go
   kTombstone = 'Z',  // run                     → Tombstone
@@ -93,6 +93,8 @@ std::optional<Place> PlaceOf(std::string_view key);
 std::string Ended(store::ShardId shard, int64_t close_ms, const RunId& run);
 // Behind every run that closed before `close_ms`.
 std::string EndedUntil(store::ShardId shard, int64_t close_ms);
+// The close time that a key of kEnded names. nullopt: malformed.
+std::optional<int64_t> ClosedOf(std::string_view key);
 // `group`: ns 0 workflow 0.
 std::string Counts(store::ShardId shard, std::string_view group);
 std::string IndexVersion();

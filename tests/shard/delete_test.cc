@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/shard/index.h"
@@ -292,6 +293,70 @@ TEST(Retention, DeletesWhatHasBeenClosedForLongEnough) {
   EXPECT_EQ(world.Counter("retention_deletions"), 20u);
   world.Advance(30 * 60'000, 10'000);
   EXPECT_THAT(List(world), UnorderedElementsAre("open"));
+}
+
+TEST(Retention, IsWhatTheFirstRuleThatFitsSays) {
+  EngineOptions options;
+  options.retention = absl::Hours(2);
+  options.retention_rules = {
+      {.workflow = "kept", .keep = absl::ZeroDuration()},
+      {.workflow = "", .status = v1::EXECUTION_STATUS_TERMINATED, .keep = absl::Hours(4)},
+      {.workflow = "nap", .keep = absl::Hours(1)},
+      {.workflow = "chain", .status = v1::EXECUTION_STATUS_TERMINATED, .keep = absl::Hours(1)},
+  };
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  for (const char* name : {"kept", "chain"}) world.Define(Chain(name, 1));
+  world.Define(Nap("nap", 1'000));
+  for (const char* name : {"kept", "chain", "nap"}) {
+    ASSERT_TRUE(world.Start(name, absl::StrCat(name, "-ended"), {"1"}).ok());
+    ASSERT_TRUE(world.Start(name, absl::StrCat(name, "-stopped"), {"1"}).ok());
+    ASSERT_TRUE(Terminate(world, absl::StrCat(name, "-stopped")).ok());
+  }
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  world.RunWorker(worker);
+  world.Advance(2'000);
+  world.RunWorker(worker);
+  ASSERT_EQ(CountAll(world, "status = \"completed\""), 3u);
+  world.Advance(55 * 60'000, 10'000);
+  EXPECT_EQ(CountAll(world), 6u);
+  world.Advance(10 * 60'000, 10'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("kept-ended", "kept-stopped", "chain-ended",
+                                                "chain-stopped", "nap-stopped"));
+  world.Crash();  // the rows say what the rules go by
+  ASSERT_TRUE(world.Open().ok());
+  world.Advance(60 * 60'000, 10'000);
+  EXPECT_THAT(List(world),
+              UnorderedElementsAre("kept-ended", "kept-stopped", "chain-stopped", "nap-stopped"));
+  world.Advance(120 * 60'000, 10'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("kept-ended", "kept-stopped"));
+}
+
+TEST(Retention, GetsPastVeryManyThatAreKept) {
+  EngineOptions options;
+  options.retention = absl::Minutes(1);
+  options.retention_rules = {
+      {.workflow = "", .status = v1::EXECUTION_STATUS_FAILED, .keep = absl::ZeroDuration()}};
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  // More than one sweep looks at; nothing but these rows is there of them.
+  EndedValue failed;
+  failed.status = v1::EXECUTION_STATUS_FAILED;
+  failed.ns = "default";
+  store::RowBatch batch;
+  for (uint64_t i = 1; i <= 45'000; ++i) {
+    batch.puts.push_back({keys::Ended(0, static_cast<int64_t>(i), RunId{i, i}), failed.Encode()});
+    if (i % 1'000 != 0) continue;
+    batch.epoch = world.engine().EpochOf(0);
+    const absl::Status written = world.store().rows().WriteSync(std::exchange(batch, {}));
+    ASSERT_TRUE(written.ok()) << written;
+  }
+  world.Define(Chain("chain", 1));
+  ASSERT_TRUE(world.Start("chain", "a", {"1"}).ok());
+  world.RunWorker(world.Connect("s1", {"t"}, 4));
+  world.Advance(4 * 60'000, 1'000);
+  EXPECT_THAT(List(world), IsEmpty());
+  EXPECT_EQ(world.Counter("retention_deletions"), 1u);
 }
 
 TEST(Retention, OfZeroKeepsEverything) {
