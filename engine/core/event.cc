@@ -274,13 +274,20 @@ bool Machine::Reread(Frame* frame, uint32_t step, const Value& payload) {
   const std::vector<uint32_t> readers = ReadersOf(Plan(*frame, step));
   const auto parked = [&](uint32_t reader) { return frame->steps[reader].phase == Phase::kParked; };
   if (std::none_of(readers.begin(), readers.end(), parked)) return false;
-  StepState& state = frame->steps[step];
-  s_.bytes -= state.output.memory_bytes();
-  KeepOutput(state, payload);
+  ChangeOutput(frame, step, payload);
   for (const uint32_t reader : readers) {
     if (parked(reader)) TryAgain(frame, reader);
   }
   return true;
+}
+
+void Machine::ChangeOutput(Frame* frame, uint32_t step, const Value& payload) {
+  StepState& state = frame->steps[step];
+  s_.bytes -= state.output.memory_bytes();
+  KeepOutput(state, payload);
+  if (v1::HistoryEvent* told = TellStep("event.reread", *frame, step, /*derived=*/true)) {
+    if (!payload.is_list()) *told->mutable_payload() = payload.ToPayload();
+  }
 }
 
 void Machine::Cancelled(const v1::EventCancelled& cancelled) {
@@ -314,15 +321,13 @@ void Machine::Edited(v1::EventEdited edited) {
   for (const auto& [number, frame] : s_.frames) {
     const Graph::ScopePlan& scope = s_.Scope(*frame);
     for (uint32_t i = 0; i < frame->steps.size(); ++i) {
-      StepState& state = frame->steps[i];
+      const StepState& state = frame->steps[i];
       if (scope.steps[i].kind != v1::Step::kWaitEvent ||
           scope.steps[i].step->wait_event().event() != edited.event() ||
           state.phase != Phase::kCompleted || state.delivery != edited.number()) {
         continue;
       }
-      s_.bytes -= state.output.memory_bytes();
-      KeepOutput(state, payload);
-      Reread(frame, i, payload);
+      if (!Reread(frame, i, payload)) ChangeOutput(frame, i, payload);
     }
   }
 }

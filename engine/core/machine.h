@@ -192,6 +192,7 @@ class Machine {
   // Gives the parked readers of a wait step that completed another payload, and another try. False:
   // none of them is parked.
   bool Reread(Frame* frame, uint32_t step, const Value& payload);
+  void ChangeOutput(Frame* frame, uint32_t step, const Value& payload);
   // Keeps an event again that was forgotten when it was taken.
   void GiveBack(const std::string& name, uint64_t number, const Value& payload);
   // All that the step, or its open bodies, took.

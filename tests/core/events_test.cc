@@ -555,6 +555,10 @@ TEST(EditEvent, F22AParkedReaderRunsAgainWithTheNewData) {
   EXPECT_EQ(told->identity(), "ann");
   EXPECT_EQ(told->detail(), "go: a typo");
   EXPECT_EQ(told->payload().data(), "\"good\"");
+  const v1::HistoryEvent* reread = Told(run, "event.reread");
+  ASSERT_NE(reread, nullptr) << "which steps hold the new data stands in the history";
+  EXPECT_EQ(reread->step(), "w");
+  EXPECT_EQ(reread->payload().data(), "\"good\"");
   run.Complete("next", "1");
   EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_COMPLETED);
 }
