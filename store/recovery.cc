@@ -76,25 +76,30 @@ class TailJudge {
   TailJudge(const SyncedMarks::State& marks, uint64_t newest, bool accept_damaged_tail)
       : marks_(marks), newest_(newest), accept_damaged_tail_(accept_damaged_tail) {}
 
-  // OK: the bytes past scan.whole_bytes were never acknowledged.
-  absl::Status Judge(uint64_t number, const std::string& path, const RecordFileScan& scan) const {
+  // OK: the bytes past scan.whole_bytes go. True if nobody can tell whether they had been
+  // acknowledged, and the operator accepts that.
+  absl::StatusOr<bool> Judge(uint64_t number, const std::string& path,
+                             const RecordFileScan& scan) const {
     if (marks_.known && number == marks_.wal.number && scan.whole_bytes < marks_.wal.bytes) {
       return Loss(path, scan, absl::StrCat(marks_.wal.bytes, " bytes of it had been acknowledged"));
     }
     if (scan.end == RecordFileEnd::kClean || scan.end == RecordFileEnd::kZeros) {
-      return absl::OkStatus();
+      return false;
     }
     if (marks_.known && number < marks_.wal.number) {
       return Loss(path, scan, "a newer log has been acknowledged after all of it");
     }
     // Nothing of a log newer than the mark was ever synced, and after a mere kill the mark is
     // exact.
-    if (marks_.known && (marks_.same_boot || number > marks_.wal.number)) return absl::OkStatus();
-    if (number == newest_ && scan.end == RecordFileEnd::kCutShort) return absl::OkStatus();
-    if (number == newest_ && accept_damaged_tail_) return absl::OkStatus();
+    if (marks_.known && (marks_.same_boot || number > marks_.wal.number)) return false;
+    if (number == newest_ && scan.end == RecordFileEnd::kCutShort) return false;
+    if (number == newest_ && accept_damaged_tail_) return true;
     return Loss(path, scan,
-                "whether that record had been acknowledged cannot be told. If the machine lost "
-                "power and you accept to lose it, open with the damaged tail accepted; otherwise");
+                number == newest_
+                    ? "whether that record had been acknowledged cannot be told. If the machine "
+                      "lost power and you accept to lose it and what follows it, start once with "
+                      "--accept-damaged-tail; otherwise"
+                    : "a newer log follows it");
   }
 
  private:
@@ -169,7 +174,7 @@ absl::StatusOr<TailRecovery> RecoverTail(const std::string& db_path, SyncedMarks
   bool torn = false;
   for (const auto& [number, path] : files.wals) {
     FLUX_ASSIGN_OR_RETURN(RecordFileScan scan, ScanRecordFile(path));
-    FLUX_RETURN_IF_ERROR(judge.Judge(number, path, scan));
+    FLUX_ASSIGN_OR_RETURN(const bool accepted, judge.Judge(number, path, scan));
     if (torn) {
       // A log behind a torn one: had anything of it been synced, the older one would have been
       // synced before.
@@ -191,9 +196,12 @@ absl::StatusOr<TailRecovery> RecoverTail(const std::string& db_path, SyncedMarks
     } else if (scan.end == RecordFileEnd::kCutShort || scan.end == RecordFileEnd::kBad) {
       torn = true;
       ++recovery.writes_dropped;
-      recovery.notes.push_back(
-          absl::StrCat("dropped the last ", scan.bytes - scan.whole_bytes, " bytes of ", path,
-                       ", a torn write that was never acknowledged (", scan.problem, ")"));
+      recovery.notes.push_back(absl::StrCat(
+          "dropped the last ", scan.bytes - scan.whole_bytes, " bytes of ", path,
+          accepted ? ", as accept-damaged-tail asks; whether they had been acknowledged cannot be "
+                     "told ("
+                   : ", a torn write that was never acknowledged (",
+          scan.problem, ")"));
     }
     scans[number] = scan;
   }

@@ -19,7 +19,7 @@ absl::Status Bad(std::string_view text, std::string_view wanted) {
   return absl::InvalidArgumentError(absl::StrCat("\"", ToAbsl(text), "\" is not ", ToAbsl(wanted)));
 }
 
-// A setter for a size, a duration, a count or a text, with its bounds.
+// A setter for a size, a duration, a count, a text or a truth, with its bounds.
 template <typename Field>
 std::function<absl::Status(Config&, std::string_view)> Size(Field field, uint64_t low,
                                                             uint64_t high) {
@@ -83,6 +83,15 @@ absl::Status Retention(Config& config, std::string_view text) {
       [](Config & c) -> auto& { return c.engine.retention; }, absl::ZeroDuration(),
       absl::Hours(24 * 36'500));
   return set(config, text);
+}
+
+template <typename Field>
+std::function<absl::Status(Config&, std::string_view)> Truth(Field field) {
+  return [field](Config& config, std::string_view text) -> absl::Status {
+    if (text != "true" && text != "false") return Bad(text, "true or false");
+    field(config) = text == "true";
+    return absl::OkStatus();
+  };
 }
 
 std::vector<Setting> MakeSettings() {
@@ -154,6 +163,10 @@ std::vector<Setting> MakeSettings() {
       Time(
           [](Config & c) -> auto& { return c.drain_timeout; }, absl::ZeroDuration(),
           absl::Hours(1)));
+  add("accept-damaged-tail", "false",
+      "Once, after a power failure: drop a damaged end of the log that may hold acknowledged work",
+      Truth([](Config & c) -> auto& { return c.accept_damaged_tail; }));
+  settings.back().toggle = true;
   return settings;
 }
 

@@ -31,6 +31,7 @@ struct Config {
   uint32_t shards = 64;
   uint64_t reserve_bytes = 256ull << 20;
   uint64_t ballast_bytes = 64ull << 20;
+  bool accept_damaged_tail = false;
   absl::Duration drain_timeout = absl::Seconds(10);
   engine::EngineOptions engine;
 };
@@ -42,6 +43,7 @@ struct Setting {
   std::string help;
   std::string fallback;  // the default, as text
   std::function<absl::Status(Config&, std::string_view)> set;
+  bool toggle = false;  // the flag may stand alone: true
 
   std::string Variable() const;
 };

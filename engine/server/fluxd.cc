@@ -148,10 +148,14 @@ int Main(int argc, char** argv) {
   for (const Setting& setting : Settings()) {
     std::string help = setting.help;
     if (!setting.fallback.empty()) help += " [" + setting.fallback + "]";
-    app.add_option_function<std::string>(
-           "--" + setting.name,
-           [&flags, name = setting.name](const std::string& text) { flags[name] = text; }, help)
-        ->type_name("");
+    CLI::Option* option = app.add_option_function<std::string>(
+        "--" + setting.name,
+        [&flags, name = setting.name, toggle = setting.toggle](const std::string& text) {
+          flags[name] = toggle && text.empty() ? "true" : text;
+        },
+        help);
+    option->type_name("");
+    if (setting.toggle) option->expected(0, 1);
   }
   CLI::App* dev = app.add_subcommand(
       "dev", "Serve on a temporary data directory that is removed at exit: for trying things out");

@@ -579,6 +579,63 @@ TEST_F(FluxdProcess, DamageIsNamedAndNotGuessedAt) {
   ExpectFilled(10);
 }
 
+// The marks are gone, as a power failure may leave it, and the log ends in bytes that do not
+// verify.
+TEST_F(FluxdProcess, ADamagedTailIsDroppedOnlyIfTheOperatorSaysSo) {
+  StartFluxd();
+  Fill(10);
+  KillFluxd();
+  const std::string wal = NewestWal();
+  ASSERT_NE(wal, "");
+  fs::remove(fluxd_.data() + "/SYNCED");
+  const std::string tail = std::string("\x11\x22\x33\x44\x05\x00\x01", 7) + "wrong";
+  WriteFile(wal, ReadFile(wal) + tail);
+  for (const Flags& flags : {Flags{}, Flags{{"accept-damaged-tail", "false"}}}) {
+    const Finished refused = StartAndFail(flags);
+    EXPECT_EQ(refused.exit_code, kExitStore);
+    EXPECT_THAT(refused.log, AllOf(HasSubstr(wal), HasSubstr("damaged"), HasSubstr("backup"),
+                                   HasSubstr("--accept-damaged-tail")));
+  }
+  const size_t before = fluxd_.log().size();
+  StartFluxd({{"accept-damaged-tail", "true"}});
+  EXPECT_THAT(fluxd_.log().substr(before),
+              AllOf(HasSubstr(absl::StrCat("dropped the last ", tail.size(), " bytes of ", wal)),
+                    HasSubstr("as accept-damaged-tail asks"), HasSubstr("cannot be told")));
+  ExpectFilled(10);
+}
+
+// Damage to what was acknowledged is not a tail.
+TEST_F(FluxdProcess, AcceptingADamagedTailForgivesNothingElse) {
+  StartFluxd();
+  Fill(10);
+  KillFluxd();
+  const std::string wal = NewestWal();
+  ASSERT_NE(wal, "");
+  auto marks = store::SyncedMarks::Open(fluxd_.data() + "/SYNCED");
+  ASSERT_TRUE(marks.ok()) << marks.status();
+  std::string bytes = ReadFile(wal);
+  const size_t at = (*marks)->found().wal.bytes / 2;
+  bytes[at] = static_cast<char>(bytes[at] ^ 0x10);
+  WriteFile(wal, bytes);
+  const Finished refused = StartAndFail({{"accept-damaged-tail", "true"}});
+  EXPECT_EQ(refused.exit_code, kExitStore);
+  EXPECT_THAT(refused.log, AllOf(HasSubstr(wal), HasSubstr("had been acknowledged")));
+}
+
+// The flag may stand alone, in front of others, and takes no third value.
+TEST_F(FluxdProcess, AcceptingADamagedTailIsTrueOrFalse) {
+  const std::string file = directory_ / "file";
+  WriteFile(file, "text");
+  const Finished alone = RunToEnd(
+      FLUX_E2E_FLUXD, {"--accept-damaged-tail", "--data", file, "--listen", "127.0.0.1:0"});
+  EXPECT_EQ(alone.exit_code, kExitStore) << alone.log;
+  EXPECT_THAT(alone.log, HasSubstr("not a directory"));
+  const Finished third =
+      RunToEnd(FLUX_E2E_FLUXD, {"--accept-damaged-tail", "maybe", "--data", file});
+  EXPECT_EQ(third.exit_code, kExitUsage);
+  EXPECT_THAT(third.log, AllOf(HasSubstr("--accept-damaged-tail"), HasSubstr("true or false")));
+}
+
 TEST_F(FluxdProcess, BelowTheReserveStartsEventsAndSchedulesAreRefusedAndRunningWorkGoesOn) {
   struct statvfs space {};
   ASSERT_EQ(::statvfs(directory_.path().c_str(), &space), 0);
