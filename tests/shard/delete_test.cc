@@ -144,6 +144,90 @@ TEST(Delete, RefusesWhatIsOpenInMemoryAndOnDisk) {
   EXPECT_EQ(CountAll(world), 1u);
 }
 
+// "done", which can be undone where `undoable`, then "last".
+v1::Definition Ends(const std::string& name, bool undoable) {
+  return Parse(absl::StrCat(R"(
+    name: ")",
+                            name, R"("
+    scopes {
+      steps {
+        name: "done"
+        task { task: "done" }
+        )",
+                            undoable ? R"(undo { task { task: "undo" } })" : "", R"(
+      }
+      steps {
+        name: "last"
+        task { task: "last" }
+        inputs { step: 0 }
+      }
+      result { step: 1 }
+    })"));
+}
+
+TEST(Delete, IsRefusedInEachOpenStatusAndDoneInEachClosedOne) {
+  struct Case {
+    v1::ExecutionStatus status;
+    bool undoable;
+    const char* last;       // what becomes of the last step: "", "1", "fails" or "skips"
+    const char* operation;  // after that
+    const char* refused;    // "": it is deleted
+  };
+  const Case kCases[] = {
+      {v1::EXECUTION_STATUS_RUNNING, false, "", "", "is running"},
+      {v1::EXECUTION_STATUS_PAUSED, false, "", "pause {}", "is paused"},
+      {v1::EXECUTION_STATUS_FAILING, true, "fails", "", "is failing"},
+      {v1::EXECUTION_STATUS_CANCELLING, true, "", "cancel {}", "is cancelling"},
+      {v1::EXECUTION_STATUS_COMPLETED, false, "1", "", ""},
+      {v1::EXECUTION_STATUS_SKIPPED, false, "skips", "", ""},
+      {v1::EXECUTION_STATUS_FAILED, false, "fails", "", ""},
+      {v1::EXECUTION_STATUS_CANCELLED, false, "", "cancel {}", ""},
+      {v1::EXECUTION_STATUS_TERMINATED, false, "", "terminate {}", ""},
+      {v1::EXECUTION_STATUS_TERMINATED, true, "fails", "terminate {}", ""},
+  };
+  for (const Case& c : kCases) {
+    for (const bool evicted : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(v1::ExecutionStatus_Name(c.status), evicted ? ", evicted" : ""));
+      World world;
+      ASSERT_TRUE(world.Open().ok());
+      world.Define(Ends("ends", c.undoable));
+      const StreamId worker = world.Connect("s1", {"done", "last"}, 1);
+      ASSERT_TRUE(world.Start("ends", "a").ok());
+      world.Answer(worker, world.Take(worker), "1");
+      world.Settle();
+      const std::string last = c.last;
+      if (last == "1") world.Answer(worker, world.Take(worker), "1");
+      if (last == "fails") world.AnswerFailure(worker, world.Take(worker), "bad", true);
+      if (last == "skips") {
+        v1::ConnectRequest message;
+        *message.add_results()->mutable_token() = world.Take(worker).token();
+        message.mutable_results(0)->set_skip(true);
+        world.Message(worker, std::move(message));
+      }
+      world.Settle();
+      if (c.operation[0] != '\0') {
+        ASSERT_TRUE(world.Operate("a", c.operation).ok());
+      }
+      ASSERT_EQ(world.Describe("a").info().status(), c.status);
+      if (evicted) {
+        world.Disconnect(worker);
+        world.Advance(60'000, 1'000);
+      }
+      const absl::Status answer = Delete(world, Ref("a"));
+      if (c.refused[0] == '\0') {
+        EXPECT_TRUE(answer.ok()) << answer;
+        EXPECT_EQ(CountAll(world), 0u);
+        continue;
+      }
+      EXPECT_TRUE(absl::IsFailedPrecondition(answer)) << answer;
+      EXPECT_THAT(std::string(answer.message()),
+                  HasSubstr(absl::StrCat(c.refused, ": cancel or terminate it first")));
+      EXPECT_EQ(world.Describe("a").info().status(), c.status);
+      EXPECT_EQ(CountAll(world), 1u);
+    }
+  }
+}
+
 TEST(Delete, AnIdIsFreeAtOnceAndEarlierRunsStay) {
   World world;
   ASSERT_TRUE(world.Open().ok());
