@@ -1,10 +1,10 @@
 // Histories written by each format version: this version must read them to the same state, byte for
 // byte.
 //
-// A file in golden/ holds lines of "kind hex": the definition, the records, the snapshot after the
-// last of them. Files are never rewritten. For a new format version, run this test with
-// FLUX_GOLDEN_WRITE=<directory>: it writes the histories below in the current format there, for a
-// new set of files.
+// A file in golden/ holds lines of "kind hex": the definition, that of the version it moved to if
+// it did, the records, the snapshot after the last of them. Files are never rewritten. For a new
+// format version, run this test with FLUX_GOLDEN_WRITE=<directory>: it writes the histories below
+// in the current format there, for a new set of files.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -12,6 +12,8 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,8 +25,12 @@
 namespace flux::engine::testing {
 namespace {
 
+// What the definitions of a file are known by in its records, in order.
+constexpr const char* kHashes[] = {"hash-of-the-definition-----------",
+                                   "hash-of-the-second-version-------"};
+
 struct History {
-  std::string definition;
+  std::vector<std::string> definitions;
   std::vector<std::string> records;
   std::string snapshot;
 };
@@ -35,7 +41,7 @@ History Read(const std::filesystem::path& path) {
   std::string kind, hex;
   while (file >> kind >> hex) {
     const std::string bytes = absl::HexStringToBytes(hex);
-    if (kind == "definition") history.definition = bytes;
+    if (kind == "definition") history.definitions.push_back(bytes);
     if (kind == "record") history.records.push_back(bytes);
     if (kind == "snapshot") history.snapshot = bytes;
   }
@@ -49,10 +55,17 @@ TEST(Golden, EveryHistoryReadsToTheStateItWasWrittenWith) {
     SCOPED_TRACE(entry.path().filename().string());
     ++files;
     const History history = Read(entry.path());
-    v1::Definition definition;
-    ASSERT_TRUE(definition.ParseFromString(history.definition));
-    const auto graph = Graph::Compile(definition, "hash-of-the-definition-----------");
-    ASSERT_TRUE(graph.ok()) << graph.status();
+    std::map<std::string, std::shared_ptr<const Graph>> graphs;
+    ASSERT_GE(history.definitions.size(), 1u);
+    ASSERT_LE(history.definitions.size(), std::size(kHashes));
+    for (size_t i = 0; i < history.definitions.size(); ++i) {
+      v1::Definition definition;
+      ASSERT_TRUE(definition.ParseFromString(history.definitions[i]));
+      const auto graph = Graph::Compile(definition, kHashes[i]);
+      ASSERT_TRUE(graph.ok()) << graph.status();
+      graphs[kHashes[i]] = *graph;
+    }
+    std::shared_ptr<const Graph> graph = graphs[kHashes[0]];
     const BlobReader blobs = [](uint64_t ordinal) {
       // What was written under the ordinal: the same digit over and over.
       return Json(std::string(kBlobBytesMin + ordinal, '7'));
@@ -65,21 +78,31 @@ TEST(Golden, EveryHistoryReadsToTheStateItWasWrittenWith) {
       EXPECT_EQ(SerializeRecord(*record), bytes);
       records.push_back(*std::move(record));
     }
-    Execution execution = Create(*graph, records[0], nullptr);
-    for (size_t i = 1; i < records.size(); ++i) Apply(execution, records[i], nullptr);
+    Execution execution = Create(graph, records[0], nullptr);
+    for (size_t i = 1; i < records.size(); ++i) {
+      if (records[i].has_migrated()) {
+        graph = graphs[records[i].migrated().definition_hash()];
+        ASSERT_NE(graph, nullptr);
+      }
+      Apply(execution, records[i], nullptr, graph);
+    }
     EXPECT_EQ(absl::BytesToHexString(SaveSnapshot(execution)),
               absl::BytesToHexString(history.snapshot));
-    const auto loaded = LoadSnapshot(*graph, history.snapshot, blobs);
+    const auto loaded = LoadSnapshot(graph, history.snapshot, blobs);
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     EXPECT_EQ(SaveSnapshot(*loaded), history.snapshot);
   }
-  EXPECT_GE(files, 15u);
+  EXPECT_GE(files, 19u);
 }
 
-void Write(const std::string& directory, const std::string& name, const Driver& run) {
+// `first`: what it was started with, if it has moved to another version.
+void Write(const std::string& directory, const std::string& name, const Driver& run,
+           const v1::Definition* first = nullptr) {
   std::ofstream file(directory + "/" + name + ".history");
-  file << "definition "
-       << absl::BytesToHexString(SerializeDeterministic(run.live.graph().definition())) << "\n";
+  for (const v1::Definition* definition : {first, &run.live.graph().definition()}) {
+    if (definition == nullptr) continue;
+    file << "definition " << absl::BytesToHexString(SerializeDeterministic(*definition)) << "\n";
+  }
   for (const std::string& record : run.records) {
     file << "record " << absl::BytesToHexString(record) << "\n";
   }
@@ -368,6 +391,71 @@ void WriteEarly(const std::string& directory) {
   run.Complete("m[page].fetch", "{\"items\":[4,5,6,7],\"next\":8}");
   run.SkipResult("m[2].work");
   Write(directory, "v1-early-pages", run);
+}
+
+void WriteMigrated(const std::string& directory) {
+  const auto version = [](const char* number) {
+    DefinitionBuilder b("moves", 1);
+    b.definition().set_version(number);
+    b.Undo(0, b.Task(0, "done", {FromParameter(0)}), "done");
+    const uint32_t item = b.Scope(2);
+    b.Result(item, FromStep(b.Task(item, "work", {FromParameter(0), FromParameter(1)})));
+    b.Map(0, "map", item, {Literal("[1,2,3]"), Literal("\"captured\"")}, 2);
+    return b;
+  };
+  DefinitionBuilder first = version("1");
+  first.Result(0, FromStep(first.Task(0, "end", {FromStep(1)})));
+  // The pending step becomes a sleep, and more follow; another literal stands before the map's.
+  DefinitionBuilder second = version("2");
+  const uint32_t handler = second.Scope(2);
+  second.Result(handler, FromParameter(1));
+  second.Catch(0, 0, {}, handler, {Literal("\"new\"")});
+  second.Sleep(0, "end", 1'000);
+  second.After(0, 2, 1);
+  second.Result(0, FromStep(second.Task(0, "more", {FromStep(1)})));
+  Driver run(first.Compile(), {Json("0")});
+  run.Complete("done", "5");
+  run.Complete("map[1].work", "20");
+  const auto graph = Graph::Compile(second.definition(), kHashes[1]);
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  EXPECT_EQ(run.Try(Migrate{*graph, "ann", "a new version"}), "");
+  run.Complete("map[0].work", "10");
+  Write(directory, "v1-migrated", run, &first.definition());
+}
+
+void WriteBlocks(const std::string& directory) {
+  DefinitionBuilder b("blocks", 1);
+  const uint32_t body = b.Scope(1);
+  b.Task(body, "inner", {FromParameter(0)});
+  b.Task(body, "other");
+  b.Skip(body, "nothing");
+  b.Result(body, FromStep(0));
+  b.Block(0, "block", body, {FromParameter(0)});
+  b.Fail(0, "caught", "mine", {FromParameter(0)});
+  const uint32_t handler = b.Scope(1);
+  b.Result(handler, FromStep(b.Task(handler, "mend", {FromParameter(0)})));
+  b.Catch(0, 1, {"mine"}, handler);
+  b.Skip(0, "skips", {FromParameter(0)});
+  b.Task(0, "never", {FromStep(2)});
+  const uint32_t empty = b.Scope(0);
+  b.Result(empty, FromStep(b.Skip(empty, "none")));
+  b.Block(0, "skipped", empty);
+  b.Fail(0, "fails", "worse", {FromStep(0), FromStep(1)});
+  b.Result(0, FromStep(5));
+  Driver run(b.Compile(), {Json("{\"a\":1}")});
+  run.Complete("block.inner", "1");
+  Write(directory, "v1-block-fail-skip", run);
+  run.Complete("block.other", "0");
+  run.Complete("caught.catch.mend", "2");
+  EXPECT_EQ(run.status(), v1::EXECUTION_STATUS_FAILED);
+  Write(directory, "v1-block-fail-skip-failed", run);
+}
+
+TEST(Golden, TodaysHistoriesOfMovesAndBlocksAreThoseThatAreKept) {
+  const std::string directory = Aside();
+  WriteMigrated(directory);
+  WriteBlocks(directory);
+  ExpectAsKept(directory, {"v1-migrated", "v1-block-fail-skip", "v1-block-fail-skip-failed"});
 }
 
 TEST(Golden, TodaysHistoriesOfEventsMessagesAndRepairAreThoseThatAreKept) {
