@@ -1,7 +1,6 @@
 // What users of Flipkart's Flux rely on, each behaviour under its number, through the whole engine.
 // Where that system is wrong, the test holds what is right. F31 (a workflow run inline in a unit
-// test) is in tests/client/inline_runner_test.cc; F29 (bulk repair by query) has its service's
-// tests besides.
+// test) is in tests/client/inline_runner_test.cc.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -683,32 +682,82 @@ TEST_F(F, F28_OldResultsStayInTheHistoryAndAreMarkedSuperseded) {
   EXPECT_EQ(Told("step.superseded"), 2);  // a and b
 }
 
-TEST_F(F, F29_FailedExecutionsOfAWorkflowAreFoundByQueryAndRetried) {
-  world_.Define(Chain("wf", 1));
-  for (const char* id : {"w", "v", "fine"}) {
-    ASSERT_TRUE(world_.Start("wf", id, {"1"}).ok());
-    const v1::Task task = world_.Take(worker_);
-    if (std::string(id) == "fine") {
-      world_.Answer(worker_, task, "1");
-    } else {
-      world_.AnswerFailure(worker_, task, "bad", /*final=*/true);
+TEST_F(F, F29_FailedAndParkedStepsOfAWorkflowInATimeRangeArePreviewedAndRetriedInBulk) {
+  for (const char* name : {"wf", "other"}) {
+    Define(absl::StrCat(R"(
+      name: ")",
+                        name, R"("
+      scopes {
+        steps { name: "a" task { task: "t" } }
+        steps { name: "b" inputs { step: 0 } task { task: "t" } on_exhausted: ON_EXHAUSTED_PARK }
+        result { step: 1 }
+      })"));
+  }
+  // `ends`: how many of its steps do well, the next one failing for good.
+  const auto start = [&](const char* workflow, const char* id, int ends) {
+    ASSERT_TRUE(world_.Start(workflow, id).ok());
+    for (int step = 0; step < 2 && step <= ends; ++step) {
+      const v1::Task task = world_.Take(worker_);
+      if (step == ends) {
+        world_.AnswerFailure(worker_, task, "bad", /*final=*/true);
+      } else {
+        world_.Answer(worker_, task, "1");
+      }
+      world_.Settle();
     }
-    world_.Settle();
-  }
-  v1::ListExecutionsRequest request;
+  };
+  start("wf", "long ago", 0);
+  world_.Disconnect(worker_);
+  world_.Sleep(7'200'000);
+  world_.Settle();
+  worker_ = world_.Connect("s2", {"t"}, 100);
+  start("wf", "w", 0);
+  start("wf", "failed", 0);
+  start("wf", "parked", 1);
+  start("wf", "fine", 2);
+  start("other", "another", 0);
+  v1::StartBulkOperationRequest request;
   request.mutable_filter()->set_query(
-      "status = \"failed\" and workflow = \"wf\" and started > -1h");
-  auto found = world_.Ask<v1::ListExecutionsResponse>(
-      [&](auto reply) { world_.engine().List(request, std::move(reply)); });
-  ASSERT_TRUE(found.ok()) << found.status();
-  std::set<std::string> ids;
-  for (const v1::ExecutionInfo& info : found->executions()) {
-    ids.insert(info.workflow_id());
-    EXPECT_TRUE(world_.Operate(info.workflow_id(), "retry {}").ok());
+      "workflow = \"wf\" and status in (\"failed\", \"running\") and started > -1h");
+  request.mutable_operation()->mutable_retry();
+  request.set_identity("ann");
+  request.set_preview(true);
+  request.set_preview_rows(10);
+  const auto bulk = [&] {
+    auto begun = world_.Ask<v1::StartBulkOperationResponse>(
+        [&](auto reply) { world_.engine().StartBulk(request, std::move(reply)); });
+    EXPECT_TRUE(begun.ok()) << begun.status();
+    return begun.ok() ? *std::move(begun) : v1::StartBulkOperationResponse();
+  };
+  const v1::StartBulkOperationResponse preview = bulk();
+  EXPECT_EQ(preview.matched(), 3u);
+  EXPECT_FALSE(preview.has_operation());
+  std::map<std::string, v1::ExecutionStatus> listed;
+  for (const v1::ExecutionInfo& info : preview.first()) listed[info.workflow_id()] = info.status();
+  EXPECT_THAT(listed, ElementsAre(std::pair("failed", v1::EXECUTION_STATUS_FAILED),
+                                  std::pair("parked", v1::EXECUTION_STATUS_RUNNING),
+                                  std::pair("w", v1::EXECUTION_STATUS_FAILED)));
+  world_.Advance(1'000);
+  EXPECT_TRUE(world_.stream(worker_).tasks.empty()) << "a preview does nothing";
+
+  request.set_preview(false);
+  const v1::StartBulkOperationResponse begun = bulk();
+  EXPECT_EQ(begun.matched(), 3u);
+  world_.Advance(1'000);
+  v1::GetBulkOperationRequest get;
+  get.set_id(begun.operation().id());
+  const auto done = world_.Ask<v1::GetBulkOperationResponse>(
+      [&](auto reply) { world_.engine().GetBulk(get, std::move(reply)); });
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_EQ(done->operation().state(), v1::BULK_STATE_COMPLETED);
+  EXPECT_EQ(done->operation().done(), 3u);
+  EXPECT_THAT(RunAll(), UnorderedElementsAre("a", "b", "a", "b", "b"));
+  for (const char* id : {"w", "failed", "parked", "fine"}) {
+    EXPECT_EQ(world_.Result(id).status(), kCompleted) << id;
   }
-  EXPECT_THAT(ids, ElementsAre("v", "w"));
-  RunAll();
-  EXPECT_EQ(Status(), kCompleted);
+  for (const char* id : {"long ago", "another"}) {
+    EXPECT_EQ(world_.Result(id).status(), v1::EXECUTION_STATUS_FAILED) << id;
+  }
 }
 
 TEST_F(F, F30_TasksGoToTheWorkersOfTheirQueue) {

@@ -87,7 +87,7 @@ constexpr Workflow<int64_t(int64_t)> kMapped{"mapped", [](Graph& g, Value<int64_
                                                return g.Call(kSum, doubled);
                                              }};
 
-TEST_F(InlineRunnerTest, RunsStepsInOrderAndMapsItemsInOrder) {
+TEST_F(InlineRunnerTest, F31_RunsStepsInOrderAndMapsItemsInOrder) {
   EXPECT_EQ(*runner_.Run(kMapped, 3), 12);
   EXPECT_THAT(Steps(runner_), ElementsAre("pages", "map[0].double", "map[0].or", "map[1].double",
                                           "map[1].or", "map[2].double", "map[2].or", "sum"));
