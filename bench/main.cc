@@ -62,7 +62,8 @@ int Main(int argc, char** argv) {
       "  flux-bench chain --in-flight 1024 --steps 100 --seconds 10\n"
       "  flux-bench chain --in-flight 1 --steps 1000000 --once\n"
       "  flux-bench map --steps 100000\n"
-      "  flux-bench idle --steps 100000");
+      "  flux-bench idle --steps 100000\n"
+      "  flux-bench list --executions 1000000");
   Options options;
   bool json = false;
   struct Workload {
@@ -76,6 +77,7 @@ int Main(int argc, char** argv) {
       {"map", "One execution, a map over many items", RunMap},
       {"start", "Acknowledged starts", RunStart},
       {"idle", "Executions asleep: memory, disk and restart", RunIdle},
+      {"list", "Pages and counts of a store with many executions", RunList},
   };
   const Workload* chosen = nullptr;
   for (const Workload& workload : kWorkloads) {
@@ -83,8 +85,12 @@ int Main(int argc, char** argv) {
     sub->add_option("--in-flight", options.in_flight, "Executions (items, starts) at a time [1024]")
         ->check(CLI::Range(1u, 60'000u));
     sub->add_option("--steps", options.steps,
-                    "Steps of a chain [100], items of a map, sleepers [100000]; starts: a limit");
-    sub->add_option("--seconds", options.seconds, "Length of the measured window [10]")
+                    "Steps of a chain [100; above 10000 it is a loop of one task], items of a map, "
+                    "sleepers [100000]; starts: a limit");
+    sub->add_option("--executions", options.executions, "list: how many there are [1000000]")
+        ->check(CLI::Range(uint64_t{100}, uint64_t{100'000'000}));
+    sub->add_option("--seconds", options.seconds,
+                    "Length of the measured window; list: of each query [10]")
         ->check(CLI::Range(0.1, 3600.0));
     sub->add_option("--payload-bytes", options.payload_bytes, "Of each input and output [16]")
         ->check(CLI::Range(0u, 4u << 20));

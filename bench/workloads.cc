@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -17,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "bench/asker.h"
 #include "bench/process.h"
 #include "bench/shared.h"
 #include "flux/client.h"
@@ -176,6 +178,15 @@ v1::Definition MapDefinition(uint32_t max_parallel) {
   return definition;
 }
 
+// Done as it starts.
+v1::Definition NothingDefinition() {
+  v1::Definition definition = EmptyDefinition("bench.nothing");
+  v1::Scope* scope = definition.add_scopes();
+  scope->set_parameters(1);
+  scope->mutable_result()->set_parameter(0);
+  return definition;
+}
+
 v1::Definition NapDefinition() {
   v1::Definition definition = EmptyDefinition("bench.nap");
   v1::Scope* scope = definition.add_scopes();
@@ -203,6 +214,8 @@ struct Window {
   double coordinator_cpu = 0;
   double worker_cpu = 0;
   uint64_t resident_max = 0;
+  uint64_t disk_bytes = 0;  // ceiling: at its end, of `all_steps`
+  uint64_t all_steps = 0;
 };
 
 class Meter {
@@ -258,6 +271,16 @@ Answer Describe(const std::string& workload, const Options& options, const Windo
   return answer;
 }
 
+// On a machine with other work, processes may take their time to come up.
+absl::Status AwaitFirstStep(System& system) {
+  const absl::Time by = absl::Now() + absl::Seconds(60);
+  while (system.shared().steps.load() == 0) {
+    if (absl::Now() > by) return absl::DeadlineExceededError("no step was made in a minute");
+    Sleep(0.01);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Window> MeasureCeiling(const Options& options, double seconds) {
   TemporaryDirectory directory;
   System system;
@@ -273,12 +296,15 @@ absl::StatusOr<Window> MeasureCeiling(const Options& options, double seconds) {
                         Process::Start(Beside("flux-bench"), {"ceiling-worker", "--address",
                                                               absl::StrCat("127.0.0.1:", port),
                                                               "--shared-fd", system.memory.fd()}));
+  FLUX_RETURN_IF_ERROR(AwaitFirstStep(system));
   Sleep(std::min(kWarmUpSeconds, seconds / 2 + 0.5));
   Meter meter(&system);
   Sleep(seconds);
   Window window = meter.Read();
   system.worker.Stop();
   system.coordinator.Stop();
+  window.disk_bytes = directory.BytesOnDisk();
+  window.all_steps = system.shared().steps.load();
   if (window.steps == 0) return absl::InternalError("the ceiling made no step");
   return window;
 }
@@ -362,7 +388,7 @@ class Driver {
 
 absl::StatusOr<Answer> RunCeiling(const Options& options) {
   FLUX_ASSIGN_OR_RETURN(Window window, MeasureCeiling(options, options.seconds));
-  Answer answer = Describe("ceiling", options, window, 0, 1);
+  Answer answer = Describe("ceiling", options, window, window.disk_bytes, window.all_steps);
   answer["ceiling_steps_per_s"] = answer["steps_per_s"];
   answer["ratio"] = 1.0;
   return answer;
@@ -406,6 +432,7 @@ absl::StatusOr<Answer> RunChain(const Options& options) {
                                 static_cast<double>(NowNs() - mark_ns)));
     window.resident_max = std::max(window.resident_max, resident);
   } else {
+    FLUX_RETURN_IF_ERROR(AwaitFirstStep(system));
     Sleep(kWarmUpSeconds);
     Meter meter(&system);
     Sleep(options.seconds);
@@ -473,8 +500,16 @@ namespace {
 // acknowledged.
 class Starter {
  public:
+  // Fills in what else the start of that number is to say, and answers with its workflow.
+  using Prepare = std::function<std::string(uint64_t number, StartOptions* start)>;
+
+  Starter(Client client, Prepare prepare, Payload input)
+      : client_(std::move(client)), prepare_(std::move(prepare)), input_(std::move(input)) {}
   Starter(Client client, std::string workflow, Payload input)
-      : client_(std::move(client)), workflow_(std::move(workflow)), input_(std::move(input)) {}
+      : Starter(
+            std::move(client),
+            [workflow = std::move(workflow)](uint64_t, StartOptions*) { return workflow; },
+            std::move(input)) {}
 
   // Up to `count` starts, or until `seconds` have passed. How many were acknowledged, and in what
   // time.
@@ -502,8 +537,9 @@ class Starter {
     }
     StartOptions start;
     start.id = absl::StrCat("s-", number);
+    std::string workflow = prepare_(number, &start);
     const int64_t began = NowNs();
-    client_.StartRawAsync(workflow_, std::move(start), {input_},
+    client_.StartRawAsync(std::move(workflow), std::move(start), {input_},
                           [this, began](absl::StatusOr<RawRun> run) {
                             latency_->Add(NowNs() - began);
                             {
@@ -521,7 +557,7 @@ class Starter {
   }
 
   Client client_;
-  const std::string workflow_;
+  const Prepare prepare_;
   const Payload input_;
   std::mutex mutex_;
   std::condition_variable idle_;
@@ -558,6 +594,22 @@ absl::StatusOr<Answer> RunStart(const Options& options) {
   return answer;
 }
 
+namespace {
+
+// Waits until executions have left memory, for two minutes at most. How many have not.
+absl::StatusOr<uint64_t> AwaitEviction(System& system) {
+  const absl::Time by = absl::Now() + absl::Seconds(120);
+  uint64_t resident = 1;
+  while (resident > 0 && absl::Now() < by) {
+    FLUX_ASSIGN_OR_RETURN(v1::GetServerInfoResponse info, system.Info());
+    resident = info.executions_resident();
+    Sleep(0.2);
+  }
+  return resident;
+}
+
+}  // namespace
+
 absl::StatusOr<Answer> RunIdle(const Options& options) {
   const uint64_t count = options.steps == 0 ? 100'000 : options.steps;
   System system;
@@ -579,14 +631,8 @@ absl::StatusOr<Answer> RunIdle(const Options& options) {
   window.coordinator_cpu = system.coordinator.CpuSeconds() - cpu;
   window.resident_max = system.coordinator.ResidentBytes();
 
-  // Until they have left memory, and what they took with them has gone back to the system.
-  const absl::Time evicted_by = absl::Now() + absl::Seconds(120);
-  uint64_t resident = 1;
-  while (resident > 0 && absl::Now() < evicted_by) {
-    FLUX_ASSIGN_OR_RETURN(v1::GetServerInfoResponse info, system.Info());
-    resident = info.executions_resident();
-    Sleep(0.2);
-  }
+  // And what they took with them has gone back to the system.
+  FLUX_ASSIGN_OR_RETURN(const uint64_t resident, AwaitEviction(system));
   Sleep(6);
   const uint64_t idle = system.coordinator.ResidentBytes();
   Answer answer = Describe("idle", options, window, system.DiskBytes(), count);
@@ -616,6 +662,93 @@ absl::StatusOr<Answer> RunIdle(const Options& options) {
                                               " executions, not ", count));
     }
   }
+  system.coordinator.Stop();
+  FLUX_RETURN_IF_ERROR(AddCeiling(options, &answer));
+  return answer;
+}
+
+namespace {
+
+constexpr uint64_t kTenantExecutions = 1'000;  // of one value of the label
+constexpr uint64_t kNapEvery = 10;             // the others are done
+constexpr uint32_t kPage = 100;
+constexpr uint32_t kWalkPage = 1'000;
+
+// The token of a page half way down, by pages as large as there are.
+absl::StatusOr<std::string> WalkHalf(const Asker& asker, uint64_t count) {
+  v1::ListExecutionsRequest request;
+  for (uint64_t seen = 0; seen + kPage <= count / 2;) {
+    request.set_page_size(static_cast<uint32_t>(std::min<uint64_t>(kWalkPage, count / 2 - seen)));
+    FLUX_ASSIGN_OR_RETURN(v1::ListExecutionsResponse page, asker.List(request));
+    seen += static_cast<uint64_t>(page.executions_size());
+    request.set_page_token(page.next_page_token());
+  }
+  return request.page_token();
+}
+
+}  // namespace
+
+absl::StatusOr<Answer> RunList(const Options& options) {
+  const uint64_t count = options.executions;
+  System system;
+  FLUX_RETURN_IF_ERROR(system.Start());
+  FLUX_RETURN_IF_ERROR(system.Put(NothingDefinition()));
+  FLUX_RETURN_IF_ERROR(system.Put(NapDefinition()));
+  FLUX_ASSIGN_OR_RETURN(Client client, Client::Connect(system.address));
+  const uint64_t tenants = (count + kTenantExecutions - 1) / kTenantExecutions;
+  Starter starter(
+      client,
+      [tenants](uint64_t number, StartOptions* start) {
+        start->labels["tenant"] = absl::StrCat("t-", number % tenants);
+        return number % kNapEvery == 0 ? "bench.nap" : "bench.nothing";
+      },
+      BytesPayload(options.payload_bytes));
+  const double cpu = system.coordinator.CpuSeconds();
+  const int64_t from_ms = absl::ToUnixMillis(absl::Now());
+  FLUX_ASSIGN_OR_RETURN(auto done,
+                        starter.Run(options.in_flight, count, 3600, &system.shared().latency));
+  const int64_t to_ms = absl::ToUnixMillis(absl::Now());
+  Window window;
+  window.steps = done.first;
+  window.seconds = done.second;
+  const auto latency = system.shared().latency.Read();
+  window.p50_ms = Histogram::QuantileMs(latency, 0.5);
+  window.p99_ms = Histogram::QuantileMs(latency, 0.99);
+  window.coordinator_cpu = system.coordinator.CpuSeconds() - cpu;
+  window.resident_max = system.coordinator.ResidentBytes();
+  FLUX_ASSIGN_OR_RETURN(const uint64_t resident, AwaitEviction(system));
+  Answer answer = Describe("list", options, window, system.DiskBytes(), count);
+  answer["executions"] = count;
+  answer["resident_executions"] = resident;
+
+  Asker asker(system.workflows.get(), options.seconds);
+  v1::ListExecutionsRequest request;
+  request.set_page_size(kPage);
+  FLUX_ASSIGN_OR_RETURN(answer["first_page"], asker.TimePage(request, kPage));
+  v1::ListExecutionsRequest deep = request;
+  FLUX_ASSIGN_OR_RETURN(*deep.mutable_page_token(), WalkHalf(asker, count));
+  FLUX_ASSIGN_OR_RETURN(answer["deep_page"],
+                        asker.TimePage(deep, std::min<uint64_t>(kPage, count / 2)));
+  // Of tenant 0: numbers 0, `tenants`, 2 * `tenants`, …
+  const uint64_t of_tenant = (count + tenants - 1) / tenants;
+  v1::ListExecutionsRequest label = request;
+  label.mutable_filter()->set_query("label.tenant = \"t-0\"");
+  FLUX_ASSIGN_OR_RETURN(answer["label_page"],
+                        asker.TimePage(label, std::min<uint64_t>(kPage, of_tenant)));
+  // From the middle of the fill on backwards, so that the newest half is passed over.
+  v1::ListExecutionsRequest range = request;
+  range.mutable_filter()->set_started_after_ms(from_ms - 1);
+  range.mutable_filter()->set_started_before_ms(from_ms + (to_ms - from_ms) / 2 + 1);
+  FLUX_ASSIGN_OR_RETURN(const v1::ListExecutionsResponse in_range, asker.List(range));
+  FLUX_ASSIGN_OR_RETURN(answer["time_range_page"],
+                        asker.TimePage(range, static_cast<uint64_t>(in_range.executions_size())));
+  const uint64_t naps = (count + kNapEvery - 1) / kNapEvery;
+  FLUX_ASSIGN_OR_RETURN(
+      answer["kept_count"],
+      asker.TimeCount("workflow = \"bench.nothing\" and status = \"completed\"", count - naps));
+  FLUX_ASSIGN_OR_RETURN(answer["label_count"],
+                        asker.TimeCount("label.tenant = \"t-0\"", of_tenant));
+  FLUX_ASSIGN_OR_RETURN(answer["scanned_count"], asker.TimeCount("started > -1d", count));
   system.coordinator.Stop();
   FLUX_RETURN_IF_ERROR(AddCeiling(options, &answer));
   return answer;

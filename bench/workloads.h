@@ -13,7 +13,8 @@ namespace flux::bench {
 
 struct Options {
   uint32_t in_flight = 1024;
-  uint64_t steps = 0;  // 0: the workload's default
+  uint64_t steps = 0;               // 0: the workload's default
+  uint64_t executions = 1'000'000;  // list: how many there are
   double seconds = 10;
   uint32_t payload_bytes = 16;
   double ceiling_seconds = 3;  // of the ceiling measured in the same run; 0: none
@@ -32,6 +33,9 @@ absl::StatusOr<Answer> RunStart(const Options& options);
 // `steps` executions that sleep for an hour: memory before, while and after; and the time of a
 // restart.
 absl::StatusOr<Answer> RunIdle(const Options& options);
+// `executions` that have closed or sleep, started once; then each kind of query over them, again
+// and again for up to `seconds`.
+absl::StatusOr<Answer> RunList(const Options& options);
 
 }  // namespace flux::bench
 
