@@ -16,7 +16,9 @@
 //   FireTimers        | open                                    | TimerFired for each that is due
 //   FireTimers        | closed                                  | none
 //   Cancel            | RUNNING or PAUSED                       | CancelRequested
+//   Cancel            | CANCELLING or CANCELLED                 | none
 //   Terminate         | open                                    | ExecutionTerminated
+//   Terminate         | TERMINATED                              | none
 //   Cancel, Terminate | any other                               | FailedPrecondition
 //   SettleOutbox      | the message is in the outbox            | OutboxSettled
 //   SettleOutbox      | it is not                               | kStale
@@ -186,7 +188,12 @@ absl::StatusOr<Decision> Decider::operator()(FireTimers&&) {
   return decision;
 }
 
+// Cancel and Terminate are sent again when their answer was lost: the second finds done what it
+// asks for.
 absl::StatusOr<Decision> Decider::operator()(Cancel&& command) {
+  if (s_.status == v1::EXECUTION_STATUS_CANCELLING || s_.status == v1::EXECUTION_STATUS_CANCELLED) {
+    return Decision();
+  }
   FLUX_RETURN_IF_ERROR(CheckOpen("cancelled"));
   if (s_.compensating()) {
     return absl::FailedPreconditionError(
@@ -201,6 +208,7 @@ absl::StatusOr<Decision> Decider::operator()(Cancel&& command) {
 }
 
 absl::StatusOr<Decision> Decider::operator()(Terminate&& command) {
+  if (s_.status == v1::EXECUTION_STATUS_TERMINATED) return Decision();
   FLUX_RETURN_IF_ERROR(CheckOpen("terminated"));
   Decision decision;
   v1::ExecutionTerminated* terminated = Add(&decision)->mutable_terminated();

@@ -7,7 +7,7 @@
 // ended                                     (completed, cancelled or failed)
 //
 // A restart begins again behind the last durable page; what was done of the page after it is met a
-// second time, and by then matches no more, or refuses.
+// second time, and by then matches no more, refuses, or has it done.
 #include <algorithm>
 #include <utility>
 

@@ -562,6 +562,20 @@ TEST(Client, CancelsTerminatesAndAsksTheStatus) {
   EXPECT_EQ(run.Cancel("again").code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST(Client, CancelsAndTerminatesAgainWhenTheAnswerWasLost) {
+  FakeService service;
+  const Client client = Connected(service);
+  const RawRun run = client.AttachRaw("x", "r1");
+  // The service has it before it fails; to a coordinator the second is nothing new.
+  service.Fail("Cancel", {Unavailable()});
+  service.Fail("Terminate", {Unavailable()});
+  EXPECT_TRUE(run.Cancel("enough").ok());
+  EXPECT_TRUE(run.Terminate("really").ok());
+  ASSERT_EQ(service.cancels().size(), 2u);
+  EXPECT_EQ(service.cancels()[0].SerializeAsString(), service.cancels()[1].SerializeAsString());
+  ASSERT_EQ(service.terminates().size(), 2u);
+}
+
 TEST(Client, SaysThatAnAddressCannotBeReached) {
   int port = 0;
   {

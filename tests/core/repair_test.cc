@@ -11,6 +11,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Matcher;
 using ::testing::UnorderedElementsAre;
 
 const auto kAccepted = Verdict::kAccepted;
@@ -62,7 +63,7 @@ TEST(Operators, AreRefusedOnWhatHasClosed) {
     SCOPED_TRACE(c.name);
     const auto run = In(State::kScheduled);
     c.end(*run);
-    const auto is = HasSubstr(absl::StrCat(" is ", c.status, ": only "));
+    const Matcher<std::string> is = HasSubstr(absl::StrCat(" is ", c.status, ": only "));
     EXPECT_THAT(run->Retry(), AllOf(is, HasSubstr("only a failed execution can be retried; rewind "
                                                   "it to a step instead")));
     EXPECT_THAT(run->Retry("s"), is);
@@ -71,8 +72,11 @@ TEST(Operators, AreRefusedOnWhatHasClosed) {
     EXPECT_THAT(run->SkipStep("s"), is);
     EXPECT_THAT(run->Try(Pause{"ann", ""}), is);
     EXPECT_THAT(run->Try(Resume{"ann", ""}), is);
-    EXPECT_THAT(run->Try(Cancel{"", "ann"}), is);
-    EXPECT_THAT(run->Try(Terminate{"", "ann"}), is);
+    // What is done already may be asked for again.
+    const std::string name = c.name;
+    EXPECT_THAT(run->Try(Cancel{"", "ann"}), name == "Cancelled" ? Matcher<std::string>("") : is);
+    EXPECT_THAT(run->Try(Terminate{"", "ann"}),
+                name == "Terminated" ? Matcher<std::string>("") : is);
     EXPECT_THAT(run->Edit("go", "1"), is);
     EXPECT_EQ(run->Rewind("s"), "");
     EXPECT_TRUE(run->effects.reopened);

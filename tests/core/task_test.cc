@@ -413,8 +413,18 @@ TEST(Execution, ClosesOnceAndThenRefusesOrIgnoresEverything) {
     EXPECT_EQ(run.Redeliver("t"), Verdict::kStale);
     EXPECT_EQ(run.End("t", AttemptEnd::kHeartbeat), Verdict::kStale);
     EXPECT_EQ(*run.Do(FireTimers{}), Verdict::kAccepted);
+    const uint64_t ordinal = run.live.ordinal();
     for (const Command& command : {Command(Cancel{"x", "y"}), Command(Terminate{"x", "y"})}) {
       const auto again = run.Do(command);
+      const auto done = std::holds_alternative<Cancel>(command) ? v1::EXECUTION_STATUS_CANCELLED
+                                                                : v1::EXECUTION_STATUS_TERMINATED;
+      if (c.status == done) {
+        // The first answer may have been lost: it is done, once.
+        ASSERT_TRUE(again.ok()) << again.status();
+        EXPECT_EQ(*again, Verdict::kAccepted);
+        EXPECT_EQ(run.live.ordinal(), ordinal);
+        continue;
+      }
       EXPECT_EQ(again.status().code(), absl::StatusCode::kFailedPrecondition);
       EXPECT_THAT(std::string(Message(again.status())), HasSubstr(absl::StrCat("is ", c.name)));
       EXPECT_THAT(std::string(Message(again.status())), HasSubstr("run-1"));

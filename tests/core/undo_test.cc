@@ -218,6 +218,17 @@ TEST(Undoing, TimersThatWereDueWithTheOneThatBeganItChangeNothing) {
   EXPECT_EQ(run.StateOf("other"), v1::STEP_STATE_COMPLETED);
 }
 
+TEST(Undoing, ACancelThatComesAgainChangesNothing) {
+  const auto run = AtLast();
+  EXPECT_EQ(run->Try(Cancel{"enough", "ann"}), "");
+  EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_CANCELLING);
+  const std::string before = SaveSnapshot(run->live);
+  EXPECT_EQ(run->Try(Cancel{"enough", "ann"}), "");
+  EXPECT_EQ(SaveSnapshot(run->live), before);
+  EXPECT_THAT(UndoAll(*run), ElementsAre("c.undo", "b.undo", "a.undo"));
+  EXPECT_EQ(run->status(), v1::EXECUTION_STATUS_CANCELLED);
+}
+
 TEST(Undoing, IsLeftAtATerminate) {
   const auto run = AtLast();
   EXPECT_EQ(run->Try(Cancel{"enough", "ann"}), "");

@@ -145,7 +145,9 @@ TEST(Bulk, CountsWhatItsExecutionsRefuse) {
   world.Define(Nap("nap", 3'600'000));
   StartNaps(world, 20, "acme");
   StartNaps(world, 15, "closed");
-  ASSERT_TRUE(StartBulk(world, Request(R"(label.tenant = "closed")")).ok());
+  v1::StartBulkOperationRequest cancel = Request(R"(label.tenant = "closed")");
+  cancel.mutable_operation()->mutable_cancel();
+  ASSERT_TRUE(StartBulk(world, cancel).ok());
   world.Advance(2'000);
   const auto begun = StartBulk(world, Request("started <= now"));
   ASSERT_TRUE(begun.ok());

@@ -207,9 +207,9 @@ class RunBase {
   bool started() const { return started_; }
 
   // Asks for cancellation: running tasks are told, compensation runs, then it closes. OK once that
-  // request is durable. FailedPrecondition: it has closed.
+  // request is durable, or was. FailedPrecondition: it has closed in another way.
   absl::Status Cancel(std::string reason) const;
-  // Closes it at once, without any clean-up.
+  // Closes it at once, without any clean-up; answers as Cancel.
   absl::Status Terminate(std::string reason) const;
   absl::StatusOr<ExecutionStatus> Status() const;
 
