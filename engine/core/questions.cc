@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/core.h"
+#include "engine/core/dropped.h"
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
 #include "proto/bridge.h"
@@ -131,6 +132,33 @@ bool IsCurrent(const Execution& execution, const v1::TaskToken& token) {
   const StepKey key{token.frame(), token.step()};
   return IsCurrent(execution, key, token.delivery()) &&
          execution.state().FindStep(key)->generation == token.generation();
+}
+
+std::string WhyDropped(const Execution& execution, const v1::TaskToken& token, Verdict verdict) {
+  const ExecutionState& s = execution.state();
+  const StepKey key{token.frame(), token.step()};
+  const StepState* step = s.FindStep(key);
+  const std::string name =
+      absl::StrCat("execution ", s.started->workflow_id(), " (run ", s.run.Text(), "), which is ",
+                   internal::StatusName(s.status));
+  if (step == nullptr) {
+    return absl::StrCat("stale: no step ", key.step, " of frame ", key.frame, " is left in ", name,
+                        "; drop the result");
+  }
+  const std::string of =
+      absl::StrCat("delivery ", token.delivery(), " of step \"",
+                   internal::StepPath(s, *s.FindFrame(key.frame), key.step), "\" of ", name);
+  if (verdict == Verdict::kDuplicate) {
+    return absl::StrCat("duplicate: the result of ", of, ", is recorded already; drop this one");
+  }
+  std::string current = step->delivery == 0
+                            ? "it was never handed out"
+                            : absl::StrCat("the current one is delivery ", step->delivery);
+  if (step->generation != token.generation()) {
+    absl::StrAppend(&current, " (generation ", step->generation, ", not ", token.generation(), ")");
+  }
+  return absl::StrCat("stale: ", of, ", is wanted no more: ", current, " and the step is ",
+                      ToAbsl(PhaseName(step->phase)), "; drop the result");
 }
 
 absl::Status FillTask(const Execution& execution, const StepKey& key, size_t bytes_max,

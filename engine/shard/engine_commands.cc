@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/dropped.h"
 #include "engine/core/json_value.h"
 #include "engine/core/record.h"
 #include "engine/shard/engine.h"
@@ -366,7 +367,8 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
   if (result.token().incarnation() != incarnation_ || key.run.empty() ||
       !ShardOfRun(key.run, &shard)) {
     ++counters_.results_stale;
-    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "not a token of this store");
+    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE,
+                     "stale: the token is not of this data directory; drop the result");
     return;
   }
   const auto it = slots_.find(key.run);
@@ -376,7 +378,8 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
     // The dispatcher knows deliveries by their number alone: it must not take this for the real
     // one's end.
     ++counters_.results_stale;
-    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "not the step's generation");
+    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE,
+                     WhyDropped(*it->second->execution, result.token(), Verdict::kStale));
     return;
   }
   // A result that breaks a limit ends its attempt as a failure; the ack tells the worker why.
@@ -427,7 +430,9 @@ void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
                           v1::TaskResult&& result, std::string note) {
   if (slot == nullptr) {
     ++counters_.results_stale;
-    dispatcher_->Ack(stream, result.token(), v1::ACK_STATUS_STALE, "no such execution");
+    dispatcher_->Ack(
+        stream, result.token(), v1::ACK_STATUS_STALE,
+        absl::StrCat("stale: there is no run ", key.run.Text(), " any more; drop the result"));
     return;
   }
   if (!result.labels().empty() || !result.step_labels().empty()) {
@@ -456,6 +461,7 @@ void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
   const absl::StatusOr<Verdict> verdict = Execute(*slot, std::move(command));
   v1::AckStatus status = v1::ACK_STATUS_STALE;
   std::string_view detail = note;
+  std::string why;
   if (!verdict.ok()) {
     status = v1::ACK_STATUS_INVALID;
     detail = Message(verdict.status());
@@ -466,6 +472,10 @@ void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
     ++counters_.results_duplicate;
   } else {
     ++counters_.results_stale;
+  }
+  if (verdict.ok() && *verdict != Verdict::kAccepted) {
+    why = WhyDropped(*slot->execution, token, *verdict);
+    detail = why;
   }
   // Its worker is done with it; if the step still waits for this delivery, somebody else gets the
   // next one.

@@ -20,9 +20,11 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 class Workers : public EndToEnd {
  protected:
@@ -560,7 +562,11 @@ TEST_F(RawWorkers, ADoubledResultIsRecordedOnce) {
   }
   worker.Send(twice);
   EXPECT_EQ(worker.AwaitAck().status(), v1::ACK_STATUS_RECORDED);
-  EXPECT_EQ(worker.AwaitAck().status(), v1::ACK_STATUS_DUPLICATE);
+  const v1::ResultAck doubled = worker.AwaitAck();
+  EXPECT_EQ(doubled.status(), v1::ACK_STATUS_DUPLICATE);
+  EXPECT_THAT(doubled.detail(),
+              AllOf(HasSubstr(absl::StrCat("delivery ", first.token().delivery(), " of step")),
+                    HasSubstr("execution doubled"), HasSubstr("recorded already; drop")));
   worker.Answer(first.token(), JsonNumber(12));
   EXPECT_EQ(worker.AwaitAck().status(), v1::ACK_STATUS_DUPLICATE);
   EXPECT_EQ(api().Counter("results_duplicate"), 2u);
@@ -591,30 +597,45 @@ TEST_F(RawWorkers, InventedTokensAreRefusedAndChangeNothing) {
   const std::string before = Picture(run);
 
   using Change = std::function<void(v1::TaskToken*)>;
-  const std::vector<std::pair<const char*, Change>> cases = {
-      {"nothing in it", [](v1::TaskToken* t) { t->Clear(); }},
-      {"another store", [](v1::TaskToken* t) { t->set_incarnation(t->incarnation() + 1); }},
-      {"no run", [](v1::TaskToken* t) { t->clear_run_id(); }},
-      {"a run id cut short", [](v1::TaskToken* t) { t->set_run_id(t->run_id().substr(0, 3)); }},
-      {"a run id of garbage", [](v1::TaskToken* t) { t->set_run_id(std::string(16, '\xff')); }},
-      {"an unknown run of a shard that exists",
+  struct Case {
+    const char* name;
+    const char* why;
+    Change change;
+  };
+  const std::vector<Case> cases = {
+      {"nothing in it", "not of this data directory", [](v1::TaskToken* t) { t->Clear(); }},
+      {"another store", "not of this data directory",
+       [](v1::TaskToken* t) { t->set_incarnation(t->incarnation() + 1); }},
+      {"no run", "not of this data directory", [](v1::TaskToken* t) { t->clear_run_id(); }},
+      {"a run id cut short", "not of this data directory",
+       [](v1::TaskToken* t) { t->set_run_id(t->run_id().substr(0, 3)); }},
+      {"a run id of garbage", "not of this data directory",
+       [](v1::TaskToken* t) { t->set_run_id(std::string(16, '\xff')); }},
+      {"an unknown run of a shard that exists", "there is no run ",
        [](v1::TaskToken* t) { (*t->mutable_run_id())[0] ^= 0x55; }},
-      {"a frame that is not there", [](v1::TaskToken* t) { t->set_frame(77); }},
-      {"the greatest frame", [](v1::TaskToken* t) { t->set_frame(UINT64_MAX); }},
-      {"a step that is not there", [](v1::TaskToken* t) { t->set_step(77); }},
-      {"a step that has not begun", [](v1::TaskToken* t) { t->set_step(t->step() + 1); }},
-      {"a delivery to come", [](v1::TaskToken* t) { t->set_delivery(t->delivery() + 1); }},
-      {"no delivery", [](v1::TaskToken* t) { t->set_delivery(0); }},
-      {"another generation", [](v1::TaskToken* t) { t->set_generation(t->generation() + 1); }},
+      {"a frame that is not there", "of frame 77", [](v1::TaskToken* t) { t->set_frame(77); }},
+      {"the greatest frame", "of frame 18446744073709551615",
+       [](v1::TaskToken* t) { t->set_frame(UINT64_MAX); }},
+      {"a step that is not there", "no step 77", [](v1::TaskToken* t) { t->set_step(77); }},
+      {"a step that has not begun", "it was never handed out",
+       [](v1::TaskToken* t) { t->set_step(t->step() + 1); }},
+      {"a delivery to come", "the current one is delivery 1 ",
+       [](v1::TaskToken* t) { t->set_delivery(t->delivery() + 1); }},
+      {"no delivery", "the current one is delivery 1 ",
+       [](v1::TaskToken* t) { t->set_delivery(0); }},
+      {"another generation", "the current one is delivery 1 (generation ",
+       [](v1::TaskToken* t) { t->set_generation(t->generation() + 1); }},
   };
   uint64_t stale = 0;
-  for (const auto& [name, change] : cases) {
+  for (const auto& [name, why, change] : cases) {
     SCOPED_TRACE(name);
     v1::TaskToken token = good;
     change(&token);
     liar.Answer(token, JsonNumber(666));
     const v1::ResultAck ack = liar.AwaitAck();
     EXPECT_EQ(ack.status(), v1::ACK_STATUS_STALE) << ack.DebugString();
+    EXPECT_THAT(ack.detail(),
+                AllOf(StartsWith("stale: "), HasSubstr(why), EndsWith("; drop the result")));
     EXPECT_EQ(ack.token().SerializeAsString(), token.SerializeAsString());
     EXPECT_EQ(api().Counter("results_stale"), ++stale);
     EXPECT_TRUE(Picture(run) == before) << Picture(run);
@@ -682,7 +703,14 @@ TEST_F(RawWorkers, ADelayedResultOfAnOldTokenIsRefused) {
   back.Hello(Hello("lost"));
   back.AwaitWelcome();
   back.Answer(old, JsonNumber(666));
-  EXPECT_EQ(back.AwaitAck().status(), v1::ACK_STATUS_STALE);
+  const v1::ResultAck late = back.AwaitAck();
+  EXPECT_EQ(late.status(), v1::ACK_STATUS_STALE);
+  EXPECT_THAT(
+      late.detail(),
+      AllOf(HasSubstr(absl::StrCat("delivery ", old.delivery(), " of step")),
+            HasSubstr("execution delayed"),
+            HasSubstr(absl::StrCat("the current one is delivery ", again.token().delivery())),
+            EndsWith("; drop the result")));
   EXPECT_EQ(api().Counter("results_stale"), 1u);
   next.Answer(again.token(), JsonNumber(10));
   EXPECT_EQ(next.AwaitAck().status(), v1::ACK_STATUS_RECORDED);

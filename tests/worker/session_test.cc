@@ -6,10 +6,12 @@
 #include <chrono>
 #include <future>
 #include <map>
+#include <mutex>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "flux/continue.h"
 #include "flux/worker.h"
@@ -20,6 +22,7 @@
 namespace flux {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::FakeCoordinator;
 using ::testing::HasSubstr;
@@ -104,11 +107,20 @@ TEST(WorkerSession, SaysHelloWithItsCreditInTheFirstMessage) {
 
 TEST(WorkerSession, AnswersTasksAndForgetsThemWhenAcknowledged) {
   FakeCoordinator coordinator({.ack = false});
-  Worker worker(Options(coordinator.target()));
+  std::mutex mutex;
+  std::vector<std::string> warnings;
+  WorkerOptions options = Options(coordinator.target());
+  options.log = [&](LogLevel level, std::string_view text) {
+    const std::lock_guard lock(mutex);
+    if (level == LogLevel::kWarning) warnings.emplace_back(text);
+  };
+  Worker worker(options);
   worker.Register(kDouble, Double);
   ASSERT_TRUE(worker.Start().ok());
   ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
-  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "21"), MakeTask(2, "double", "4")}));
+  v1::Task stale = MakeTask(2, "double", "4");
+  stale.set_workflow_id("chart-17");
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "double", "21"), stale}));
   ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 2; }));
   std::set<std::string> values;
   for (const v1::TaskResult& result : coordinator.seen().results) {
@@ -125,6 +137,9 @@ TEST(WorkerSession, AnswersTasksAndForgetsThemWhenAcknowledged) {
   EXPECT_EQ(stats.acknowledged, 1u);
   EXPECT_EQ(stats.refused, 1u);
   EXPECT_EQ(stats.completed, 2u);
+  const std::lock_guard lock(mutex);
+  EXPECT_THAT(warnings, ElementsAre(AllOf(HasSubstr("the result of task 'double' of workflow "
+                                                    "'chart-17' came too late and is dropped: "))));
 }
 
 TEST(WorkerSession, GivesCreditBackAsTasksFinish) {

@@ -236,6 +236,11 @@ void Session::OnMessage(Stream* stream, const Inbound& message) {
       ++stats_.refused;
       if (ack.status() == v1::ACK_STATUS_INVALID) {
         Log(LogLevel::kError, absl::StrCat("the coordinator refused a result: ", ack.detail()));
+      } else if (ack.status() == v1::ACK_STATUS_STALE) {
+        const v1::Task& task = *found->second->task;
+        Log(LogLevel::kWarning,
+            absl::StrCat("the result of task '", task.name(), "' of workflow '", task.workflow_id(),
+                         "' came too late and is dropped: ", ack.detail()));
       }
     }
     Forget(found);
