@@ -29,13 +29,13 @@ absl::Status ErrnoStatus(int error, std::string_view what) {
     case EDQUOT:
       return absl::ResourceExhaustedError(absl::StrCat(message, "; free some space"));
     case ENOENT:
-      return absl::NotFoundError(message);
+      return absl::NotFoundError(absl::StrCat(message, "; choose another directory"));
     case ENOTDIR:
     case EISDIR:
     case ELOOP:
-      return absl::FailedPreconditionError(message);
+      return absl::FailedPreconditionError(absl::StrCat(message, "; choose another directory"));
     case ENAMETOOLONG:
-      return absl::InvalidArgumentError(message);
+      return absl::InvalidArgumentError(absl::StrCat(message, "; choose another directory"));
     default:
       return absl::UnavailableError(message);
   }

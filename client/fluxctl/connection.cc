@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/fluxctl/text.h"
@@ -95,7 +96,14 @@ absl::Status Connection::ToStatus(const grpc::Status& status) const {
             "the server at ", address_, " does not know this call: ", status.error_message())),
         "is it a fluxd of the same version? 'fluxctl version' and 'fluxctl admin info' tell");
   }
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  const absl::Status answer(static_cast<absl::StatusCode>(status.error_code()),
+                            status.error_message());
+  // Of what an execution lacks the server speaks with the execution's name in front.
+  if (absl::IsNotFound(answer) && (absl::StartsWith(answer.message(), "no execution ") ||
+                                   absl::StartsWith(answer.message(), "no run "))) {
+    return WithHint(answer, "'fluxctl workflow list' shows what there is");
+  }
+  return answer;
 }
 
 absl::Status Connection::Once(const std::function<grpc::Status(grpc::ClientContext*)>& call) {

@@ -1,7 +1,6 @@
 // What an operator does to executions, and events.
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/fluxctl/bulk.h"
 #include "client/fluxctl/commands.h"
@@ -119,12 +118,6 @@ absl::Status Explained(const absl::Status& status, const RepairOptions& options,
                      options.kind == RepairKind::kEditEvent ||
                      options.kind == RepairKind::kReplayEvent;
   if (!absl::IsNotFound(status) && !absl::IsFailedPrecondition(status)) return status;
-  // Of what an execution lacks the server speaks with the execution's name in front.
-  const std::string message(status.message());
-  if (absl::IsNotFound(status) &&
-      (absl::StartsWith(message, "no execution") || absl::StartsWith(message, "no run "))) {
-    return WithHint(status, "'fluxctl workflow list' shows what there is");
-  }
   return WithHint(status, absl::StrCat("'fluxctl ", event ? "event list " : "workflow show ",
                                        workflow_id, "' shows where it stands"));
 }

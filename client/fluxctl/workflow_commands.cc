@@ -335,7 +335,7 @@ CommandResult StartWorkflow(Context& context, const StartOptions& options) {
   Table table;
   table.columns = {{.header = "WORKFLOW ID"}, {.header = "RUN ID"}, {.header = "STARTED"}};
   table.rows.push_back({Cell(response.workflow_id(), Style::kBold), Cell(response.run_id()),
-                        Cell(response.started() ? "yes" : "no, it was running already")});
+                        Cell(response.started() ? "yes" : "no, it had been started")});
   context.Print(table);
   return kExitOk;
 }

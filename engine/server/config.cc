@@ -396,6 +396,7 @@ absl::Status LoadConfig(const std::map<std::string, std::string>& flags,
     if (absl::Status status = setting.set(*config, text); !status.ok()) {
       return absl::InvalidArgumentError(absl::StrCat(origin, ": ", status.message()));
     }
+    if (setting.name == "data") config->data_origin = std::move(origin);
   }
   return absl::OkStatus();
 }

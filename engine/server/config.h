@@ -24,6 +24,7 @@ namespace flux::server {
 
 struct Config {
   std::string data;
+  std::string data_origin;  // for people: --data, FLUX_DATA, or the file that says it
   std::string listen = "127.0.0.1:4510";
   std::string port_file;
   std::string log_level = "info";

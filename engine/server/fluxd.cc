@@ -180,9 +180,10 @@ int Main(int argc, char** argv) {
   TemporaryDirectory temporary;
   if (dev->parsed()) {
     if (!config.data.empty()) {
-      return fail(kExitUsage,
-                  absl::InvalidArgumentError(
-                      "`fluxd dev` makes its own temporary directory: leave --data out"));
+      return fail(kExitUsage, absl::InvalidArgumentError(absl::StrCat(
+                                  "`fluxd dev` makes its own temporary directory: leave out the "
+                                  "one that is given (",
+                                  config.data_origin, ")")));
     }
     if (absl::Status status = temporary.Make(); !status.ok()) return fail(kExitFailed, status);
     config.data = temporary.path();

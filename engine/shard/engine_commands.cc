@@ -10,6 +10,7 @@
 #include "engine/core/record.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
+#include "engine/shard/refusals.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -388,9 +389,8 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
     note = "the result has no outcome: set value, failure or skip";
     result = Failed(std::move(result), "flux.invalid_result", note);
   } else if (result.has_value() && result.value().data().size() > options_.payload_bytes_max) {
-    note = absl::StrCat("the result has ", result.value().data().size(), " bytes; the limit is ",
-                        options_.payload_bytes_max,
-                        " (payload_bytes_max): return a reference to the data instead");
+    note = OverPayloadLimit("the result", result.value().data().size(), options_.payload_bytes_max,
+                            "return");
     result = Failed(std::move(result), "flux.payload_too_large", note);
   } else if (result.has_failure() &&
              result.failure().ByteSizeLong() > options_.payload_inline_bytes) {
@@ -407,9 +407,8 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
   } else if (result.has_continuation()) {
     for (const v1::Payload& input : result.continuation().inputs()) {
       if (input.data().size() <= options_.payload_bytes_max) continue;
-      note = absl::StrCat("an input of the continuation has ", input.data().size(),
-                          " bytes; the limit is ", options_.payload_bytes_max,
-                          " (payload_bytes_max): pass a reference to the data instead");
+      note = OverPayloadLimit("an input of the continuation", input.data().size(),
+                              options_.payload_bytes_max, "pass");
       result = Failed(std::move(result), "flux.payload_too_large", note);
       break;
     }

@@ -15,6 +15,7 @@
 #include "engine/shard/index.h"
 #include "engine/shard/keys.h"
 #include "engine/shard/loader.h"
+#include "engine/shard/refusals.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -140,9 +141,7 @@ void Engine::Delete(v1::ExecutionRef ref, std::string identity, std::string reas
       if (!found.ok()) return done(found, RunId{});
       const RunId run = ids_[id_key].current;
       if (run.empty()) {
-        done(absl::NotFoundError(absl::StrCat("no execution with workflow id \"", ref.workflow_id(),
-                                              "\" in namespace \"", ref.namespace_(), "\"")),
-             run);
+        done(NoExecution(ref), run);
         DropIdIfUnused(id_key);
         return;
       }

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json_value.h"
 #include "engine/shard/engine.h"
+#include "engine/shard/refusals.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -46,9 +47,8 @@ v1::Failure FailureFor(const absl::Status& status) {
 
 absl::Status Engine::CheckPayload(std::string_view what, const v1::Payload& payload) const {
   if (payload.data().size() > options_.payload_bytes_max) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        ToAbsl(what), " has ", payload.data().size(), " bytes; the limit is ",
-        options_.payload_bytes_max, " (payload_bytes_max): pass a reference to the data instead"));
+    return absl::ResourceExhaustedError(
+        OverPayloadLimit(what, payload.data().size(), options_.payload_bytes_max, "pass"));
   }
   if (payload.encoding() == v1::ENCODING_JSON) {
     if (absl::Status json = CheckJson(payload.data()); !json.ok()) {

@@ -8,6 +8,7 @@
 #include "engine/shard/history.h"
 #include "engine/shard/keys.h"
 #include "engine/shard/loader.h"
+#include "engine/shard/refusals.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -107,9 +108,8 @@ absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& 
   for (int i = 0; i < request.inputs_size(); ++i) {
     const size_t bytes = request.inputs(i).data().size();
     if (bytes > options_.payload_bytes_max) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "input ", i, " has ", bytes, " bytes; the limit is ", options_.payload_bytes_max,
-          " (payload_bytes_max): pass a reference to the data instead"));
+      return absl::ResourceExhaustedError(OverPayloadLimit(
+          std::string(absl::StrCat("input ", i)), bytes, options_.payload_bytes_max, "pass"));
     }
     if (request.inputs(i).encoding() == v1::ENCODING_JSON) {
       if (absl::Status json = CheckJson(request.inputs(i).data()); !json.ok()) {
@@ -327,13 +327,7 @@ void Engine::StartNew(const std::string& id_key, v1::StartWorkflowRequest reques
 // ------------------------------------------------------------------------------------------------------
 
 void Engine::WithExecution(const v1::ExecutionRef& ref, SlotCallback callback) {
-  const auto unknown = [ref] {
-    return absl::NotFoundError(
-        ref.run_id().empty()
-            ? absl::StrCat("no execution with workflow id \"", ref.workflow_id(),
-                           "\" in namespace \"", ref.namespace_(), "\"")
-            : absl::StrCat("no run ", ref.run_id(), " in namespace \"", ref.namespace_(), "\""));
-  };
+  const auto unknown = [ref] { return NoExecution(ref); };
   const auto load = [this, ref, unknown](const RunId& run, SlotCallback done) {
     WithRun(run,
             [ref, unknown, done = std::move(done)](Slot* slot, const absl::Status& status) mutable {

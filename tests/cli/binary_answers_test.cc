@@ -46,6 +46,49 @@ TEST_F(Fluxctl, WhatIsNotThereIsHintedAtWhereItWouldBe) {
   }
 }
 
+TEST_F(Fluxctl, EveryCommandThatMeetsNoExecutionHintsAtTheList) {
+  const grpc::Status none(grpc::StatusCode::NOT_FOUND,
+                          "no execution with workflow id \"nope\" in namespace \"default\": check "
+                          "both");
+  const auto answer = [&none](const auto&, auto*) { return none; };
+  workflows.on_DescribeExecution = answer;
+  workflows.on_GetHistory = answer;
+  workflows.on_GetResult = answer;
+  workflows.on_CancelExecution = answer;
+  workflows.on_TerminateExecution = answer;
+  workflows.on_SendEvent = answer;
+  workflows.on_ListEvents = answer;
+  workflows.on_OperateExecution = answer;
+  workflows.watch_status = none;
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"workflow", "show", "nope"},
+                                             {"workflow", "history", "nope"},
+                                             {"workflow", "result", "nope"},
+                                             {"workflow", "watch", "nope"},
+                                             {"workflow", "cancel", "nope"},
+                                             {"workflow", "terminate", "nope"},
+                                             {"workflow", "signal", "nope", "go"},
+                                             {"workflow", "retry", "nope"},
+                                             {"event", "list", "nope"}}) {
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.code, 3) << arguments[1] << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("hint: 'fluxctl workflow list' shows what there is"))
+        << arguments[1];
+  }
+}
+
+TEST_F(Fluxctl, AStartThatMeetsAnExecutionDoesNotSayThatItRuns) {
+  workflows.on_StartWorkflow = [](const v1::StartWorkflowRequest& request,
+                                  v1::StartWorkflowResponse* response) {
+    response->set_workflow_id(request.workflow_id());
+    response->set_run_id(kRunId);
+    return grpc::Status::OK;
+  };
+  const Outcome met = Run({"workflow", "start", "w", "--id", "a", "--request-id", "r"});
+  EXPECT_EQ(met.code, 0) << met.err;
+  EXPECT_THAT(met.out, HasSubstr("no, it had been started\n"));
+}
+
 TEST_F(Fluxctl, SchedulesSayWhetherTheyArePaused) {
   schedules.on_CreateSchedule = [](const v1::CreateScheduleRequest& request,
                                    v1::CreateScheduleResponse* response) {

@@ -269,7 +269,7 @@ TEST_F(BadInput, Starts) {
          *r->mutable_inputs(0) = Json(absl::StrCat("\"", std::string(kPayloadMax - 1, 'x'), "\""));
        }),
        Code::kResourceExhausted,
-       {"input 0", "65537", "65536", "reference"}},
+       {"input 0", "65537", "65536", "fluxd's payload-bytes-max", "reference", "raise it"}},
       {"an input that is not JSON",
        Starting([](auto* r) { *r->mutable_inputs(0) = Json("{\"a\": 1"); }),
        Code::kInvalidArgument,
@@ -364,7 +364,8 @@ TEST_F(BadInput, Questions) {
   elsewhere.set_namespace_("elsewhere");
   std::vector<Case> cases;
   for (const auto& more : {
-           each("an unknown id", Ref("nobody"), Code::kNotFound, {"\"nobody\"", "default"}),
+           each("an unknown id", Ref("nobody"), Code::kNotFound,
+                {"\"nobody\"", "default", "check both", "retention"}),
            each("an unknown run", Ref("open", std::string(32, '1')), Code::kNotFound,
                 {std::string(32, '1')}),
            each("another id's run", Ref("done", open_run_), Code::kNotFound, {open_run_}),

@@ -517,7 +517,8 @@ TEST_F(Workers, AResultOverTheLimitFailsItsAttemptForGood) {
   const v1::GetResultResponse result = AwaitClosed(Begin(kText, "over", int64_t{100 * 1024 - 1}));
   EXPECT_EQ(result.status(), v1::EXECUTION_STATUS_FAILED);
   EXPECT_EQ(result.failure().type(), "flux.payload_too_large");
-  EXPECT_THAT(result.failure().message(), AllOf(HasSubstr("102401"), HasSubstr("102400")));
+  EXPECT_THAT(result.failure().message(), AllOf(HasSubstr("102401"), HasSubstr("102400"),
+                                                HasSubstr("fluxd's payload-bytes-max")));
   EXPECT_THAT(ledger_.Find({.event = "begin"}), SizeIs(2));
 }
 

@@ -608,7 +608,10 @@ TEST(Engine, RefusesBadRequestsAndSaysWhy) {
   EXPECT_THAT(refused(StartRequest("chain", std::string(257, 'x'))), HasSubstr("at most 256"));
   v1::StartWorkflowRequest large = StartRequest("chain", "a");
   *large.mutable_inputs(0) = Json(std::string(101, '1'));
-  EXPECT_THAT(refused(large), HasSubstr("input 0 has 101 bytes; the limit is 100"));
+  EXPECT_THAT(
+      refused(large),
+      HasSubstr("input 0 has 101 bytes; the limit is 100, fluxd's payload-bytes-max: pass a "
+                "reference to the data instead, or raise it"));
   v1::StartWorkflowRequest none = StartRequest("chain", "a");
   none.clear_inputs();
   EXPECT_THAT(refused(none), HasSubstr("takes 1 input(s), the start gives 0"));

@@ -158,7 +158,15 @@ TEST_F(RocksStoreTest, RefusesWhatIsNotItsDirectoryAndLeavesItAlone) {
        },
        absl::StatusCode::kFailedPrecondition, "not a directory"},
       {"below a file", [&] { return directory_.path() + "/file/data"; },
-       absl::StatusCode::kFailedPrecondition, "Not a directory"},
+       absl::StatusCode::kFailedPrecondition, "Not a directory; choose another directory"},
+      {"a loop",
+       [&] {
+         fs::create_symlink("loop", directory_.path() + "/loop");
+         return directory_.path() + "/loop/data";
+       },
+       absl::StatusCode::kFailedPrecondition, "; choose another directory"},
+      {"a name that is too long", [&] { return directory_.path() + "/" + std::string(300, 'x'); },
+       absl::StatusCode::kInvalidArgument, "; choose another directory"},
       {"where nobody may write", [&] { return std::string("/sys/flux-store-test"); },
        absl::StatusCode::kPermissionDenied, "/sys/flux-store-test"},
       {"no path", [&] { return std::string(); }, absl::StatusCode::kInvalidArgument,
