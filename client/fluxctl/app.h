@@ -77,8 +77,8 @@ class CommandTree {
   void AddByFilter(CLI::App* leaf, BulkOptions* bulk);
   // Ids must be what was typed.
   absl::Status CheckIds(const BulkOptions& bulk) const;
-  // The target of a command for one execution (a step's may be filters instead); a step or an
-  // event; --reason; and, where the command takes one, its JSON.
+  // The target of a command for a step or an event: one execution, or filters; which step or event;
+  // --reason; and, where the command takes one, its JSON.
   CLI::App* AddRepairOne(CLI::App* group, const std::string& name, const std::string& description,
                          const std::string& examples, RepairKind kind);
   void AddTarget(CLI::App* leaf, TargetOptions* target);

@@ -26,23 +26,42 @@ absl::StatusOr<InputArgument> ToInput(const ValueOptions& value) {
                        .value = value.file.empty() ? value.text : value.file};
 }
 
-// With filters the only argument is the step.
-absl::Status TakeStepAlone(TargetOptions* target, RepairOptions* options) {
-  if (!options->name.empty()) {
-    return absl::InvalidArgumentError(
-        "give a workflow id or filters, not both; with filters, STEP is the only argument");
+// What the command acts on within an execution, as the usage calls it.
+const char* NamedBy(RepairKind kind) {
+  switch (kind) {
+    case RepairKind::kCancelEvent:
+      return "EVENT_ID";
+    case RepairKind::kEditEvent:
+    case RepairKind::kReplayEvent:
+      return "EVENT";
+    default:
+      return "STEP";
   }
-  if (target->workflow_id.empty()) return absl::InvalidArgumentError("STEP is required");
+}
+
+// With filters the only argument is the step, or the event.
+absl::Status TakeNameAlone(TargetOptions* target, RepairOptions* options) {
+  const char* const name = NamedBy(options->kind);
+  if (!options->name.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "give a workflow id or filters, not both; with filters, ", name, " is the only argument"));
+  }
+  if (target->workflow_id.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, " is required"));
+  }
   options->name = std::exchange(target->workflow_id, "");
   return absl::OkStatus();
 }
 
 absl::Status CheckBoth(const TargetOptions& target, const RepairOptions& options) {
+  const char* const name = NamedBy(options.kind);
   if (target.workflow_id.empty()) {
-    return absl::InvalidArgumentError(
-        "WORKFLOW_ID and STEP are required; or a filter, such as --query, and STEP");
+    return absl::InvalidArgumentError(absl::StrCat("WORKFLOW_ID and ", name,
+                                                   " are required; or a filter, such as --query, "
+                                                   "and ",
+                                                   name));
   }
-  if (options.name.empty()) return absl::InvalidArgumentError("STEP is required");
+  if (options.name.empty()) return absl::InvalidArgumentError(absl::StrCat(name, " is required"));
   return absl::OkStatus();
 }
 
@@ -63,7 +82,7 @@ CLI::App* CommandTree::AddRepairOne(CLI::App* group, const std::string& name,
   CLI::App* leaf = Leaf(group, name, description, examples,
                         [options, target, value](Context& context) -> CommandResult {
                           if (!options->bulk.filter.empty()) {
-                            FLUX_RETURN_IF_ERROR(TakeStepAlone(target.get(), options.get()));
+                            FLUX_RETURN_IF_ERROR(TakeNameAlone(target.get(), options.get()));
                           } else {
                             FLUX_RETURN_IF_ERROR(CheckBoth(*target, *options));
                             options->bulk.workflow_ids = {target->workflow_id};
@@ -74,26 +93,18 @@ CLI::App* CommandTree::AddRepairOne(CLI::App* group, const std::string& name,
                           }
                           return RepairWorkflows(context, *options);
                         });
-  switch (kind) {
-    case RepairKind::kCancelEvent:
-      AddTarget(leaf, target.get());
-      leaf->add_option("EVENT_ID", options->name, "Its id, as 'event list' prints it")->required();
-      break;
-    case RepairKind::kEditEvent:
-    case RepairKind::kReplayEvent:
-      AddTarget(leaf, target.get());
-      leaf->add_option("EVENT", options->name, "The event's name")->required();
-      break;
-    default:
-      leaf->add_option("WORKFLOW_ID", target->workflow_id,
-                       "Which workflow; or give filters, and the step alone");
-      leaf->add_option("STEP", options->name,
-                       "The step's path, as 'workflow show' prints it: merge, codes[17].parse");
-      leaf->add_option("--run-id", target->run_id, "Which of its runs (default: the newest)")
-          ->type_name("ID");
-      AddByFilter(leaf, &options->bulk);
-      break;
-  }
+  const std::string name_of = NamedBy(kind);
+  const bool step = name_of == "STEP";
+  leaf->add_option(
+      "WORKFLOW_ID", target->workflow_id,
+      absl::StrCat("Which workflow; or give filters, and the ", step ? "step" : "event", " alone"));
+  leaf->add_option(name_of, options->name,
+                   step ? "The step's path, as 'workflow show' prints it: merge, codes[17].parse"
+                   : kind == RepairKind::kCancelEvent ? "Its id, as 'event list' prints it"
+                                                      : "The event's name");
+  leaf->add_option("--run-id", target->run_id, "Which of its runs (default: the newest)")
+      ->type_name("ID");
+  AddByFilter(leaf, &options->bulk);
   if (kind == RepairKind::kEditEvent) {
     Count(leaf->add_option(
                   "--number", options->number,
@@ -166,6 +177,10 @@ void CommandTree::AddRepair(CLI::App* group) {
   AddRepairOne(group, "park", "Set a step aside for an operator; the rest goes on",
                "  fluxctl workflow park chart-17 merge --reason 'wrong template'",
                RepairKind::kPark);
+  AddRepairOne(group, "unpark", "Let a parked step run again, as 'retry --step' does",
+               "  fluxctl workflow unpark chart-17 merge --reason 'the template is right now'\n"
+               "  fluxctl workflow unpark --query 'label.tenant = \"acme\"' merge",
+               RepairKind::kUnpark);
   AddRepairOne(group, "skip", "Settle a step as skipped",
                "  fluxctl workflow skip chart-17 'codes[17].parse' --reason 'page is blank'\n"
                "  fluxctl workflow skip --query 'label.tenant = \"acme\"' notify",
@@ -217,14 +232,17 @@ void CommandTree::AddEvents() {
   AddTarget(leaf, &list->target);
   leaf->add_flag("--payloads", list->payloads, "Also the payloads");
   AddRepairOne(group, "cancel", "Do not deliver a delayed event",
-               "  fluxctl event cancel chart-17 mail-3 --reason 'sent by mistake'",
+               "  fluxctl event cancel chart-17 mail-3 --reason 'sent by mistake'\n"
+               "  fluxctl event cancel --query 'label.tenant = \"acme\"' reminder",
                RepairKind::kCancelEvent);
   AddRepairOne(group, "edit", "Change an event's payload before its readers run",
-               "  fluxctl event edit chart-17 approved --input false --reason 'misread'",
+               "  fluxctl event edit chart-17 approved --input false --reason 'misread'\n"
+               "  fluxctl event edit --query 'label.tenant = \"acme\"' approved --input false",
                RepairKind::kEditEvent);
   AddRepairOne(group, "replay",
                "Run an event's readers again with new data, and all that is downstream of them",
-               "  fluxctl event replay chart-17 approved --input true --reason 'second look'",
+               "  fluxctl event replay chart-17 approved --input true --reason 'second look'\n"
+               "  fluxctl event replay --workflow code-chart approved --input true --rate 20",
                RepairKind::kReplayEvent);
 }
 

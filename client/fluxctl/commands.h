@@ -183,6 +183,7 @@ enum class RepairKind {
   kResume,
   kRetry,
   kPark,
+  kUnpark,
   kSkip,
   kSetResult,
   kRewind,
@@ -194,7 +195,7 @@ enum class RepairKind {
 };
 struct RepairOptions {
   RepairKind kind = RepairKind::kPause;
-  BulkOptions bulk;     // events: one workflow id; a step: one workflow id, or filters
+  BulkOptions bulk;     // a step or an event: one workflow id, or filters
   std::string name;     // the step's path, the event's name or its id, a definition
   uint64_t number = 0;  // of an event to edit; 0: the newest of that name
   InputArgument value;  // set-result, edit and replay: JSON

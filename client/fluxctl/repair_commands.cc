@@ -30,6 +30,8 @@ Repair RepairOf(RepairKind kind) {
       return {"retry", "tried again", {"running", "failed"}, false};
     case RepairKind::kPark:
       return {"park", "parked", {"running", "paused"}, false};
+    case RepairKind::kUnpark:
+      return {"unpark", "unparked", {"running", "paused"}, false};
     case RepairKind::kSkip:
       return {"skip", "skipped", {"running", "paused", "failed"}, false};
     case RepairKind::kSetResult:
@@ -37,11 +39,11 @@ Repair RepairOf(RepairKind kind) {
     case RepairKind::kRewind:
       return {"rewind", "rewound", {}, false};
     case RepairKind::kCancelEvent:
-      return {"cancel the event of", "event cancelled", {}, false};
+      return {"cancel event", "event cancelled", {"running", "paused"}, false};
     case RepairKind::kEditEvent:
-      return {"edit the event of", "event edited", {}, true};
+      return {"edit event", "event edited", {"running", "paused"}, true};
     case RepairKind::kReplayEvent:
-      return {"replay the event of", "event replayed", {}, false};
+      return {"replay event", "event replayed", {}, false};
     case RepairKind::kMigrate:
       return {"migrate", "migrated", {"running", "paused"}, false};
     case RepairKind::kDelete:
@@ -69,6 +71,7 @@ absl::StatusOr<v1::Operation> BuildOperation(Context& context, const RepairOptio
       operation.mutable_resume();
       break;
     case RepairKind::kRetry:
+    case RepairKind::kUnpark:
       operation.mutable_retry()->set_step(options.name);
       break;
     case RepairKind::kPark:
@@ -130,10 +133,10 @@ CommandResult RepairWorkflows(Context& context, const RepairOptions& options) {
   FLUX_ASSIGN_OR_RETURN(*request.mutable_operation(), BuildOperation(context, options));
   request.set_reason(options.reason);
   request.set_identity(Identity());
-  const bool step = options.kind != RepairKind::kMigrate && !options.name.empty();
+  const bool named = options.kind != RepairKind::kMigrate && !options.name.empty();
   return OnExecutions(
       context, options.bulk,
-      {.verb = step ? absl::StrCat(repair.verb, " ", options.name, " in") : repair.verb,
+      {.verb = named ? absl::StrCat(repair.verb, " ", options.name, " in") : repair.verb,
        .past = options.dry_run ? "can be migrated" : repair.past,
        .statuses = repair.statuses,
        .dry_run = options.dry_run,

@@ -355,6 +355,8 @@ TEST_F(Fluxctl, RepairsManyWithAPreview) {
   EXPECT_THAT(refused.err, HasSubstr("refusing to retry 3 executions without asking"));
   EXPECT_THAT(Run({"workflow", "skip", "--workflow", "code-chart", "merge"}).err,
               HasSubstr("refusing to skip merge in 3 executions without asking"));
+  EXPECT_THAT(Run({"event", "edit", "--workflow", "code-chart", "approved", "-i", "1"}).err,
+              HasSubstr("refusing to edit event approved in 3 executions without asking"));
   const Outcome done = Run({"workflow", "retry", "--workflow", "code-chart", "-y", "-o", "json"});
   EXPECT_EQ(done.code, 4) << "run-1 refuses";
   EXPECT_THAT(bulk_starts.back().filter().statuses(),
@@ -363,30 +365,84 @@ TEST_F(Fluxctl, RepairsManyWithAPreview) {
     std::vector<std::string> arguments;
     std::function<bool(const v1::Operation&)> expected;
   } kCases[] = {
-      {{"pause"}, [](const v1::Operation& o) { return o.has_pause(); }},
-      {{"resume"}, [](const v1::Operation& o) { return o.has_resume(); }},
-      {{"retry", "--step", "merge"},
+      {{"workflow", "pause"}, [](const v1::Operation& o) { return o.has_pause(); }},
+      {{"workflow", "resume"}, [](const v1::Operation& o) { return o.has_resume(); }},
+      {{"workflow", "retry", "--step", "merge"},
        [](const v1::Operation& o) { return o.retry().step() == "merge"; }},
-      {{"park", "merge"}, [](const v1::Operation& o) { return o.park().step() == "merge"; }},
-      {{"skip", "codes[17].parse"},
+      {{"workflow", "park", "merge"},
+       [](const v1::Operation& o) { return o.park().step() == "merge"; }},
+      {{"workflow", "unpark", "merge"},
+       [](const v1::Operation& o) { return o.retry().step() == "merge"; }},
+      {{"workflow", "skip", "codes[17].parse"},
        [](const v1::Operation& o) { return o.skip().step() == "codes[17].parse"; }},
-      {{"set-result", "merge", "--input", "[1]"},
+      {{"workflow", "set-result", "merge", "--input", "[1]"},
        [](const v1::Operation& o) {
          return o.set_result().step() == "merge" && o.set_result().result().data() == "[1]";
        }},
-      {{"rewind", "merge"}, [](const v1::Operation& o) { return o.rewind().step() == "merge"; }},
+      {{"workflow", "rewind", "merge"},
+       [](const v1::Operation& o) { return o.rewind().step() == "merge"; }},
+      {{"event", "cancel", "mail-3"},
+       [](const v1::Operation& o) { return o.cancel_event().event_id() == "mail-3"; }},
+      {{"event", "edit", "approved", "--input", "false"},
+       [](const v1::Operation& o) {
+         return o.edit_event().event() == "approved" && o.edit_event().payload().data() == "false";
+       }},
+      {{"event", "replay", "approved", "--input", "[2]"},
+       [](const v1::Operation& o) {
+         return o.replay_event().event() == "approved" &&
+                o.replay_event().payload().data() == "[2]";
+       }},
   };
   for (const auto& c : kCases) {
-    std::vector<std::string> command = {"workflow"};
-    command.insert(command.end(), c.arguments.begin(), c.arguments.end());
+    std::vector<std::string> command = c.arguments;
     command.insert(command.end(), {"--query", "steps > 3", "-y", "--detach"});
     const Outcome outcome = Run(command);
-    EXPECT_EQ(outcome.code, 0) << c.arguments[0] << outcome.err;
+    EXPECT_EQ(outcome.code, 0) << c.arguments[1] << outcome.err;
     EXPECT_TRUE(c.expected(bulk_starts.back().operation()))
         << bulk_starts.back().ShortDebugString();
     EXPECT_EQ(bulk_starts.back().filter().query(), "steps > 3");
   }
   EXPECT_EQ(Run({"workflow", "pause"}).code, 2) << "neither ids nor filters";
+}
+
+TEST_F(Fluxctl, AStepOrAnEventIsTheOnlyArgumentBesideFilters) {
+  const struct {
+    std::vector<std::string> arguments;
+    const char* message;
+  } kCases[] = {
+      {{"event", "edit", "approved", "-i", "1"}, "EVENT is required"},
+      {{"event", "edit", "-i", "1"},
+       "WORKFLOW_ID and EVENT are required; or a filter, such as --query, and EVENT"},
+      {{"event", "edit", "--query", "steps > 3", "-i", "1"}, "EVENT is required"},
+      {{"event", "edit", "--query", "steps > 3", "approved"}, "give the value with --input"},
+      {{"event", "replay", "chart-17", "approved", "--query", "steps > 3", "-i", "1"},
+       "with filters, EVENT is the only argument"},
+      {{"event", "cancel", "chart-17", "mail-3", "--query", "steps > 3"},
+       "with filters, EVENT_ID is the only argument"},
+      {{"workflow", "unpark", "chart-17"}, "STEP is required"},
+  };
+  for (const auto& c : kCases) {
+    const Outcome outcome = Run(c.arguments);
+    EXPECT_EQ(outcome.code, 2) << c.message << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr(c.message));
+  }
+}
+
+TEST_F(Fluxctl, ByFilterOnlyThoseAreMeantThatCouldTakeIt) {
+  AcceptBulks(3);
+  const std::vector<std::vector<std::string>> open = {{"workflow", "unpark", "merge"},
+                                                      {"event", "cancel", "mail-3"},
+                                                      {"event", "edit", "approved", "-i", "1"}};
+  for (std::vector<std::string> command : open) {
+    command.insert(command.end(), {"--workflow", "code-chart", "-y", "--detach"});
+    EXPECT_EQ(Run(command).code, 0) << command[1];
+    EXPECT_THAT(bulk_starts.back().filter().statuses(),
+                testing::ElementsAre(v1::EXECUTION_STATUS_RUNNING, v1::EXECUTION_STATUS_PAUSED))
+        << command[1];
+  }
+  // What has closed is reopened by a replay.
+  Run({"event", "replay", "approved", "-i", "1", "--workflow", "code-chart", "-y", "--detach"});
+  EXPECT_THAT(bulk_starts.back().filter().statuses(), testing::IsEmpty());
 }
 
 TEST_F(Fluxctl, MigratesToANamedDefinition) {

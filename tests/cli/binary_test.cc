@@ -776,7 +776,8 @@ TEST_F(Fluxctl, RepairsOneExecution) {
       {"park", "chart-17", "merge"},
       {"skip", "chart-17", "codes[17].parse"},
       {"set-result", "chart-17", "merge", "--input", "[1, 2]"},
-      {"rewind", "chart-17", "merge", "--run-id", kRunId}};
+      {"rewind", "chart-17", "merge", "--run-id", kRunId},
+      {"unpark", "chart-17", "merge"}};
   for (std::vector<std::string> command : commands) {
     command.insert(command.begin(), "workflow");
     command.insert(command.end(), {"--reason", "the printer was off"});
@@ -798,6 +799,7 @@ TEST_F(Fluxctl, RepairsOneExecution) {
   EXPECT_EQ(operations[6].operation().set_result().result().data(), "[1, 2]");
   EXPECT_EQ(operations[7].operation().rewind().step(), "merge");
   EXPECT_EQ(operations[7].execution().run_id(), kRunId);
+  EXPECT_EQ(operations[8].operation().retry().step(), "merge");
   EXPECT_THAT(Run({"workflow", "retry", "chart-17"}).out, HasSubstr("3 steps are tried again"));
   const Outcome refused = Run({"workflow", "skip", "run-1", "merge"});
   EXPECT_EQ(refused.code, 4);
