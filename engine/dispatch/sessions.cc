@@ -170,7 +170,6 @@ absl::Status Dispatcher::State::Hello(StreamId stream, const std::string& peer,
   session->worker_id = hello.worker_id();
   session->peer = peer;
   session->sdk_version = hello.sdk_version();
-  session->name_space = hello.namespace_();
   session->slots = hello.slots();
   session->stream = stream;
   streams_[stream] = session;

@@ -214,7 +214,6 @@ struct Session : ListLink<InRing> {
   std::string worker_id;
   std::string peer;
   std::string sdk_version;
-  std::string name_space;
   uint64_t sequence = 0;
   Presence presence = Presence::kAway;
   bool draining = false;  // kept while away

@@ -627,6 +627,21 @@ TEST(Engine, RefusesBadRequestsAndSaysWhy) {
   EXPECT_EQ(count->count(), 0u) << "a refused start changed something";
 }
 
+TEST(Engine, AQueueIsOfAllNamespaces) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  for (const char* ns : {"prod", "test"}) {
+    v1::StartWorkflowRequest request = StartRequest("chain", "a");
+    request.set_namespace_(ns);
+    ASSERT_TRUE(world.Start(request).ok());
+  }
+  ASSERT_EQ(world.stream(worker).tasks.size(), 2u);
+  EXPECT_EQ(world.stream(worker).tasks[0].namespace_(), "prod");
+  EXPECT_EQ(world.stream(worker).tasks[1].namespace_(), "test");
+}
+
 TEST(Engine, CancelTellsTheWorkerAndFencesIt) {
   World world;
   ASSERT_TRUE(world.Open().ok());

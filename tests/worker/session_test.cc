@@ -87,7 +87,6 @@ TEST(WorkerSession, SaysHelloWithItsCreditInTheFirstMessage) {
   FakeCoordinator coordinator;
   WorkerOptions options = Options(coordinator.target());
   options.queue = "nlp";
-  options.namespace_ = "team";
   Worker worker(options);
   worker.Register(kText, [](int) { return std::string(); }).Register(kDouble, Double);
   ASSERT_TRUE(worker.Start().ok());
@@ -97,7 +96,6 @@ TEST(WorkerSession, SaysHelloWithItsCreditInTheFirstMessage) {
   EXPECT_EQ(hello.worker_id(), "tester:1");
   EXPECT_EQ(hello.session_id().size(), 32u);
   EXPECT_EQ(hello.queue(), "nlp");
-  EXPECT_EQ(hello.namespace_(), "team");
   EXPECT_EQ(hello.slots(), 2u);
   EXPECT_THAT(hello.tasks(), ElementsAre("double", "text"));
   EXPECT_FALSE(hello.sdk_version().empty());

@@ -61,7 +61,6 @@ void Session::FillHello(v1::WorkerHello* hello, Nanos now) const {
   hello->set_worker_id(options_.id);
   hello->set_session_id(session_id_);
   hello->set_queue(options_.queue);
-  hello->set_namespace_(options_.namespace_);
   hello->set_slots(options_.slots);
   hello->set_sdk_version(kSdkVersion);
   for (const auto& [name, handler] : handlers_) hello->add_tasks(name);

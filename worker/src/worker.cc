@@ -31,7 +31,6 @@ Worker::Worker(WorkerOptions options) : options_(std::move(options)) {
   if (options_.slots == 0) options_.slots = std::max(1u, std::thread::hardware_concurrency());
   if (options_.id.empty()) options_.id = internal::DefaultIdentity();
   if (options_.queue.empty()) options_.queue = "default";
-  if (options_.namespace_.empty()) options_.namespace_ = "default";
   if (options_.drain_timeout < absl::ZeroDuration()) options_.drain_timeout = absl::ZeroDuration();
   if (!options_.log) options_.log = LogToStderr;
 }

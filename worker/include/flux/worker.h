@@ -51,7 +51,7 @@ enum class LogLevel { kInfo, kWarning, kError };
 
 struct WorkerOptions {
   std::string target = "127.0.0.1:4510";  // the coordinator, host:port
-  std::string namespace_ = "default";
+  // Of all namespaces: a worker is handed the tasks of any of them that name its queue.
   std::string queue = "default";
   // Tasks that run at one time, each on a thread of its own. 0: one a CPU.
   uint32_t slots = 0;
