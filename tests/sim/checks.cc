@@ -38,6 +38,20 @@ std::string OutcomeText(const v1::GetResultResponse& result) {
                       result.has_failure() ? TextOf(result.failure()) : TextOf(result.result()));
 }
 
+// Taken at its word.
+Ending AsItEnded(const v1::GetResultResponse& result) {
+  switch (result.status()) {
+    case v1::EXECUTION_STATUS_COMPLETED:
+      return Ending::Value(Datum::Of(result.result()));
+    case v1::EXECUTION_STATUS_SKIPPED:
+      return Ending::Skipped();
+    case v1::EXECUTION_STATUS_RUNNING:
+      return Ending::Never();
+    default:
+      return Ending::Failed({{result.failure(), /*own_words=*/false}});
+  }
+}
+
 // What the execution failed of, without what could not be undone after it.
 v1::Failure FirstOf(const v1::Failure& failure) {
   const std::string& message = failure.message();
@@ -343,6 +357,8 @@ std::optional<Ending> Simulation::CheckRun(Run* run) {
   const std::optional<Events> events = HistoryOf(*run);
   if (!events) return std::nullopt;
   if (verbose()) Note(absl::StrCat(run->id, " came to ", OutcomeText(*result), Story(*events)));
+  // Its beginning is dropped: nothing can be held against the rest but that it replays.
+  if (!events->empty() && events->front().type() == "history.dropped") return AsItEnded(*result);
   const Fates fates(*events, *run->program);
   CheckHistory(*run, *events, fates);
   CheckUndone(*run, *result, fates);

@@ -103,6 +103,12 @@ Process::Options Simulation::DrawOptions() {
   engine.cache_bytes_max = static_cast<size_t>(dice_.Pick({0, 20'000, 100'000'000}));
   engine.idle_before_eviction = absl::Milliseconds(dice_.Pick({0, 100, 1'000}));
   engine.log_tail_bytes_max = static_cast<uint64_t>(dice_.Pick({500, 5'000, 50'000'000}));
+  engine.snapshot_records_min = static_cast<uint64_t>(dice_.Pick({4, 50, 1'024}));
+  if (dice_.OneIn(4)) {
+    engine.history.records_min = static_cast<uint64_t>(dice_.Pick({10, 50}));
+    engine.history.turns_min = static_cast<uint64_t>(dice_.Pick({1, 5}));
+    engine.history.records_most = static_cast<uint64_t>(dice_.Pick({100, 1'000}));
+  }
   engine.loads_in_flight_max = static_cast<size_t>(dice_.Pick({1, 256}));
   engine.wake_horizon = absl::Milliseconds(dice_.Pick({500, 5'000, 60'000}));
   engine::DispatchOptions& dispatch = engine.dispatch;
