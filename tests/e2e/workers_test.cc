@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <latch>
 #include <set>
 #include <string>
 #include <thread>
@@ -250,11 +251,13 @@ TEST_F(Workers, ClientsThatDisconnectLeaveNothingBehind) {
     std::vector<std::thread> callers;
     std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
     Api client(fluxd_.target());
-    for (int i = 0; i < 20; ++i) {
+    constexpr int kWatches = 10;
+    std::latch watching(kWatches);
+    for (int i = 0; i < 2 * kWatches; ++i) {
       contexts.push_back(std::make_unique<grpc::ClientContext>());
       grpc::ClientContext* context = contexts.back().get();
       context->set_wait_for_ready(true);
-      callers.emplace_back([&client, &run, context, i] {
+      callers.emplace_back([&client, &run, &watching, context, i] {
         if (i % 2 == 0) {
           v1::GetResultRequest request;
           *request.mutable_execution() = run;
@@ -267,6 +270,7 @@ TEST_F(Workers, ClientsThatDisconnectLeaveNothingBehind) {
           auto stream = client.workflows().WatchExecution(context, request);
           v1::WatchExecutionResponse response;
           EXPECT_TRUE(stream->Read(&response));
+          watching.count_down();
           while (stream->Read(&response)) {
           }
           EXPECT_FALSE(stream->Finish().ok());
@@ -274,6 +278,7 @@ TEST_F(Workers, ClientsThatDisconnectLeaveNothingBehind) {
       });
     }
     ledger_.Await({.event = "begin"});
+    watching.wait();
     for (auto& context : contexts) context->TryCancel();
     for (std::thread& caller : callers) caller.join();
   }

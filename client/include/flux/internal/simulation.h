@@ -24,8 +24,8 @@ struct TestAttempt {
   std::string step;  // its path, as a server has it: "codes[3].parse"
   std::string task;
   uint32_t attempt = 0;
-  absl::Duration at;                          // when it began, since the start of the run
-  std::string failure;                        // its type; empty: a value, Skip, or it was cancelled
+  absl::Duration at;    // when it began, since the start of the run
+  std::string failure;  // its type; empty: a value, Skip, or it was cancelled
   std::map<std::string, std::string> labels = {};  // that it set of its step
 };
 
