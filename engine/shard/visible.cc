@@ -277,9 +277,9 @@ absl::StatusOr<double> VisibleSearch::Estimate(const Path& path) {
   return static_cast<double>(rows);
 }
 
-std::vector<std::pair<std::string, std::string>> VisibleSearch::RangesOf(const Path& path,
-                                                                         store::ShardId shard,
-                                                                         bool after_cursor) const {
+std::vector<std::pair<std::string, std::string>> VisibleSearch::RangesOf(
+    const Path& path, store::ShardId shard, bool after_cursor,
+    std::vector<std::string_view>* values) const {
   std::vector<std::string> prefixes;
   if (path.label != nullptr) {
     for (const std::string& value : path.label->values) {
@@ -294,7 +294,8 @@ std::vector<std::pair<std::string, std::string>> VisibleSearch::RangesOf(const P
   }
   const int64_t start_min = std::max<int64_t>(bounds_.start_min, 0);
   std::vector<std::pair<std::string, std::string>> ranges;
-  for (const std::string& prefix : prefixes) {
+  for (size_t i = 0; i < prefixes.size(); ++i) {
+    const std::string& prefix = prefixes[i];
     for (int status = kStatusMin; status <= kStatusMax; ++status) {
       if ((bounds_.statuses & StatusBit(static_cast<v1::ExecutionStatus>(status))) == 0) continue;
       auto range =
@@ -305,7 +306,9 @@ std::vector<std::pair<std::string, std::string>> VisibleSearch::RangesOf(const P
         after += '\0';
         range.first = std::max(range.first, after);
       }
-      if (range.first < range.second) ranges.push_back(std::move(range));
+      if (range.first >= range.second) continue;
+      ranges.push_back(std::move(range));
+      if (values != nullptr && path.label != nullptr) values->push_back(path.label->values[i]);
     }
   }
   return ranges;
@@ -314,48 +317,52 @@ std::vector<std::pair<std::string, std::string>> VisibleSearch::RangesOf(const P
 absl::Status VisibleSearch::ReadShard(store::ShardId shard) {
   using Next = store::Rows::Next;
   absl::Status bad;
+  std::vector<std::string_view> values;
+  const auto ranges = RangesOf(path_, shard, !request_.counting, &values);
   FLUX_RETURN_IF_ERROR(
-      rows_.ScanRanges(RangesOf(path_, shard, !request_.counting),
-                       [&](size_t, std::string_view key, std::string_view bytes) {
-                         ++rows_read_;
-                         const std::optional<keys::Place> place = keys::PlaceOf(key);
-                         const std::optional<IndexValue> value = IndexValue::Decode(bytes);
-                         if (!place || !value) {
-                           bad = Damaged(place ? place->run : RunId{});
-                           return Next::kStop;
-                         }
-                         // Within a range the newest come first.
-                         if (!Wanted(place->start_ms, place->run)) return Next::kRange;
-                         if (hidden_.contains(place->run)) return Next::kRow;
-                         ExecutionFields fields;
-                         fields.run = place->run;
-                         fields.status = static_cast<v1::ExecutionStatus>(place->status);
-                         fields.start_ms = place->start_ms;
-                         fields.close_ms = value->close_ms;
-                         fields.workflow = value->workflow;
-                         fields.workflow_id = value->workflow_id;
-                         fields.version = value->version;
-                         fields.failure_type = value->failure_type;
-                         Match match = request_.query.Check(fields);
-                         Found found;
-                         if (match == Match::kUnknown) {
-                           auto summary = ReadSummary(value->workflow_id, place->run);
-                           if (!summary.ok()) {
-                             bad = summary.status();
-                             return Next::kStop;
-                           }
-                           found.summary = *std::move(summary);
-                           if (!found.summary) return Next::kRow;
-                           match = request_.query.Check(FieldsOf(*found.summary));
-                         }
-                         if (match != Match::kYes) return Next::kRow;
-                         found.start_ms = place->start_ms;
-                         found.run = place->run;
-                         if (!request_.counting)
-                           found.workflow_id = std::string(value->workflow_id);
-                         Take(fields.status, std::move(found));
-                         return Next::kRow;
-                       }));
+      rows_.ScanRanges(ranges, [&](size_t range, std::string_view key, std::string_view bytes) {
+        ++rows_read_;
+        const std::optional<keys::Place> place = keys::PlaceOf(key);
+        const std::optional<IndexValue> value = IndexValue::Decode(bytes);
+        if (!place || !value) {
+          bad = Damaged(place ? place->run : RunId{});
+          return Next::kStop;
+        }
+        // Within a range the newest come first.
+        if (!Wanted(place->start_ms, place->run)) return Next::kRange;
+        if (hidden_.contains(place->run)) return Next::kRow;
+        ExecutionFields fields;
+        fields.run = place->run;
+        fields.status = static_cast<v1::ExecutionStatus>(place->status);
+        fields.start_ms = place->start_ms;
+        fields.close_ms = value->close_ms;
+        fields.workflow = value->workflow;
+        fields.workflow_id = value->workflow_id;
+        fields.version = value->version;
+        fields.failure_type = value->failure_type;
+        if (path_.label != nullptr) {
+          fields.known_label = path_.label->name;
+          fields.known_value = values[range];
+        }
+        Match match = request_.query.Check(fields);
+        Found found;
+        if (match == Match::kUnknown) {
+          auto summary = ReadSummary(value->workflow_id, place->run);
+          if (!summary.ok()) {
+            bad = summary.status();
+            return Next::kStop;
+          }
+          found.summary = *std::move(summary);
+          if (!found.summary) return Next::kRow;
+          match = request_.query.Check(FieldsOf(*found.summary));
+        }
+        if (match != Match::kYes) return Next::kRow;
+        found.start_ms = place->start_ms;
+        found.run = place->run;
+        if (!request_.counting) found.workflow_id = std::string(value->workflow_id);
+        Take(fields.status, std::move(found));
+        return Next::kRow;
+      }));
   return bad;
 }
 

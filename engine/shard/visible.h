@@ -90,8 +90,10 @@ class VisibleSearch {
   absl::Status Begin();
   absl::Status ChoosePath();
   absl::StatusOr<double> Estimate(const Path& path);
-  std::vector<std::pair<std::string, std::string>> RangesOf(const Path& path, store::ShardId shard,
-                                                            bool after_cursor) const;
+  // `values`, unless null: of each range, the value of the path's label in it.
+  std::vector<std::pair<std::string, std::string>> RangesOf(
+      const Path& path, store::ShardId shard, bool after_cursor,
+      std::vector<std::string_view>* values = nullptr) const;
   absl::Status ReadShard(store::ShardId shard);
   absl::Status ReadIds();
   absl::StatusOr<bool> ReadPrefix();

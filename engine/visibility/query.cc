@@ -195,7 +195,9 @@ Match Query::Check(const ExecutionFields& fields) const { return CheckNode(root_
 
 Match Query::CheckNode(const Node& node, const ExecutionFields& fields) const {
   if (node.kind == Kind::kTerm) {
-    if (fields.labels == nullptr && (node.field == Field::kLabel || node.field == Field::kSteps)) {
+    const bool known = node.field == Field::kLabel && node.label == fields.known_label;
+    if (fields.labels == nullptr && !known &&
+        (node.field == Field::kLabel || node.field == Field::kSteps)) {
       return Match::kUnknown;
     }
     const Match match = Holds(node, fields) ? Match::kYes : Match::kNo;
@@ -256,6 +258,7 @@ bool Query::Holds(const Node& term, const ExecutionFields& fields) const {
     case Field::kSteps:
       return number(static_cast<int64_t>(fields.steps));
     case Field::kLabel: {
+      if (fields.labels == nullptr) return text(fields.known_value);
       const auto label = fields.labels->find(term.label);
       return text(label == fields.labels->end() ? std::string_view()
                                                 : std::string_view(label->second));

@@ -51,7 +51,8 @@ inline constexpr StatusSet kClosedStatuses =
 inline constexpr StatusSet kAllStatuses = kOpenStatuses | kClosedStatuses;
 
 // What is known of an execution when it is held against a query. Views: whoever fills it owns the
-// text. `labels` and `steps` are unknown while `labels` is null.
+// text. `labels` and `steps` are unknown while `labels` is null, but for the one label that is
+// named.
 struct ExecutionFields {
   RunId run;
   v1::ExecutionStatus status = v1::EXECUTION_STATUS_UNSPECIFIED;
@@ -63,6 +64,8 @@ struct ExecutionFields {
   std::string_view failure_type;
   const google::protobuf::Map<std::string, std::string>* labels = nullptr;
   uint64_t steps = 0;
+  std::string_view known_label;  // empty: none
+  std::string_view known_value;
 };
 ExecutionFields FieldsOf(const v1::ExecutionSummary& summary);
 

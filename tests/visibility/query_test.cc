@@ -158,6 +158,23 @@ TEST(Query, SaysWhenLabelsOrStepsDecide) {
   EXPECT_EQ(Parsed(R"(status = "running" or steps > 5)").Check(fields), Match::kUnknown);
 }
 
+TEST(Query, OneKnownLabelDecidesWhatAsksForNoOther) {
+  ExecutionFields fields = FieldsOf(Failed());
+  fields.labels = nullptr;
+  fields.known_label = "tenant";
+  fields.known_value = "acme";
+  const auto check = [&](const char* text) { return Parsed(text).Check(fields); };
+  EXPECT_EQ(check(R"(label.tenant = "acme")"), Match::kYes);
+  EXPECT_EQ(check(R"(label.tenant in ("other", "acme") and status = "failed")"), Match::kYes);
+  EXPECT_EQ(check(R"(not label.tenant = "acme")"), Match::kNo);
+  EXPECT_EQ(check(R"(label.tenant != "acme")"), Match::kNo);
+  EXPECT_EQ(check(R"(label.tenant ^= "ac")"), Match::kYes);
+  EXPECT_EQ(check(R"(label.tenant = "acme" and label.tier = "gold")"), Match::kUnknown);
+  EXPECT_EQ(check(R"(label.tenant = "acme" and label.tier = "")"), Match::kUnknown);
+  EXPECT_EQ(check(R"(label.tenant = "acme" and steps > 5)"), Match::kUnknown);
+  EXPECT_EQ(check(R"(label.tenant = "acme" or steps > 5)"), Match::kYes);
+}
+
 TEST(Query, ErrorsSayWhereAndWhatWasExpected) {
   struct Wrong {
     std::string text;
