@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 using Arguments = std::vector<std::string>;
-using Event = nlohmann::json;
+using HistoryLine = nlohmann::json;
 
 constexpr char kWho[] = "fluxctl:tester@";
 constexpr char kEvent[] = "e2e.news";
@@ -65,12 +65,13 @@ class Repairs : public EndToEnd {
   }
 
   // As `fluxctl workflow history` has it: those of the type, whose line holds the text.
-  std::vector<Event> Told(const std::string& id, const std::string& type, const std::string& text) {
+  std::vector<HistoryLine> Told(const std::string& id, const std::string& type,
+                                const std::string& text) {
     const Finished history = Fluxctl({"workflow", "history", id, "-o", "jsonl"});
     EXPECT_EQ(history.exit_code, 0) << history.log;
-    std::vector<Event> told;
+    std::vector<HistoryLine> told;
     for (const auto line : absl::StrSplit(history.output, '\n', absl::SkipEmpty())) {
-      Event event = Event::parse(std::string(line));
+      HistoryLine event = HistoryLine::parse(std::string(line));
       if (event["type"] != type || event.dump().find(text) == std::string::npos) continue;
       EXPECT_THAT(event["identity"].get<std::string>(), StartsWith(kWho)) << line;
       told.push_back(std::move(event));
