@@ -354,6 +354,7 @@ class Engine final : public DispatchHost {
   static DeliveryKey KeyOf(const v1::TaskToken& token);
   void OnDelivery(const DeliveryKey& key, Command command);
   void RefillFrom(Slot& slot, const std::string& queue);
+  void Requeue(Slot& slot);
 
   // engine_requests.cc
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;

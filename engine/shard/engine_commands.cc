@@ -105,8 +105,10 @@ void Engine::Append(Slot& slot, uint64_t ordinal, const v1::Record& record) {
 void Engine::AddRecord(Slot& slot, v1::Record&& record, std::shared_ptr<const Graph> graph) {
   Append(slot, slot.execution->ordinal() + 1, record);
   effects_.Clear();
+  const bool migrated = record.has_migrated();
   Apply(*slot.execution, std::move(record), &effects_, std::move(graph));
   Take(slot, effects_);
+  if (migrated) Requeue(slot);
 }
 
 void Engine::Take(Slot& slot, const Effects& effects) {
@@ -209,6 +211,27 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
     } else {
       OfferStep(slot, key, step.unsure);
     }
+  }
+}
+
+// What waits on disk stands in the queue that the execution's version names, where it is looked
+// for.
+void Engine::Requeue(Slot& slot) {
+  std::map<StepKey, SpilledStep> moved;
+  for (const auto& [key, step] : slot.spilled) {
+    const std::string& queue = flux::engine::Offer(*slot.execution, key).task->queue();
+    if (queue == step.queue) continue;
+    moved[key] = step;
+    moved[key].queue = queue;
+  }
+  for (const auto& [key, step] : moved) {
+    ForgetSpilled(slot, key);
+    MarkSpilled(slot, key, step, true);
+    // Nothing else may move in that queue.
+    deferred_.push_back([this, run = slot.run, queue = step.queue] {
+      const auto it = slots_.find(run);
+      if (it != slots_.end() && it->second->execution) RefillFrom(*it->second, queue);
+    });
   }
 }
 

@@ -247,10 +247,10 @@ bool Engine::Evictable(const Slot& slot) const {
 bool Engine::RowsFit(const Slot& slot) const {
   if (!slot.tail.empty() || slot.flushed() != slot.execution->ordinal()) return false;
   if (slot.execution->closed()) return slot.root.closed() && !slot.root.active();
-  std::set<std::string> queues;
+  std::set<std::string> queues, standing;
   for (const auto& [key, step] : slot.spilled) queues.insert(step.queue);
-  return !slot.root.active() && queues.size() == static_cast<size_t>(slot.root.ready_size()) &&
-         DueMs(slot) == slot.root.wake_due_ms();
+  for (const v1::ReadyMark& mark : slot.root.ready()) standing.insert(mark.queue());
+  return !slot.root.active() && queues == standing && DueMs(slot) == slot.root.wake_due_ms();
 }
 
 void Engine::QueueFlush(Slot& slot, bool evict) {

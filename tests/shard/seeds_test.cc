@@ -110,6 +110,39 @@ TEST(FoundBySimulation, ARefillOfAQueueThatIsFullMeanwhileLeavesTheStepsOnDisk) 
   ExpectAllRunOnce(world, worker, 3);
 }
 
+// flux-sim seed 55 of operated executions: steps that waited on disk stood in their old queue after
+// a migration to a version that names another one, where nobody looked for them: they were loaded
+// and put back without end.
+TEST(FoundBySimulation, AStepThatWaitsOnDiskMovesToTheQueueOfItsNewVersion) {
+  World world(OneInMemory(absl::Milliseconds(100)));
+  ASSERT_TRUE(world.Open().ok());
+  v1::Definition next = Chain("chain", 1);
+  world.Define(next);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(world.Start("chain", absl::StrCat("id", i), {"1"}).ok());
+  }
+  world.Advance(5'000);
+  ASSERT_GE(world.Counter("evictions"), 2u) << "those that the queue has no room for";
+  next.set_version("2");
+  next.mutable_scopes(0)->mutable_steps(0)->mutable_task()->set_queue("second");
+  world.Define(next);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(world.Operate(absl::StrCat("id", i), "migrate {}").ok());
+  }
+  world.Advance(5'000);
+  const StreamId first = world.Connect("s1", {"t"}, 4);  // one was offered there before
+  const StreamId second = world.Connect("s2", {"t"}, 4, {}, "second");
+  for (int round = 0; round < 20; ++round) {
+    world.RunWorker(first);
+    world.RunWorker(second);
+    world.Advance(500);
+  }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(world.Result(absl::StrCat("id", i)).status(), v1::EXECUTION_STATUS_COMPLETED) << i;
+  }
+  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1);
+}
+
 // flux-sim seed 60: a definition that could not be written broke the store, and an idle coordinator
 // went on over it, refusing every definition from then on.
 TEST(FoundBySimulation, ADefinitionThatCannotBeWrittenStopsTheProcess) {
