@@ -217,18 +217,18 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
 // What waits on disk stands in the queue that the execution's version names, where it is looked
 // for.
 void Engine::Requeue(Slot& slot) {
-  std::map<StepKey, SpilledStep> moved;
+  std::vector<TaskOffer> moved;
   for (const auto& [key, step] : slot.spilled) {
-    const std::string& queue = flux::engine::Offer(*slot.execution, key).task->queue();
-    if (queue == step.queue) continue;
-    moved[key] = step;
-    moved[key].queue = queue;
+    const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
+    if (offer.task->queue() != step.queue) moved.push_back(offer);
   }
-  for (const auto& [key, step] : moved) {
-    ForgetSpilled(slot, key);
-    MarkSpilled(slot, key, step, true);
+  for (const TaskOffer& offer : moved) {
+    const SpilledStep before = slot.spilled.at(offer.key);
+    ForgetSpilled(slot, offer.key);
+    MarkSpilled(slot, offer, {.unsure = before.unsure, .stood_in_rows = before.stood_in_rows},
+                true);
     // Nothing else may move in that queue.
-    deferred_.push_back([this, run = slot.run, queue = step.queue] {
+    deferred_.push_back([this, run = slot.run, queue = offer.task->queue()] {
       const auto it = slots_.find(run);
       if (it != slots_.end() && it->second->execution) RefillFrom(*it->second, queue);
     });

@@ -15,7 +15,8 @@
 namespace flux::sim {
 namespace {
 
-constexpr int kStoryLines = 60;  // of a history printed with a problem
+constexpr int64_t kRemovalUs = 10'000'000;  // longer than rows take to go
+constexpr int kStoryLines = 60;             // of a history printed with a problem
 
 using Events = std::vector<v1::HistoryEvent>;
 
@@ -131,13 +132,14 @@ class Witness final : public Oracle {
     const Fate& fate = fates_.Of(path);
     if (fate.completed != nullptr && fate.caught == nullptr) {
       const auto sent = run_.sent.find(wait.event());
-      const std::string& got = fate.completed->payload().data();
+      const v1::HistoryEvent& seen = fate.reread != nullptr ? *fate.reread : *fate.completed;
+      const std::string& got = seen.payload().data();
       const bool came = sent != run_.sent.end() && sent->second.contains(got);
       if (!came && !emitted_.contains(wait.event()) &&
           !(wait.has_default_value() && wait.default_value().data() == got)) {
-        Complain(path, absl::StrCat("took what nobody sent: ", TextOf(*fate.completed)));
+        Complain(path, absl::StrCat("took what nobody sent: ", TextOf(seen)));
       }
-      return Ending::Value(Datum::Of(fate.completed->payload()));
+      return Ending::Value(Datum::Of(seen.payload()));
     }
     if (fate.failed != nullptr) {
       if (wait.timeout_ms() == 0 || wait.has_default_value() ||
@@ -146,7 +148,7 @@ class Witness final : public Oracle {
       }
       return Ending::Failed({{fate.failed->failure(), false}});
     }
-    if (wait.timeout_ms() == 0 && !run_.accepted.contains(wait.event())) return Ending::Never();
+    if (wait.timeout_ms() == 0 && !MustCome(wait.event())) return Ending::Never();
     return Ending::Value(Datum::Of(Json("\"what should have come\"")));
   }
 
@@ -244,6 +246,14 @@ class Witness final : public Oracle {
     if (absl::StartsWith(type, "flux.timeout.") || type == "flux.worker_lost") return last;
     return (type == "flux.invalid_result" || type == "flux.payload_too_large") &&
            ledger_.WasGarbled(bytes_, path);
+  }
+
+  // Was an event of the name acknowledged that nobody cancelled before it was delivered?
+  bool MustCome(const std::string& name) const {
+    const auto accepted = run_.accepted.find(name);
+    if (accepted == run_.accepted.end()) return false;
+    return std::any_of(accepted->second.begin(), accepted->second.end(),
+                       [&](const auto& id) { return !fates_.cancelled_events().contains(id); });
   }
 
   // Did a body that the step at `path` lies in fail, and go on as a clause?
@@ -362,6 +372,9 @@ std::optional<Ending> Simulation::CheckRun(Run* run) {
   const Fates fates(*events, *run->program);
   CheckHistory(*run, *events, fates);
   CheckUndone(*run, *result, fates);
+  if (fates.migrated() && !run->migrate_asked) {
+    Problem(absl::StrCat(run->id, " was moved to another version, which nobody asked for"));
+  }
   return CheckOutcome(*run, *result, *events, fates);
 }
 
@@ -408,8 +421,8 @@ void Simulation::CheckUndone(const Run& run, const v1::GetResultResponse& result
 
 // Did something that is no part of the graph end it: its clients, or its deadline?
 bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
-                            const Events& events) {
-  if (run.cancelled && result.status() != run.cancel_status &&
+                            const Events& events, const Fates& fates) {
+  if (run.cancelled && !fates.reopened() && result.status() != run.cancel_status &&
       result.status() != v1::EXECUTION_STATUS_CANCELLED &&
       result.status() != v1::EXECUTION_STATUS_TERMINATED) {
     Problem(absl::StrCat(run.id, " was stopped, acknowledged, and came to ", OutcomeText(result)));
@@ -436,7 +449,7 @@ bool Simulation::EndedEarly(const Run& run, const v1::GetResultResponse& result,
 
 Ending Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& result,
                                 const Events& events, const Fates& fates) {
-  if (EndedEarly(run, result, events)) {
+  if (EndedEarly(run, result, events, fates)) {
     return Ending::Failed({{result.failure(), /*own_words=*/false}});
   }
   Witness witness(run, fates, script_seed_, ledger_, emitted_,
@@ -450,7 +463,8 @@ Ending Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& res
                     const std::optional<Ending> ending = CheckRun(&child);
                     return ending.value_or(Ending::Never());
                   });
-  const Ending expected = Interpret(run.program->definition, run.inputs, &witness);
+  const Ending expected = Interpret(
+      fates.migrated() ? run.program->next_version : run.program->definition, run.inputs, &witness);
   bool fits = false;
   switch (expected.kind) {
     case Ending::Kind::kValue:
@@ -484,6 +498,96 @@ Ending Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& res
                          "\n  but was to have ", TextOf(expected), Story(events)));
   }
   return expected;
+}
+
+// ---- at the very end ----
+
+void Simulation::CheckBulks() {
+  const auto list = AskNow<v1::ListBulkOperationsResponse>(
+      [](engine::Engine& engine, engine::Engine::Reply<v1::ListBulkOperationsResponse> reply) {
+        engine.ListBulks(std::move(reply));
+      });
+  if (!list.ok()) return Problem(absl::StrCat("listing bulks: ", list.status().ToString()));
+  for (const auto& [request, id] : bulks_) {
+    const auto bulk = std::find_if(list->operations().begin(), list->operations().end(),
+                                   [&](const auto& each) { return each.id() == id; });
+    if (bulk == list->operations().end()) {
+      Problem(absl::StrCat("the acknowledged bulk operation ", id, " is not known"));
+    } else if (bulk->state() == v1::BULK_STATE_RUNNING) {
+      Problem(absl::StrCat("a bulk operation does not end: ", bulk->ShortDebugString()));
+    }
+  }
+}
+
+std::optional<std::vector<v1::ExecutionInfo>> Simulation::Executions() {
+  std::vector<v1::ExecutionInfo> all;
+  v1::ListExecutionsRequest request;
+  do {
+    const auto page = AskNow<v1::ListExecutionsResponse>(
+        [&](engine::Engine& engine, engine::Engine::Reply<v1::ListExecutionsResponse> reply) {
+          engine.List(request, std::move(reply));
+        });
+    if (!page.ok()) {
+      Problem(absl::StrCat("executions cannot be listed: ", page.status().ToString()));
+      return std::nullopt;
+    }
+    all.insert(all.end(), page->executions().begin(), page->executions().end());
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
+void Simulation::DeleteAll() {
+  deleting_ = true;
+  // An open one is stopped first, and what it starts then as well.
+  constexpr int kRoundsMax = 20;
+  for (int round = 0; problems_.empty(); ++round) {
+    const std::optional<std::vector<v1::ExecutionInfo>> all = Executions();
+    if (!all) return;
+    if (all->empty()) break;
+    if (round == kRoundsMax) return Problem("executions do not go although they are deleted");
+    for (const v1::ExecutionInfo& info : *all) {
+      v1::OperateExecutionRequest request;
+      request.mutable_execution()->set_workflow_id(info.workflow_id());
+      request.mutable_execution()->set_run_id(info.run_id());
+      if (info.close_time_ms() == 0) {
+        request.mutable_operation()->mutable_terminate();
+      } else {
+        request.mutable_operation()->mutable_delete_();
+      }
+      const auto answer = AskNow<v1::OperateExecutionResponse>(
+          [&](engine::Engine& engine, engine::Engine::Reply<v1::OperateExecutionResponse> reply) {
+            engine.Operate(request, std::move(reply));
+          });
+      // Closed meanwhile; or deleted by a request whose answer a crash swallowed.
+      if (!answer.ok() && !absl::IsFailedPrecondition(answer.status()) &&
+          !absl::IsNotFound(answer.status())) {
+        return Problem(
+            absl::StrCat("deleting ", info.workflow_id(), ": ", answer.status().ToString()));
+      }
+      if (answer.ok() && request.operation().has_delete_() && dice_.OneIn(4)) {
+        process_->Crash("an execution was just deleted");
+      }
+      v1::DescribeExecutionRequest describe;
+      *describe.mutable_execution() = request.execution();
+      const auto described = AskNow<v1::DescribeExecutionResponse>(
+          [&](engine::Engine& engine, engine::Engine::Reply<v1::DescribeExecutionResponse> reply) {
+            engine.Describe(describe, std::move(reply));
+          });
+      if (answer.ok() && request.operation().has_delete_() &&
+          !absl::IsNotFound(described.status())) {
+        return Problem(
+            absl::StrCat("the deletion of ", info.workflow_id(), " (run ", info.run_id(),
+                         ") was acknowledged, and it is there: ", described.status().ToString()));
+      }
+    }
+  }
+  Pass(kRemovalUs);
+  // The rest is of definitions, bulk operations, sessions, counts and deletions.
+  const std::string left = process_->RowsOf("ACHPRSVFLEWX");
+  if (problems_.empty() && !left.empty()) {
+    Problem(absl::StrCat("all executions are deleted, and rows are left: ", left));
+  }
 }
 
 }  // namespace flux::sim

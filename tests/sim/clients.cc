@@ -50,6 +50,7 @@ void Simulation::SendStart(Run* run) {
   request.set_request_id(run->request_id);
   request.set_definition_hash(hash);
   for (const v1::Payload& input : run->inputs) *request.add_inputs() = input;
+  (*request.mutable_labels())["operated"] = run->operated ? "yes" : "no";
   Ask<v1::StartWorkflowResponse>(
       [request](engine::Engine& engine, Done<v1::StartWorkflowResponse> done) {
         engine.Start(request, std::move(done));
@@ -85,7 +86,6 @@ void Simulation::StartAnswered(Run* run, const absl::StatusOr<v1::StartWorkflowR
   run->run_id = answer->run_id();
   Note(absl::StrCat(run->id, " is started: run ", run->run_id));
   if (Strikes(plan_.again_permille)) StartLater(run, dice_.Between(1, 10'000) * kMsUs);
-  run->operated = Strikes(plan_.operate_permille);
   SendEvents(run);
   if (run->operated) {
     OperateLater(run);
@@ -169,7 +169,7 @@ void Simulation::SendEvent(Run* run, const v1::SendEventRequest& request) {
       },
       [this, run, request](const absl::StatusOr<v1::SendEventResponse>& answer) {
         if (answer.ok()) {
-          run->accepted.insert(request.event());
+          run->accepted[request.event()].insert(request.event_id());
           // Once more: the same id must change nothing.
           if (Strikes(plan_.again_permille)) SendEvent(run, request);
           return;
@@ -181,6 +181,7 @@ void Simulation::SendEvent(Run* run, const v1::SendEventRequest& request) {
                           [this, run, request] { SendEvent(run, request); });
           return;
         }
+        if (deleting_ && absl::IsNotFound(answer.status())) return;
         Problem(absl::StrCat("event ", request.event(), " for ", run->id,
                              " was refused: ", answer.status().ToString()));
       });
@@ -197,7 +198,8 @@ v1::OperateExecutionRequest Simulation::OperationOn(const Run& run) const {
 }
 
 void Simulation::OperateLater(Run* run) {
-  timeline_.After(dice_.Between(1, 8'000) * kMsUs, [this, run] {
+  // Most executions are over soon: often while they run.
+  timeline_.After(dice_.Between(1, dice_.Pick({50, 500, 8'000})) * kMsUs, [this, run] {
     if (healed_) return;
     OperateOnce(run);
     OperateLater(run);
@@ -217,8 +219,20 @@ void Simulation::OperateOnce(Run* run) {
   // Pages of a map go by one path; which of them was meant could not be told afterwards.
   if (const size_t page = path.find("[page]"); page != std::string::npos) path.resize(page);
   v1::OperateExecutionRequest request = OperationOn(*run);
-  v1::Operation& operation = *request.mutable_operation();
-  switch (dice_.Below(8)) {
+  *request.mutable_operation() = DrawOperation(path, *run->program);
+  if (request.operation().kind_case() == v1::Operation::KIND_NOT_SET) return;
+  Asked(run, request.operation());
+  Operate(run, request, /*insists=*/false);
+}
+
+v1::Operation Simulation::DrawOperation(const std::string& path, const Program& program) {
+  v1::Operation operation;
+  const std::string event =
+      program.events.empty() ? "" : program.events[dice_.Below(program.events.size())];
+  const auto data = [&] {
+    return Json(absl::StrCat("\"", event, " changed ", dice_.Below(1'000'000), "\""));
+  };
+  switch (dice_.Below(event.empty() ? 11 : 15)) {
     case 0:
       operation.mutable_pause();
       break;
@@ -242,11 +256,125 @@ void Simulation::OperateOnce(Run* run) {
       *operation.mutable_set_result()->mutable_result() =
           LiteralOf(dice_.Pick({Shape::kNumber, Shape::kArray}), dice_.Next());
       break;
-    default:
+    case 7:
+    case 8:
       operation.mutable_rewind()->set_step(path);
       break;
+    case 9:
+      if (dice_.OneIn(3)) {
+        operation.mutable_cancel();
+      } else if (dice_.OneIn(2)) {
+        operation.mutable_terminate();
+      }
+      break;
+    case 10: {
+      if (program.next_version.scopes().empty() || !process_->up()) break;
+      const auto put =
+          process_->engine().definitions().Put(program.next_version, process_->WallMs());
+      process_->Poke();
+      if (!put.ok()) break;  // of the moment: starts insist on theirs
+      operation.mutable_migrate()->set_definition_hash(put->definition_hash());
+      operation.mutable_migrate()->set_dry_run(dice_.OneIn(3));
+      break;
+    }
+    case 11:
+      operation.mutable_cancel_event()->set_event_id(absl::StrCat(event, "-", dice_.Below(3)));
+      break;
+    case 12:
+      operation.mutable_edit_event()->set_event(event);
+      operation.mutable_edit_event()->set_number(dice_.OneIn(2) ? 0 : dice_.Below(5));
+      *operation.mutable_edit_event()->mutable_payload() = data();
+      break;
+    default:
+      operation.mutable_replay_event()->set_event(event);
+      *operation.mutable_replay_event()->mutable_payload() = data();
+      break;
   }
-  Operate(run, request, /*insists=*/false);
+  return operation;
+}
+
+void Simulation::Asked(Run* run, const v1::Operation& operation) {
+  if (operation.has_cancel() || operation.has_terminate()) run->cancel_asked = true;
+  if (operation.has_migrate() && !operation.migrate().dry_run()) run->migrate_asked = true;
+  if (operation.has_edit_event()) {
+    run->sent[operation.edit_event().event()].insert(operation.edit_event().payload().data());
+  }
+  if (operation.has_replay_event()) {
+    run->sent[operation.replay_event().event()].insert(operation.replay_event().payload().data());
+  }
+}
+
+// ---- many at once ----
+
+void Simulation::BulkLater() {
+  timeline_.After(dice_.Between(1, dice_.Pick({1'000, 10'000})) * kMsUs, [this] {
+    if (healed_) return;
+    BulkLater();
+    const Run& any = *runs_[dice_.Below(runs_.size())];
+    v1::StartBulkOperationRequest request;
+    *request.mutable_operation() = DrawOperation(absl::StrCat("s", dice_.Below(4)), *any.program);
+    if (request.operation().kind_case() == v1::Operation::KIND_NOT_SET) return;
+    request.mutable_filter()->set_query(
+        dice_.Pick({"label.operated = \"yes\"", "label.operated = \"yes\" and status = \"running\"",
+                    "label.operated in (\"yes\") and not status = \"completed\""}));
+    if (dice_.OneIn(3)) request.mutable_filter()->set_workflow(any.program->definition.name());
+    request.set_rate_per_second(static_cast<uint32_t>(dice_.Pick({0, 1, 20})));
+    request.set_request_id(absl::StrCat("bulk-", bulks_asked_++));
+    request.set_identity("operator");
+    for (const std::unique_ptr<Run>& run : runs_) {
+      if (run->operated) Asked(run.get(), request.operation());
+    }
+    if (verbose()) Note(absl::StrCat("operator: ", request.ShortDebugString()));
+    StartBulk(request);
+  });
+}
+
+void Simulation::StartBulk(const v1::StartBulkOperationRequest& request) {
+  Ask<v1::StartBulkOperationResponse>(
+      [request](engine::Engine& engine, Done<v1::StartBulkOperationResponse> done) {
+        engine.StartBulk(request, std::move(done));
+      },
+      [this, request](const absl::StatusOr<v1::StartBulkOperationResponse>& answer) {
+        if (verbose()) {
+          Note(absl::StrCat("operator is told ",
+                            answer.ok() ? answer->ShortDebugString() : answer.status().ToString()));
+        }
+        if (!answer.ok()) return;
+        const std::string& id = answer->operation().id();
+        const auto [known, fresh] = bulks_.try_emplace(request.request_id(), id);
+        if (!fresh && known->second != id) {
+          Problem(absl::StrCat(request.request_id(), " was bulk operation ", known->second,
+                               " and is ", id));
+        }
+        // Once more: the same request id must change nothing.
+        if (fresh && Strikes(plan_.again_permille)) StartBulk(request);
+      });
+}
+
+void Simulation::EndBulks(std::function<void()> done) {
+  Ask<v1::ListBulkOperationsResponse>(
+      [](engine::Engine& engine, Done<v1::ListBulkOperationsResponse> reply) {
+        engine.ListBulks(std::move(reply));
+      },
+      [this, done = std::move(done)](const absl::StatusOr<v1::ListBulkOperationsResponse>& list) {
+        bool running = !list.ok();
+        const v1::ListBulkOperationsResponse all =
+            list.ok() ? *list : v1::ListBulkOperationsResponse();
+        for (const v1::BulkOperation& bulk : all.operations()) {
+          if (bulk.state() != v1::BULK_STATE_RUNNING) continue;
+          running = true;
+          if (dice_.OneIn(2)) continue;  // it comes to its end by itself
+          v1::CancelBulkOperationRequest request;
+          request.set_id(bulk.id());
+          Ask<v1::CancelBulkOperationResponse>(
+              [request](engine::Engine& engine, Done<v1::CancelBulkOperationResponse> reply) {
+                engine.CancelBulk(request, std::move(reply));
+              },
+              [](const absl::StatusOr<v1::CancelBulkOperationResponse>&) {});
+        }
+        if (!running) return done();
+        timeline_.After(500 * kMsUs, [this, done] { EndBulks(done); });
+      });
 }
 
 void Simulation::Operate(Run* run, const v1::OperateExecutionRequest& request, bool insists) {
@@ -259,6 +387,12 @@ void Simulation::Operate(Run* run, const v1::OperateExecutionRequest& request, b
         if (verbose()) {
           Note(absl::StrCat("operator is told ",
                             answer.ok() ? answer->detail() : answer.status().ToString()));
+        }
+        if (request.operation().has_cancel() || request.operation().has_terminate()) {
+          if (!answer.ok()) return;
+          run->cancelled = true;
+          run->cancel_status = request.operation().has_cancel() ? v1::EXECUTION_STATUS_CANCELLED
+                                                                : v1::EXECUTION_STATUS_TERMINATED;
         }
         // Where it may or may not have been done, it is asked for again only if twice is as once.
         if (!insists) return;

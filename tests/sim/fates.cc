@@ -39,7 +39,10 @@ std::string TextOf(const v1::HistoryEvent& event) {
 }
 
 Fates::Fates(const std::vector<v1::HistoryEvent>& events, const Program& program) {
-  Index(program.definition);
+  migrated_ = std::any_of(events.begin(), events.end(), [](const v1::HistoryEvent& event) {
+    return event.type() == "execution.migrated";
+  });
+  Index(migrated_ ? program.next_version : program.definition);
   for (const auto& [name, script] : program.scripts) {
     if (script.fragment != nullptr) Index(*script.fragment);
   }
@@ -52,7 +55,30 @@ Fates::Fates(const std::vector<v1::HistoryEvent>& events, const Program& program
     }
     ordinal = event.ordinal();
     time_ms = event.time_ms();
+    TakeOfExecution(event);
     Take(event, i);
+  }
+}
+
+void Fates::TakeOfExecution(const v1::HistoryEvent& event) {
+  const std::string& type = event.type();
+  const bool closes = type == "execution.completed" || type == "execution.skipped" ||
+                      type == "execution.failed" || type == "execution.cancelled" ||
+                      type == "execution.terminated";
+  const bool ends = closes || type == "step.completed" || type == "step.failed";
+  if (closed_ && ends && fault_.empty()) {
+    fault_ = absl::StrCat("goes on after it closed: ", TextOf(event));
+  }
+  if (closes) closed_ = true;
+  if (type == "execution.reopened" || type == "execution.rewound" || type == "event.replayed") {
+    reopened_ = reopened_ || closed_;
+    closed_ = false;
+  }
+  if (type == "event.cancelled") {
+    const std::string& detail = event.detail();  // "NAME (id ID)"
+    const size_t from = detail.find(" (id ");
+    if (from == std::string::npos) return;
+    cancelled_events_.insert(detail.substr(from + 5, detail.find(')', from) - from - 5));
   }
 }
 
@@ -114,9 +140,13 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
   } else if (type == "step.skip_asked" || type == "step.result_set") {
     Forget(path);
     fates_[path].decreed = &event;
-  } else if (type == "step.superseded" || type == "step.retried") {
+  } else if (type == "step.retried") {
     Forget(path);
-  } else if (type == "execution.rewound") {
+  } else if (type == "event.reread") {
+    ForgetReaders(path);
+    fates_[path].reread = &event;
+  } else if (type == "execution.rewound" || type == "step.superseded") {
+    // A step that is taken back takes back all that reads of it.
     ForgetDownstream(path);
   } else if (type == "step.undone" || type == "undo.failed") {
     undone_.push_back(path);
@@ -131,14 +161,34 @@ void Fates::Forget(const std::string& path) {
   std::erase_if(to_undo_, [&](const std::string& undo) { return IsWithin(undo, path); });
 }
 
-void Fates::ForgetDownstream(const std::string& path) {
+const Fates::Place* Fates::Find(const std::string& path, std::string* place) const {
   const std::string_view name = NameOf(path);
-  const std::string place = path.substr(0, path.size() - name.size());
+  *place = path.substr(0, path.size() - name.size());
   const auto found = places_.find(name);
-  if (found == places_.end()) return;
-  const v1::Scope& scope = *found->second.scope;
+  return found == places_.end() ? nullptr : &found->second;
+}
+
+void Fates::ForgetReaders(const std::string& path) {
+  std::string place;
+  const Place* const found = Find(path, &place);
+  if (found == nullptr) return;
+  std::vector<bool> changed(static_cast<size_t>(found->scope->steps_size()), false);
+  changed[static_cast<size_t>(found->step)] = true;
+  for (const v1::Step& step : found->scope->steps()) {
+    if (!Reads(step, changed)) continue;
+    const Fate& fate = Of(place + step.name());
+    const bool parked = fate.completed == nullptr && fate.skipped == nullptr;
+    if (parked) Forget(place + step.name());
+  }
+}
+
+void Fates::ForgetDownstream(const std::string& path) {
+  std::string place;
+  const Place* const found = Find(path, &place);
+  if (found == nullptr) return;
+  const v1::Scope& scope = *found->scope;
   std::vector<bool> in(static_cast<size_t>(scope.steps_size()), false);
-  in[static_cast<size_t>(found->second.step)] = true;
+  in[static_cast<size_t>(found->step)] = true;
   for (int i = 0; i < scope.steps_size(); ++i) {
     if (Reads(scope.steps(i), in)) in[static_cast<size_t>(i)] = true;
     if (in[static_cast<size_t>(i)]) Forget(place + scope.steps(i).name());

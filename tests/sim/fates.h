@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ namespace flux::sim {
 // The newest events of one step or map item, by path. Pointers are into the history; null: none.
 struct Fate {
   const v1::HistoryEvent* completed = nullptr;
+  const v1::HistoryEvent* reread = nullptr;  // a wait step's other data since it completed
   const v1::HistoryEvent* skipped = nullptr;
   const v1::HistoryEvent* failed = nullptr;
   const v1::HistoryEvent* caught = nullptr;
@@ -38,6 +40,12 @@ class Fates {
   // Of a path the history does not name: all null.
   const Fate& Of(const std::string& path) const;
   const std::map<std::string, Fate>& all() const { return fates_; }
+  // Of the newest of the execution's versions, if it was migrated.
+  bool migrated() const { return migrated_; }
+  // It was closed once, and taken up again.
+  bool reopened() const { return reopened_; }
+  // Ids of delayed events that were cancelled.
+  const std::set<std::string>& cancelled_events() const { return cancelled_events_; }
   // What the history says twice, or in the wrong order; empty: nothing.
   const std::string& fault() const { return fault_; }
   // Completed steps that have an undo task, in order of completion, and those undone since.
@@ -52,8 +60,13 @@ class Fates {
 
   void Index(const v1::Definition& definition);
   void Take(const v1::HistoryEvent& event, uint64_t index);
+  void TakeOfExecution(const v1::HistoryEvent& event);
+  // The place of the step at the path, and the path without its name; null: there is no such step.
+  const Place* Find(const std::string& path, std::string* place) const;
   // Forgets the step and all below it.
   void Forget(const std::string& path);
+  // What reads of a wait step and was set aside: it runs again with the step's other data.
+  void ForgetReaders(const std::string& path);
   // And all that reads of it, by way of others, too.
   void ForgetDownstream(const std::string& path);
   void Ended(const v1::HistoryEvent& event);
@@ -61,6 +74,10 @@ class Fates {
   std::map<std::string, Place, std::less<>> places_;  // by step name
   std::map<std::string, Fate> fates_;
   std::vector<std::string> to_undo_, undone_;
+  std::set<std::string> cancelled_events_;
+  bool migrated_ = false;
+  bool closed_ = false;
+  bool reopened_ = false;
   std::string fault_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -509,6 +510,47 @@ bool MayBeRefused(const v1::Definition& definition) {
     if (step.has_map() && step.inputs(0).source_case() == v1::Input::kParameter) return true;
   }
   return false;
+}
+
+void AddNextVersion(Program* program, Dice& dice) {
+  v1::Definition& next = program->next_version;
+  next = program->definition;
+  next.set_version("2");
+  uint32_t names = 0;
+  std::set<uint32_t> pages;  // their steps go by one path
+  for (const v1::Scope& scope : next.scopes()) {
+    for (const v1::Step& step : scope.steps()) {
+      if (step.map().has_page_body()) pages.insert(step.map().page_body());
+    }
+  }
+  for (int i = 0; i < next.scopes_size(); ++i) {
+    v1::Scope& scope = *next.mutable_scopes(i);
+    for (v1::Step& step : *scope.mutable_steps()) {
+      if (!step.has_task() || !dice.OneIn(4)) continue;
+      step.mutable_task()->set_queue(kQueues[dice.Below(2)]);
+      step.mutable_task()->set_priority(static_cast<int32_t>(dice.Between(-2, 2)));
+    }
+    if (pages.contains(static_cast<uint32_t>(i)) || (i > 0 && !dice.OneIn(3))) continue;
+    for (uint64_t more = 1 + dice.Below(2); more > 0; --more) {
+      const auto earlier = static_cast<uint64_t>(scope.steps_size());
+      v1::Step* step = scope.add_steps();
+      step->set_name(absl::StrCat("v", names++));
+      if (earlier > 0 && !dice.OneIn(4)) {
+        v1::Input* input = step->add_inputs();
+        input->set_step(static_cast<uint32_t>(dice.Below(earlier)));
+        input->set_optional(dice.OneIn(2));
+      }
+      if (dice.OneIn(4)) {
+        step->mutable_join();
+        continue;
+      }
+      step->mutable_task()->set_task("t0");
+      step->mutable_task()->mutable_retry()->set_max_attempts(5'000);
+      step->mutable_task()->mutable_retry()->set_max_backoff_ms(1'000);
+      step->mutable_task()->mutable_timeouts()->set_start_to_close_ms(5'000);
+      program->scripts[step->name()] = {.shape = Shape::kNumber, .transient_max = 1};
+    }
+  }
 }
 
 Program MakeLongProgram(const std::string& name, uint64_t turns, Dice& dice) {

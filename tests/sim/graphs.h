@@ -38,6 +38,7 @@ struct GraphBounds {
 struct Program {
   v1::Definition definition;
   std::vector<v1::Payload> inputs;
+  v1::Definition next_version;  // what its executions can be migrated to; without scopes: nothing
   Scripts scripts;
   std::vector<std::string> events;  // names that some step waits for
   std::vector<std::string> emits;   // names that some step sends to another execution
@@ -51,6 +52,10 @@ Program MakeProgram(const std::string& name, const GraphBounds& bounds, Dice& di
 
 // Can a start be refused for its inputs? A map of the root scope over one of them looks at it then.
 bool MayBeRefused(const v1::Definition& definition);
+
+// Makes another version of the program, to which its executions can be moved at any time: more
+// steps behind those that are there, and tasks at other queues.
+void AddNextVersion(Program* program, Dice& dice);
 
 // A loop of many turns, so that an execution's history outgrows its state.
 Program MakeLongProgram(const std::string& name, uint64_t turns, Dice& dice);

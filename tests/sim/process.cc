@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "proto/bridge.h"
 
@@ -133,6 +134,20 @@ void Process::FillDisk(bool full) {
   full_ = full;
   const uint64_t free = dice_.OneIn(2) ? 0 : kNearlyFullBytes;
   disk_->SetFreeBytes(full ? free : std::numeric_limits<uint64_t>::max());
+}
+
+std::string Process::RowsOf(std::string_view tables) {
+  if (!up()) return "fluxd is down";
+  std::string text;
+  const absl::Status status =
+      memory_->Scan("", std::string(64, '\xff'), [&](std::string_view key, std::string_view value) {
+        if (key.size() < 3 || tables.find(key[2]) == std::string_view::npos) return true;
+        absl::StrAppend(&text, "\n    ", absl::CHexEscape(ToAbsl(key)), ", ", value.size(),
+                        " bytes");
+        return true;
+      });
+  if (!status.ok()) absl::StrAppend(&text, status.ToString());
+  return text;
 }
 
 // ---- what happens next ----

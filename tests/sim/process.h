@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -93,6 +94,9 @@ class Process final : public engine::Clock, public engine::Background, public en
   void SetClock(int64_t ahead_ms) { wall_offset_ms_ = ahead_ms; }
   // Fills the disk up, or frees it.
   void FillDisk(bool full);
+
+  // The rows of these tables (engine/shard/keys.h), for people; empty: there are none.
+  std::string RowsOf(std::string_view tables);
 
   uint64_t crashes() const { return crashes_; }
 

@@ -41,8 +41,9 @@ struct Run {
   std::optional<v1::GetResultResponse> closed;  // the first answer that said so
   uint64_t closed_order = 0;                    // of the earliest answer that said so
   bool operated = false;  // an operator has a hand in it: it may be open again after it closed
-  std::map<std::string, std::set<std::string>> sent;  // payloads of events, by name
-  std::set<std::string> accepted;                     // names of events that were acknowledged
+  std::map<std::string, std::set<std::string>> sent;      // payloads of events, by name
+  std::map<std::string, std::set<std::string>> accepted;  // ids of acknowledged events, by name
+  bool migrate_asked = false;       // to be moved to its program's next version, in earnest
   std::vector<v1::Payload> inputs;  // of the program's own, or as a parent gave them
   bool child = false;               // of another execution, which may stop it
 };
@@ -150,6 +151,15 @@ class Simulation final : public Process::Peers {
   void SendEvent(Run* run, const v1::SendEventRequest& request);
   void OperateLater(Run* run);
   void OperateOnce(Run* run);
+  // One that names a step, or an event of the program's.
+  v1::Operation DrawOperation(const std::string& path, const Program& program);
+  // What follows from asking for it, whether or not it is done.
+  void Asked(Run* run, const v1::Operation& operation);
+  // One operation on all executions that operators have a hand in.
+  void BulkLater();
+  void StartBulk(const v1::StartBulkOperationRequest& request);
+  // Calls `done` once no bulk operation is running.
+  void EndBulks(std::function<void()> done);
   // Insists until it is answered.
   void Operate(Run* run, const v1::OperateExecutionRequest& request, bool insists);
   v1::OperateExecutionRequest OperationOn(const Run& run) const;
@@ -170,11 +180,17 @@ class Simulation final : public Process::Peers {
   void CheckHistory(const Run& run, const std::vector<v1::HistoryEvent>& events,
                     const Fates& fates);
   void CheckUndone(const Run& run, const v1::GetResultResponse& result, const Fates& fates);
+  // Every acknowledged bulk operation must have come to an end.
+  void CheckBulks();
+  // Deletes every execution, whatever fluxd suffers meanwhile; then nothing of them may be left.
+  void DeleteAll();
+  // All there are, by (workflow id, run id); none after a problem.
+  std::optional<std::vector<v1::ExecutionInfo>> Executions();
   // The expected ending, checked against what came.
   Ending CheckOutcome(const Run& run, const v1::GetResultResponse& result,
                       const std::vector<v1::HistoryEvent>& events, const Fates& fates);
   bool EndedEarly(const Run& run, const v1::GetResultResponse& result,
-                  const std::vector<v1::HistoryEvent>& events);
+                  const std::vector<v1::HistoryEvent>& events, const Fates& fates);
   void Pass(int64_t us);
   // Asks until there is an answer that is not Unavailable.
   template <typename T>
@@ -207,6 +223,10 @@ class Simulation final : public Process::Peers {
   bool healed_ = false;
   uint64_t answers_ = 0;    // of the coordinator, about results
   uint64_t releasing_ = 0;  // requests that undo what operators did, and were not answered yet
+  uint64_t bulks_asked_ = 0;
+  std::map<std::string, std::string> bulks_;  // acknowledged ones: request id to id
+  bool deletes_ = false;                      // all executions, at the end
+  bool deleting_ = false;
   bool verify_after_crashes_ = false;
   std::vector<std::unique_ptr<Program>> programs_;
   std::set<std::string> emitted_;  // names of events that executions send to each other

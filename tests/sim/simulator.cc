@@ -1,5 +1,6 @@
 #include "tests/sim/simulator.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -35,6 +36,7 @@ Simulation::Simulation(const SimOptions& options)
     if (absl::Status status = plan_.Set(assignment); !status.ok()) Problem(status.ToString());
   }
   verify_after_crashes_ = dice_.OneIn(2);
+  deletes_ = dice_.OneIn(3);
   DrawPrograms();
   process_ = std::make_unique<Process>(DrawOptions(), &plan_, &timeline_, this);
   MakeWorkers();
@@ -79,6 +81,9 @@ void Simulation::DrawPrograms() {
         dice_.OneIn(25) ? MakeLongProgram(name, 20 + dice_.Below(600), dice_)
                         : MakeProgram(name, bounds, dice_)));
   }
+  for (size_t i = first; i < programs_.size(); ++i) {
+    if (dice_.OneIn(2)) AddNextVersion(programs_[i].get(), dice_);
+  }
   for (const std::unique_ptr<Program>& program : programs_) {
     emitted_.insert(program->emits.begin(), program->emits.end());
   }
@@ -88,6 +93,7 @@ void Simulation::DrawPrograms() {
     run->request_id = absl::StrCat("request-", i);
     run->program = programs_[first + dice_.Below(static_cast<uint64_t>(count))].get();
     run->inputs = run->program->inputs;
+    run->operated = dice_.Chance(static_cast<uint32_t>(plan_.operate_permille));
     runs_.push_back(std::move(run));
   }
 }
@@ -189,10 +195,15 @@ void Simulation::Heal() {
   // Behind whatever operators asked for before.
   ++releasing_;
   timeline_.After(kReleaseUs, [this] {
-    --releasing_;
-    for (const std::unique_ptr<Run>& run : runs_) {
-      if (run->operated) Release(run.get());
-    }
+    EndBulks([this] {
+      // What they began with may still be under way.
+      timeline_.After(kReleaseUs, [this] {
+        --releasing_;
+        for (const std::unique_ptr<Run>& run : runs_) {
+          if (run->operated) Release(run.get());
+        }
+      });
+    });
   });
 }
 
@@ -242,6 +253,7 @@ void Simulation::Settle() {
     if (now != seen) since_us = timeline_.now_us();
     seen = now;
   }
+  if (problems_.empty() && releasing_ > 0) Problem("an operator waits for an answer without end");
 }
 
 SimReport Simulation::RunAll() {
@@ -262,6 +274,9 @@ SimReport Simulation::RunAll() {
     StartLater(run.get(), dice_.Between(0, plan_.faults_ms / 2) * kMsUs);
   }
   ArmFaults();
+  if (std::any_of(runs_.begin(), runs_.end(), [](const auto& run) { return run->operated; })) {
+    BulkLater();
+  }
   timeline_.After(plan_.faults_ms * kMsUs, [this] { Heal(); });
   while (problems_.empty() && !healed_ && timeline_.Step()) {
   }
@@ -269,6 +284,8 @@ SimReport Simulation::RunAll() {
   for (const std::unique_ptr<Run>& run : runs_) {
     if (problems_.empty()) (void)CheckRun(run.get());
   }
+  if (problems_.empty()) CheckBulks();
+  if (problems_.empty() && deletes_) DeleteAll();
   report.problems = problems_;
   report.simulated_ms = timeline_.now_us() / kMsUs;
   report.executions = runs_.size();
