@@ -1,5 +1,6 @@
 #include "engine/shard/loader.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,8 @@
 namespace flux::engine {
 namespace {
 
+constexpr uint64_t kReserveMax = 16 << 20;  // whatever a damaged row says
+
 absl::Status Damaged(const RunId& run, std::string_view what) {
   return absl::DataLossError(absl::StrCat("run ", run.Text(), ": ", ToAbsl(what)));
 }
@@ -16,7 +19,7 @@ absl::Status Damaged(const RunId& run, std::string_view what) {
 absl::StatusOr<std::string> ReadSnapshot(store::Rows& rows, store::ShardId shard, const RunId& run,
                                          uint64_t ordinal, uint32_t pages, uint64_t size) {
   std::string bytes;
-  bytes.reserve(size);
+  bytes.reserve(std::min<uint64_t>(size, kReserveMax));
   for (uint32_t page = 0; page < pages; ++page) {
     FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row,
                           rows.Get(keys::Snapshot(shard, run, ordinal, page)));

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -22,6 +23,7 @@ namespace flux::fuzz {
 namespace {
 
 constexpr size_t kInputBytesMax = 16 * 1024;
+constexpr uint64_t kLongFactor = 100;
 
 std::string ReadFile(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -101,12 +103,14 @@ int Main(int argc, char** argv) {
   double seconds = 0;
   std::vector<std::string> files;
   app.add_option("target", name, "What is fuzzed: a folder of the corpus")->required();
-  app.add_option("--runs", runs, "Inputs to make")->capture_default_str();
+  app.add_option("--runs", runs, "Inputs to make; a hundred times as many if FLUX_LONG is set")
+      ->capture_default_str();
   app.add_option("--seconds", seconds, "Stops after so long, whatever --runs says; 0: never");
   app.add_option("--seed", seed, "The same seed makes the same inputs")->capture_default_str();
   app.add_option("--corpus", folder, "Folder of the seeds")->capture_default_str();
   app.add_option("files", files, "Runs these inputs as they are, and nothing else");
   CLI11_PARSE(app, argc, argv);
+  if (std::getenv("FLUX_LONG") != nullptr) runs *= kLongFactor;
   const std::vector<Target> targets = Targets();
   const Target* target = Find(targets, name);
   if (target == nullptr) {

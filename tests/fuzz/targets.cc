@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -13,13 +14,24 @@
 #include "engine/core/record.h"
 #include "engine/schedule/cron.h"
 #include "engine/server/config.h"
+#include "engine/shard/batch.h"
+#include "engine/shard/keys.h"
+#include "engine/shard/loader.h"
 #include "engine/visibility/query.h"
+#include "flux/codec.h"
 #include "proto/bridge.h"
 #include "store/log_format.h"
 #include "tests/fuzz/target.h"
 #include "tests/shard/world.h"
 
 namespace flux::fuzz {
+
+struct Shape {
+  int64_t number = 0;
+  std::vector<std::string> names;
+  std::optional<double> maybe;
+};
+FLUX_STRUCT(Shape, number, names, maybe)
 
 void Require(bool holds, const char* what) {
   if (holds) return;
@@ -177,9 +189,196 @@ void RunSnapshot(std::string_view input) {
   engine::DescribeExecution(*loaded, 10, true, nullptr, &response);
 }
 
+// The body of an entry as the loop writes it: a start, and what came of the first results.
+std::string LogBody() {
+  v1::ExecutionStarted started;
+  started.set_workflow_id("w");
+  started.set_run_id(engine::RunId::Make(1, 2, 3).Bytes());
+  v1::Payload* list = started.add_inputs();
+  list->set_encoding(v1::ENCODING_JSON);
+  list->set_data("[1,2,3,4]");
+  const auto start = engine::DecideStart(*WideGraph(), started, 1'000);
+  engine::Effects effects;
+  engine::Execution execution = engine::Create(WideGraph(), *start, &effects);
+  engine::BatchBuilder batch;
+  const engine::RunId run = engine::RunId::Make(1, 2, 3);
+  batch.Add(run, 1, engine::SerializeRecord(*start));
+  for (const engine::StepKey& key : engine::ReadyTasks(execution)) {
+    engine::ReportResult report;
+    v1::Task task;
+    Require(engine::FillTask(execution, key, 1 << 20, &task).ok(), "a ready task can be filled");
+    *report.result.mutable_token() = task.token();
+    report.result.mutable_value()->set_encoding(v1::ENCODING_JSON);
+    report.result.mutable_value()->set_data("[1]");
+    auto decided = engine::Decide(execution, std::move(report), 2'000);
+    Require(decided.ok(), "a result is decided on");
+    for (v1::Record& record : decided->records) {
+      batch.Add(run, execution.ordinal() + 1, engine::SerializeRecord(record));
+      engine::Apply(execution, std::move(record), &effects);
+    }
+  }
+  batch.AddBlob(run, 5, 100'000);
+  return batch.Take();
+}
+
+// The input is a body: header and checksum are made to fit, so that what is behind them is reached.
 void RunLogEntry(std::string_view input) {
-  const auto entry = store::DecodeEntry(3, 7, input);
-  if (!entry.ok()) Require(!entry.status().message().empty(), "a refusal has a message");
+  const auto raw = store::DecodeEntry(3, 7, input);
+  if (!raw.ok()) Require(absl::IsDataLoss(raw.status()), "a damaged entry is DataLoss");
+  const store::EntryHeaderBuffer header = store::EntryHeader(3, 7, 99, input);
+  std::string sealed(header.begin(), header.end());
+  sealed.append(input);
+  const auto entry = store::DecodeEntry(3, 7, sealed);
+  Require(entry.ok() && entry->nonce == 99 && entry->body == input, "what is sealed is read");
+  Require(!store::DecodeEntry(3, 8, sealed).ok(), "but not under another key");
+  const size_t at = std::hash<std::string_view>()(input) % sealed.size();
+  sealed[at] = static_cast<char>(sealed[at] ^ 0x10);
+  Require(!store::DecodeEntry(3, 7, sealed).ok(), "nor with a bit of it turned");
+  v1::LogBatch batch;
+  if (!Parsed(input, &batch)) return;
+  for (const v1::LogRecords& records : batch.executions()) {
+    engine::RunId::FromBytes(records.run_id());
+    for (const std::string& record : records.records()) RunRecord(record);
+  }
+}
+
+void RunBookkeeping(std::string_view input) {
+  const auto found = store::DecodeBookkeeping(3, input);
+  if (found.ok()) {
+    const std::string bytes = store::EncodeBookkeeping(3, *found);
+    Require(store::DecodeBookkeeping(3, bytes).ok(), "what was written is read");
+  } else {
+    Require(absl::IsDataLoss(found.status()), "damaged bookkeeping is DataLoss");
+  }
+  const auto chunked = store::ChunkedBytes(input);
+  if (!chunked.ok()) Require(absl::IsDataLoss(chunked.status()), "a damaged head is DataLoss");
+  store::LsnOfKey(input, 3);
+}
+
+// The rows of a run that has left memory, one of which says something else.
+class Rows {
+ public:
+  Rows() : world_(Small()) {
+    Require(world_.Open().ok(), "the engine opens");
+    world_.Define(engine::testing::Rounds("rounds", 500));
+    const engine::StreamId worker = world_.Connect("s", {"t"}, 1);
+    Require(world_.Start("rounds", "w", {"1"}).ok(), "a start is taken");
+    for (int turn = 0; turn < 60; ++turn) {
+      const v1::Task task = world_.Take(worker);
+      world_.Answer(worker, task, task.inputs(0).payload().data());
+      world_.Advance(30, 10);
+    }
+    Require(
+        world_.Operate("w", "park { step: 'rounds' }").ok() || world_.Operate("w", "pause {}").ok(),
+        "it can be left alone");
+    world_.Disconnect(worker);
+    world_.Advance(60'000, 1'000);
+    run_ = *engine::RunId::FromText(world_.Describe("w").info().run_id());
+    world_.Advance(10'000, 1'000);
+    for (store::ShardId shard = 0; shard < world_.store().shards(); ++shard) {
+      const std::optional<std::string> row =
+          *world_.store().rows().Get(engine::keys::Root(shard, run_));
+      if (!row) continue;
+      shard_ = shard;
+      epoch_ = world_.store().log().Claim(shard)->epoch;
+      rows_.push_back({engine::keys::Root(shard, run_), *row});
+    }
+    Require(!rows_.empty(), "the run has rows");
+    for (std::string prefix :
+         {engine::keys::HistoryPrefix(shard_, run_), engine::keys::SnapshotsPrefix(shard_, run_)}) {
+      const std::string end = engine::keys::PrefixEnd(prefix);
+      Require(world_.store()
+                  .rows()
+                  .Scan(prefix, end,
+                        [&](std::string_view key, std::string_view value) {
+                          rows_.push_back({std::string(key), std::string(value)});
+                          return true;
+                        })
+                  .ok(),
+              "rows can be read");
+    }
+  }
+
+  // Row number `index` reads so; then as it was again.
+  void Try(size_t index, std::string_view value) {
+    const store::KeyValue& row = rows_[index % rows_.size()];
+    Write(row.key, std::string(value));
+    store::Rows& rows = world_.store().rows();
+    engine::Definitions definitions(&world_.store(), epoch_, {}, [](const absl::Status&) {});
+    Require(definitions.Load().ok(), "definitions can be read");
+    for (const absl::Status& status : {engine::LoadRun(rows, definitions, shard_, run_).status(),
+                                       engine::LoadBase(rows, definitions, shard_, run_).status(),
+                                       engine::HistoryBegin(rows, shard_, run_).status()}) {
+      Require(status.ok() || absl::IsDataLoss(status) || absl::IsNotFound(status),
+              "a damaged row is DataLoss, or names a definition that is not there");
+    }
+    Write(row.key, row.value);
+  }
+  std::string Root() const { return rows_.front().value; }
+
+ private:
+  static engine::EngineOptions Small() {
+    engine::EngineOptions options;
+    options.log_tail_bytes_max = 1'000;
+    options.snapshot_records_min = 10;
+    options.history = {.records_min = 20, .turns_min = 5, .records_most = 100};
+    return options;
+  }
+  void Write(const std::string& key, std::string value) {
+    store::RowBatch batch;
+    batch.shard = shard_;
+    batch.epoch = epoch_;
+    batch.puts.push_back({key, std::move(value)});
+    Require(world_.store().rows().WriteSync(std::move(batch)).ok(), "a row is written");
+  }
+
+  engine::testing::World world_;
+  engine::RunId run_;
+  store::ShardId shard_ = 0;
+  store::Epoch epoch_ = 0;
+  std::vector<store::KeyValue> rows_;
+};
+
+Rows& TheRows() {
+  static auto* const rows = new Rows;
+  return *rows;
+}
+
+// The first byte says which row.
+void RunRow(std::string_view input) {
+  if (input.empty()) return;
+  TheRows().Try(static_cast<uint8_t>(input[0]), input.substr(1));
+}
+
+// ---- payloads: what clients and tasks answer, as the SDK reads it ----
+
+template <typename T>
+void TryDecode(const Payload& payload) {
+  const absl::StatusOr<T> value = Decode<T>(payload);
+  if (!value.ok()) {
+    Require(!value.status().message().empty(), "a refusal has a message");
+    return;
+  }
+  const absl::StatusOr<Payload> bytes = Encode(*value);
+  if (!bytes.ok()) return;  // a number that JSON cannot have
+  Require(Decode<T>(*bytes).ok(), "what was encoded is decoded");
+}
+
+// The first byte is the encoding.
+void RunPayload(std::string_view input) {
+  if (input.empty()) return;
+  Payload payload;
+  payload.encoding = static_cast<Encoding>(static_cast<uint8_t>(input[0]) % 7);
+  payload.data = std::string(input.substr(1));
+  TryDecode<std::string>(payload);
+  TryDecode<int64_t>(payload);
+  TryDecode<bool>(payload);
+  TryDecode<double>(payload);
+  TryDecode<Shape>(payload);
+  TryDecode<std::optional<Shape>>(payload);
+  TryDecode<std::vector<Shape>>(payload);
+  TryDecode<std::vector<std::vector<int64_t>>>(payload);
+  TryDecode<v1::Definition>(payload);
 }
 
 // ---- workers: any message at any time ----
@@ -291,7 +490,15 @@ std::vector<Target> Targets() {
       {"definition", Serialised<v1::Definition>, RunDefinition, {}},
       {"record", Serialised<v1::Record>, RunRecord, {}},
       {"snapshot", [](std::string_view) { return WideSnapshot(); }, RunSnapshot, {}},
-      {"log_entry", AsItIs, RunLogEntry, {}},
+      {"log_entry", [](std::string_view) { return LogBody(); }, RunLogEntry, {}},
+      {"bookkeeping",
+       [](std::string_view) {
+         return store::EncodeBookkeeping(3, {.epoch = 5, .first = 2, .seen_last = 9});
+       },
+       RunBookkeeping,
+       {}},
+      {"row", [](std::string_view) { return std::string(1, 0) + TheRows().Root(); }, RunRow, {}},
+      {"payload", AsItIs, RunPayload, {}},
       {"worker_message", Serialised<v1::ConnectRequest>, RunWorkerMessage, {}},
       {"query", AsItIs, RunQuery, {"status",   "workflow", "label.", "started", "closed",
                                    "duration", " and ",    " or ",   "not ",    "in (",
