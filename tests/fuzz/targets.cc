@@ -19,6 +19,7 @@
 #include "engine/shard/loader.h"
 #include "engine/visibility/query.h"
 #include "flux/codec.h"
+#include "flux/struct.h"
 #include "proto/bridge.h"
 #include "store/log_format.h"
 #include "tests/fuzz/target.h"
