@@ -415,7 +415,9 @@ TEST_F(Fluxctl, WatchOfNothingIsThree) {
       grpc::Status(grpc::StatusCode::NOT_FOUND, "no execution of workflow id \"x\"");
   const Outcome outcome = Run({"workflow", "watch", "x"});
   EXPECT_EQ(outcome.code, 3);
-  EXPECT_EQ(outcome.err, "fluxctl: no execution of workflow id \"x\" (not_found)\n");
+  EXPECT_EQ(outcome.err,
+            "fluxctl: no execution of workflow id \"x\" (not_found)\n"
+            "  hint: 'fluxctl workflow list' shows what there is\n");
 }
 
 TEST_F(Fluxctl, ListPagesThroughToItsLimit) {

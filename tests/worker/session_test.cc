@@ -514,7 +514,7 @@ TEST(WorkerSession, ReportsEachWayToFailByItsType) {
       {"double", "{", "", "flux.task.bad_input", true, ""},
       {"double", "7", "/a", "flux.task.bad_input", true, "/a"},
       {"page", "1", "", "bad-page", false, "page 1"},
-      {"text", "101", "", "flux.payload_too_large", true, "over the coordinator's limit of 100"},
+      {"text", "101", "", "flux.payload_too_large", true, "over fluxd's payload-bytes-max of 100"},
   };
   FakeCoordinator coordinator({.payload_bytes_max = 100});
   Worker worker(Options(coordinator.target()));

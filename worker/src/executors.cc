@@ -136,7 +136,7 @@ RawOutcome RunTask(const TaskHandlers& handlers, v1::Task* task, TaskContext& co
 std::string TooLarge(const RawOutcome& outcome, uint64_t bytes_max) {
   if (outcome.kind == RawOutcome::Kind::kValue && outcome.value.data.size() > bytes_max) {
     return absl::StrCat("returned ", outcome.value.data.size(),
-                        " bytes, over the coordinator's limit of ", bytes_max,
+                        " bytes, over fluxd's payload-bytes-max of ", bytes_max,
                         " for a payload: return less, or keep the data elsewhere and return where");
   }
   if (outcome.kind != RawOutcome::Kind::kContinue) return "";
@@ -144,7 +144,7 @@ std::string TooLarge(const RawOutcome& outcome, uint64_t bytes_max) {
   for (const Payload& input : outcome.fragment->inputs) bytes += input.data.size();
   if (bytes <= bytes_max) return "";
   return absl::StrCat("goes on as a graph that has, with its arguments, ", bytes,
-                      " bytes, over the coordinator's limit of ", bytes_max,
+                      " bytes, over fluxd's payload-bytes-max of ", bytes_max,
                       ": pass data by reference, or map over a list instead of writing it out");
 }
 
