@@ -28,6 +28,7 @@ constexpr int kOpenFilesMax = 512;
 constexpr size_t kLogLineBytesMax = 1024;
 // Of the block cache: rows are read by key, a page at a time.
 constexpr size_t kRowBlockBytes = 8 * 1024;
+constexpr size_t kMetadataBlockBytes = 8 * 1024;  // of indexes and filters
 constexpr uint64_t kBytesPerSync = 1 << 20;
 
 // Passes RocksDB's warnings and errors on; the rest of its chatter is dropped.
@@ -121,8 +122,13 @@ rocksdb::ColumnFamilyOptions FamilyOptions(const std::shared_ptr<rocksdb::Cache>
   table.format_version = 5;
   table.checksum = rocksdb::kXXH3;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(kBloomBitsPerKey));
+  // In parts: those of a large file would be larger than the cache, and be read anew for each row.
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  table.partition_filters = true;
+  table.metadata_block_size = kMetadataBlockBytes;
   table.cache_index_and_filter_blocks = true;
-  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.cache_index_and_filter_blocks_with_high_priority = true;
+  table.pin_top_level_index_and_filter = true;
   family.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   family.compression = BestCompression();
   return family;
