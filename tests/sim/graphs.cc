@@ -253,7 +253,8 @@ class Maker {
     }
     if (bounds_.continues && dice_.OneIn(4)) {
       GraphBounds within = bounds_;
-      within.continues = within.undoes = within.events = false;
+      within.undoes = within.events = false;
+      within.continues = dice_.OneIn(2);  // which may go on in its turn
       within.children.clear();
       within.event_targets.clear();
       within.steps_max = 6;

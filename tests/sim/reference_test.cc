@@ -340,6 +340,8 @@ TEST(Graphs, AreValidAndReachEveryKindOfStep) {
   int catches = 0, undoes = 0, pages = 0, early = 0, fragments = 0;
   for (uint64_t seed = 1; seed <= 500; ++seed) {
     Dice dice(seed);
+    Dice child_dice(seed);
+    const Program child = MakeProgram("child", {}, child_dice);
     const Program program = MakeProgram("graph",
                                         {.parks = true,
                                          .deadlines = true,
@@ -347,7 +349,9 @@ TEST(Graphs, AreValidAndReachEveryKindOfStep) {
                                          .pages = true,
                                          .continues = true,
                                          .undoes = true,
-                                         .early = true},
+                                         .early = true,
+                                         .children = {&child},
+                                         .event_targets = {"other"}},
                                         dice);
     const auto graph = engine::Graph::Compile(program.definition, "hash");
     ASSERT_TRUE(graph.ok()) << "seed " << seed << ": " << graph.status();
@@ -371,9 +375,10 @@ TEST(Graphs, AreValidAndReachEveryKindOfStep) {
       }
     }
   }
-  for (const auto kind : {v1::Step::kTask, v1::Step::kSleep, v1::Step::kMap, v1::Step::kSwitch,
-                          v1::Step::kLoop, v1::Step::kBlock, v1::Step::kJoin, v1::Step::kFail,
-                          v1::Step::kSkip, v1::Step::kWaitEvent}) {
+  for (const auto kind :
+       {v1::Step::kTask, v1::Step::kSleep, v1::Step::kMap, v1::Step::kSwitch, v1::Step::kLoop,
+        v1::Step::kBlock, v1::Step::kJoin, v1::Step::kFail, v1::Step::kSkip, v1::Step::kWaitEvent,
+        v1::Step::kChild, v1::Step::kEmit}) {
     EXPECT_GT(kinds[kind], 10) << kind;
   }
   EXPECT_GT(catches, 100);
