@@ -253,8 +253,8 @@ class Maker {
     }
     if (bounds_.continues && dice_.OneIn(4)) {
       GraphBounds within = bounds_;
-      within.undoes = within.events = false;
-      within.continues = dice_.OneIn(2);  // which may go on in its turn
+      // In tail position a fragment's fragment takes its place, which the graph alone does not tell.
+      within.continues = within.undoes = within.events = false;
       within.children.clear();
       within.event_targets.clear();
       within.steps_max = 6;
