@@ -5,6 +5,9 @@
 // With files it runs just those, as they are: how a crash is repeated. Each input is written to
 // crash-TARGET before it runs and removed at the end, so that a crash leaves it behind. Built with
 // clang and -fsanitize=fuzzer the targets serve libFuzzer instead (FLUX_FUZZ_TARGET names one).
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdint>
@@ -29,6 +32,31 @@ std::string ReadFile(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
+
+// The file that says what was being run when it crashed. Kept open: a file that is emptied and
+// closed for each input is written to the disk each time.
+class LastInput {
+ public:
+  explicit LastInput(std::string path)
+      : path_(std::move(path)), file_(::open(path_.c_str(), O_CREAT | O_RDWR | O_TRUNC, 0644)) {
+    Require(file_ >= 0, "the file of the last input can be made");
+  }
+  ~LastInput() {
+    ::close(file_);
+    std::filesystem::remove(path_);
+  }
+  LastInput(const LastInput&) = delete;
+  LastInput& operator=(const LastInput&) = delete;
+  void Set(const std::string& input) {
+    Require(::pwrite(file_, input.data(), input.size(), 0) == static_cast<ssize_t>(input.size()) &&
+                ::ftruncate(file_, static_cast<off_t>(input.size())) == 0,
+            "the last input can be written");
+  }
+
+ private:
+  const std::string path_;
+  const int file_;
+};
 
 class Mutator {
  public:
@@ -134,7 +162,7 @@ int Main(int argc, char** argv) {
   }
   const size_t given = corpus.size();
   Mutator mutator(*target, std::move(corpus), seed);
-  const std::string crash = "crash-" + name;
+  LastInput last("crash-" + name);
   const auto began = std::chrono::steady_clock::now();
   const auto elapsed = [&] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
@@ -142,10 +170,9 @@ int Main(int argc, char** argv) {
   uint64_t run = 0;
   for (; run < runs && (seconds == 0 || elapsed() < seconds); ++run) {
     const std::string input = mutator.Next();
-    std::ofstream(crash, std::ios::binary | std::ios::trunc) << input;
+    last.Set(input);
     target->run(input);
   }
-  std::filesystem::remove(crash);
   std::cout << name << ": " << given << " seeds, " << run << " inputs, "
             << static_cast<uint64_t>(static_cast<double>(run) / std::max(elapsed(), 1e-9))
             << " a second\n";
