@@ -253,7 +253,8 @@ class Maker {
     }
     if (bounds_.continues && dice_.OneIn(4)) {
       GraphBounds within = bounds_;
-      // In tail position a fragment's fragment takes its place, which the graph alone does not tell.
+      // In tail position a fragment's fragment takes its place, which the graph alone does not
+      // tell.
       within.continues = within.undoes = within.events = false;
       within.children.clear();
       within.event_targets.clear();

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kMsUs = 1'000;
 constexpr int64_t kSlowTaskMs = 30'000;
+constexpr int64_t kHungMs = 60'000;
 constexpr int64_t kDrainUs = 5'000'000;
 constexpr size_t kTooLargeBytes = 70'000;  // above the limit that simulated coordinators have
 constexpr char kPoison[] = "\"this must not count\"";
@@ -141,6 +142,15 @@ void SimWorker::Begin(const std::string& token, Held* held) {
       AnswerOf(script, sim_.script_seed(), held->task.step(), TextsOf(held->task)).duration_ms;
   if (sim_.Strikes(sim_.plan().hang_permille)) {
     held->hangs = true;
+    // Nobody tells it to stop if it is a second copy of what was taken back meanwhile; the slot
+    // must not be lost for ever, once no more hang.
+    sim_.timeline().After(kHungMs * kMsUs, [this, session = session_, token] {
+      if (session != session_) return;
+      v1::CancelTask cancel;
+      if (cancel.mutable_token()->ParseFromString(token)) Cancelled(cancel);
+      RunSome();
+      GrantCredit();
+    });
     return;
   }
   if (sim_.Strikes(sim_.plan().slow_task_permille)) takes_ms = sim_.dice().Between(0, kSlowTaskMs);
