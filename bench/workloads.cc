@@ -567,6 +567,19 @@ class Starter {
   absl::Status failure_;
 };
 
+// What the starts of a Starter took; `done` is its answer, `cpu` the coordinator's time before.
+Window Filled(System& system, const std::pair<uint64_t, double>& done, double cpu) {
+  Window window;
+  window.steps = done.first;
+  window.seconds = done.second;
+  const auto latency = system.shared().latency.Read();
+  window.p50_ms = Histogram::QuantileMs(latency, 0.5);
+  window.p99_ms = Histogram::QuantileMs(latency, 0.99);
+  window.coordinator_cpu = system.coordinator.CpuSeconds() - cpu;
+  window.resident_max = system.coordinator.ResidentBytes();
+  return window;
+}
+
 }  // namespace
 
 absl::StatusOr<Answer> RunStart(const Options& options) {
@@ -579,14 +592,7 @@ absl::StatusOr<Answer> RunStart(const Options& options) {
   const uint64_t count = options.steps == 0 ? UINT64_MAX : options.steps;
   FLUX_ASSIGN_OR_RETURN(
       auto done, starter.Run(options.in_flight, count, options.seconds, &system.shared().latency));
-  Window window;
-  window.steps = done.first;
-  window.seconds = done.second;
-  const auto latency = system.shared().latency.Read();
-  window.p50_ms = Histogram::QuantileMs(latency, 0.5);
-  window.p99_ms = Histogram::QuantileMs(latency, 0.99);
-  window.coordinator_cpu = system.coordinator.CpuSeconds() - cpu;
-  window.resident_max = system.coordinator.ResidentBytes();
+  const Window window = Filled(system, done, cpu);
   Answer answer = Describe("start", options, window, system.DiskBytes(), done.first);
   answer["starts_per_s"] = answer["steps_per_s"];
   system.coordinator.Stop();
@@ -622,14 +628,7 @@ absl::StatusOr<Answer> RunIdle(const Options& options) {
   const double cpu = system.coordinator.CpuSeconds();
   FLUX_ASSIGN_OR_RETURN(auto done,
                         starter.Run(options.in_flight, count, 3600, &system.shared().latency));
-  Window window;
-  window.steps = done.first;
-  window.seconds = done.second;
-  const auto latency = system.shared().latency.Read();
-  window.p50_ms = Histogram::QuantileMs(latency, 0.5);
-  window.p99_ms = Histogram::QuantileMs(latency, 0.99);
-  window.coordinator_cpu = system.coordinator.CpuSeconds() - cpu;
-  window.resident_max = system.coordinator.ResidentBytes();
+  const Window window = Filled(system, done, cpu);
 
   // And what they took with them has gone back to the system.
   FLUX_ASSIGN_OR_RETURN(const uint64_t resident, AwaitEviction(system));
@@ -708,14 +707,7 @@ absl::StatusOr<Answer> RunList(const Options& options) {
   FLUX_ASSIGN_OR_RETURN(auto done,
                         starter.Run(options.in_flight, count, 3600, &system.shared().latency));
   const int64_t to_ms = absl::ToUnixMillis(absl::Now());
-  Window window;
-  window.steps = done.first;
-  window.seconds = done.second;
-  const auto latency = system.shared().latency.Read();
-  window.p50_ms = Histogram::QuantileMs(latency, 0.5);
-  window.p99_ms = Histogram::QuantileMs(latency, 0.99);
-  window.coordinator_cpu = system.coordinator.CpuSeconds() - cpu;
-  window.resident_max = system.coordinator.ResidentBytes();
+  const Window window = Filled(system, done, cpu);
   FLUX_ASSIGN_OR_RETURN(const uint64_t resident, AwaitEviction(system));
   Answer answer = Describe("list", options, window, system.DiskBytes(), count);
   answer["executions"] = count;

@@ -33,23 +33,36 @@ std::string FormatChecksum(absl::string_view text) {
   return absl::StrCat(absl::Hex(XXH3_64bits(text.data(), text.size()), absl::kZeroPad16));
 }
 
+// Of the directory itself; where the error alone does not say what to do, another one is the way
+// out.
+absl::Status CannotUse(const std::error_code& error, std::string_view what,
+                       const std::string& path) {
+  const absl::Status status =
+      ErrnoStatus(error.value(), absl::StrCat(ToAbsl(what), " data directory ", path));
+  if (!absl::IsNotFound(status) && !absl::IsFailedPrecondition(status) &&
+      !absl::IsInvalidArgument(status)) {
+    return status;
+  }
+  return {status.code(), absl::StrCat(status.message(), "; choose another directory")};
+}
+
 // Creates the directory and its parents, each durable in the one above it.
 absl::Status MakeDirectories(const std::string& path) {
   std::error_code error;
   std::filesystem::path existing = std::filesystem::absolute(path, error);
-  if (error) return ErrnoStatus(error.value(), "resolve " + path);
+  if (error) return CannotUse(error, "resolve", path);
   existing = existing.lexically_normal();
   if (!existing.has_filename()) existing = existing.parent_path();
   std::vector<std::filesystem::path> missing;
   while (!std::filesystem::exists(existing, error)) {
-    if (error) return ErrnoStatus(error.value(), "create data directory " + path);
+    if (error) return CannotUse(error, "create", path);
     missing.push_back(existing);
     existing = existing.parent_path();
   }
-  if (error) return ErrnoStatus(error.value(), "create data directory " + path);
+  if (error) return CannotUse(error, "create", path);
   for (auto directory = missing.rbegin(); directory != missing.rend(); ++directory) {
     std::filesystem::create_directory(*directory, error);
-    if (error) return ErrnoStatus(error.value(), "create data directory " + path);
+    if (error) return CannotUse(error, "create", path);
     FLUX_RETURN_IF_ERROR(SyncDirectory(directory->parent_path().string()));
   }
   return absl::OkStatus();
@@ -63,7 +76,7 @@ absl::StatusOr<bool> IsEmpty(const std::string& path) {
     const std::string name = entry->path().filename().string();
     if (name != "LOCK" && name != "FORMAT.tmp" && name != "lost+found") return false;
   }
-  if (error) return ErrnoStatus(error.value(), "list data directory " + path);
+  if (error) return CannotUse(error, "list", path);
   return true;
 }
 
@@ -86,7 +99,7 @@ absl::StatusOr<FileDescriptor> Lock(const std::string& directory) {
 absl::StatusOr<bool> FormatExists(const std::string& path) {
   std::error_code error;
   const bool exists = std::filesystem::exists(path + "/FORMAT", error);
-  if (error) return ErrnoStatus(error.value(), "look at data directory " + path);
+  if (error) return CannotUse(error, "look at", path);
   return exists;
 }
 
@@ -143,7 +156,7 @@ absl::StatusOr<DataDir> DataDir::Open(const std::string& path, uint32_t shards_a
   std::error_code error;
   const std::filesystem::file_status found = std::filesystem::status(path, error);
   if (found.type() == std::filesystem::file_type::none) {
-    return ErrnoStatus(error.value(), "look at data directory " + path);
+    return CannotUse(error, "look at", path);
   }
   if (found.type() == std::filesystem::file_type::not_found) {
     if (!create) {

@@ -29,13 +29,13 @@ absl::Status ErrnoStatus(int error, std::string_view what) {
     case EDQUOT:
       return absl::ResourceExhaustedError(absl::StrCat(message, "; free some space"));
     case ENOENT:
-      return absl::NotFoundError(absl::StrCat(message, "; choose another directory"));
+      return absl::NotFoundError(message);
     case ENOTDIR:
     case EISDIR:
     case ELOOP:
-      return absl::FailedPreconditionError(absl::StrCat(message, "; choose another directory"));
+      return absl::FailedPreconditionError(message);
     case ENAMETOOLONG:
-      return absl::InvalidArgumentError(absl::StrCat(message, "; choose another directory"));
+      return absl::InvalidArgumentError(message);
     default:
       return absl::UnavailableError(message);
   }

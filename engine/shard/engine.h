@@ -359,7 +359,6 @@ class Engine final : public DispatchHost {
   // engine_requests.cc
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;
   absl::Status CheckRef(v1::ExecutionRef& ref) const;
-  // `count`: how many there will be.
   // `count` is how many `whose` ("execution", "step") would have.
   absl::Status CheckLabels(std::string_view whose,
                            const google::protobuf::Map<std::string, std::string>& labels,

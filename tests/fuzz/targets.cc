@@ -163,17 +163,22 @@ const std::shared_ptr<const engine::Graph>& WideGraph() {
   return graph;
 }
 
-// A snapshot of an execution that is under way, so that the bytes to begin with are real ones.
-std::string WideSnapshot() {
+const engine::RunId kWideRun = engine::RunId::Make(1, 2, 3);
+
+v1::Record WideStart() {
   v1::ExecutionStarted started;
   started.set_workflow_id("w");
-  started.set_run_id(engine::RunId::Make(1, 2, 3).Bytes());
+  started.set_run_id(kWideRun.Bytes());
   v1::Payload* list = started.add_inputs();
   list->set_encoding(v1::ENCODING_JSON);
   list->set_data("[1,2,3,4]");
+  return *engine::DecideStart(*WideGraph(), std::move(started), 1'000);
+}
+
+// A snapshot of an execution that is under way, so that the bytes to begin with are real ones.
+std::string WideSnapshot() {
   engine::Effects effects;
-  engine::Execution execution =
-      engine::Create(WideGraph(), *engine::DecideStart(*WideGraph(), started, 1'000), &effects);
+  engine::Execution execution = engine::Create(WideGraph(), WideStart(), &effects);
   return engine::SaveSnapshot(execution);
 }
 
@@ -192,18 +197,11 @@ void RunSnapshot(std::string_view input) {
 
 // The body of an entry as the loop writes it: a start, and what came of the first results.
 std::string LogBody() {
-  v1::ExecutionStarted started;
-  started.set_workflow_id("w");
-  started.set_run_id(engine::RunId::Make(1, 2, 3).Bytes());
-  v1::Payload* list = started.add_inputs();
-  list->set_encoding(v1::ENCODING_JSON);
-  list->set_data("[1,2,3,4]");
-  const auto start = engine::DecideStart(*WideGraph(), started, 1'000);
+  const v1::Record start = WideStart();
   engine::Effects effects;
-  engine::Execution execution = engine::Create(WideGraph(), *start, &effects);
+  engine::Execution execution = engine::Create(WideGraph(), start, &effects);
   engine::BatchBuilder batch;
-  const engine::RunId run = engine::RunId::Make(1, 2, 3);
-  batch.Add(run, 1, engine::SerializeRecord(*start));
+  batch.Add(kWideRun, 1, engine::SerializeRecord(start));
   for (const engine::StepKey& key : engine::ReadyTasks(execution)) {
     engine::ReportResult report;
     v1::Task task;
@@ -214,11 +212,11 @@ std::string LogBody() {
     auto decided = engine::Decide(execution, std::move(report), 2'000);
     Require(decided.ok(), "a result is decided on");
     for (v1::Record& record : decided->records) {
-      batch.Add(run, execution.ordinal() + 1, engine::SerializeRecord(record));
+      batch.Add(kWideRun, execution.ordinal() + 1, engine::SerializeRecord(record));
       engine::Apply(execution, std::move(record), &effects);
     }
   }
-  batch.AddBlob(run, 5, 100'000);
+  batch.AddBlob(kWideRun, 5, 100'000);
   return batch.Take();
 }
 

@@ -2,7 +2,6 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "engine/shard/keys.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/shard/world.h"
@@ -28,23 +27,9 @@ struct OnDisk {
 };
 
 OnDisk Look(World& world) {
-  OnDisk rows;
-  for (store::ShardId shard = 0; shard < world.store().shards(); ++shard) {
-    for (const auto& [table, count] : {std::pair(keys::Table::kHistory, &rows.history),
-                                       {keys::Table::kPayload, &rows.payloads},
-                                       {keys::Table::kSnapshot, &rows.snapshots}}) {
-      const auto [begin, end] = keys::TableRange(shard, table);
-      EXPECT_TRUE(world.store()
-                      .rows()
-                      .Scan(begin, end,
-                            [count = count](std::string_view, std::string_view) {
-                              ++*count;
-                              return true;
-                            })
-                      .ok());
-    }
-  }
-  return rows;
+  return {.history = CountRows(world, keys::Table::kHistory),
+          .payloads = CountRows(world, keys::Table::kPayload),
+          .snapshots = CountRows(world, keys::Table::kSnapshot)};
 }
 
 // Answers the worker's one task, with its own input or as said, and lets rows be written.

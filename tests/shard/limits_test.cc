@@ -23,20 +23,6 @@ v1::StartWorkflowRequest StartOf(const std::string& workflow, const std::string&
   return request;
 }
 
-size_t RowsOf(World& world, keys::Table table) {
-  size_t rows = 0;
-  const auto [begin, end] = keys::TableRange(0, table);
-  EXPECT_TRUE(world.store()
-                  .rows()
-                  .Scan(begin, end,
-                        [&](std::string_view, std::string_view) {
-                          ++rows;
-                          return true;
-                        })
-                  .ok());
-  return rows;
-}
-
 TEST(Limits, ATasksLabelsAndFailureTypesAreHeldToWhatAStartsAre) {
   struct Case {
     const char* name;
@@ -259,10 +245,10 @@ TEST(Limits, RowsOfManyClosedSessionsDoNotStandInTheWayOfARestart) {
       batch.puts.clear();
     }
   }
-  ASSERT_EQ(RowsOf(world, keys::Table::kSession), 6'000u);
+  ASSERT_EQ(CountRows(world, keys::Table::kSession), 6'000u);
   world.Crash();
   ASSERT_TRUE(world.Open().ok());
-  EXPECT_EQ(RowsOf(world, keys::Table::kSession), 0u);
+  EXPECT_EQ(CountRows(world, keys::Table::kSession), 0u);
 }
 
 TEST(Limits, ASessionLeavesNothingBehind) {
@@ -271,9 +257,9 @@ TEST(Limits, ASessionLeavesNothingBehind) {
   for (int i = 0; i < 100; ++i) world.Disconnect(world.Connect(absl::StrCat(i), {"t"}, 1));
   const StreamId stays = world.Connect("stays", {"t"}, 1);
   world.Settle();
-  EXPECT_EQ(RowsOf(world, keys::Table::kSession), 101u) << "durable at hello";
+  EXPECT_EQ(CountRows(world, keys::Table::kSession), 101u) << "durable at hello";
   world.Pass(stays, 30'000, false);  // past the grace
-  EXPECT_EQ(RowsOf(world, keys::Table::kSession), 1u);
+  EXPECT_EQ(CountRows(world, keys::Table::kSession), 1u);
 }
 
 TEST(Limits, AnIndexOfManyLabelsCanBeBuiltAnew) {
@@ -289,7 +275,7 @@ TEST(Limits, AnIndexOfManyLabelsCanBeBuiltAnew) {
   }
   world.Settle();
   world.Advance(5'000);
-  const size_t before = RowsOf(world, keys::Table::kByLabel);
+  const size_t before = CountRows(world, keys::Table::kByLabel);
   ASSERT_GT(before, 1'000u);
   const auto claim = world.store().log().Claim(0);
   ASSERT_TRUE(claim.ok());
@@ -300,7 +286,7 @@ TEST(Limits, AnIndexOfManyLabelsCanBeBuiltAnew) {
   world.Crash();
   const absl::Status opened = world.Open();
   ASSERT_TRUE(opened.ok()) << opened;
-  EXPECT_EQ(RowsOf(world, keys::Table::kByLabel), before);
+  EXPECT_EQ(CountRows(world, keys::Table::kByLabel), before);
 }
 
 }  // namespace

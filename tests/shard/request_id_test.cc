@@ -5,7 +5,6 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "engine/shard/keys.h"
 #include "tests/shard/world.h"
 
 namespace flux::engine::testing {
@@ -31,22 +30,6 @@ void Delete(World& world, const std::string& run) {
   const auto deleted = world.Ask<v1::OperateExecutionResponse>(
       [&](auto reply) { world.engine().Operate(request, std::move(reply)); });
   ASSERT_TRUE(deleted.ok()) << deleted.status();
-}
-
-size_t RowsOf(World& world, keys::Table table) {
-  size_t rows = 0;
-  for (store::ShardId shard = 0; shard < world.store().shards(); ++shard) {
-    const auto [begin, end] = keys::TableRange(shard, table);
-    EXPECT_TRUE(world.store()
-                    .rows()
-                    .Scan(begin, end,
-                          [&](std::string_view, std::string_view) {
-                            ++rows;
-                            return true;
-                          })
-                    .ok());
-  }
-  return rows;
 }
 
 class RequestIds : public ::testing::Test {
@@ -116,8 +99,8 @@ TEST_F(RequestIds, AreKnownForADayThoughTheRunIsDeleted) {
   EXPECT_EQ(Start("r2"), std::pair(second, false));
 
   world_.Advance(25 * kHourMs, 60'000);
-  EXPECT_EQ(RowsOf(world_, keys::Table::kRequest), 0u);
-  EXPECT_EQ(RowsOf(world_, keys::Table::kForget), 0u);
+  EXPECT_EQ(CountRows(world_, keys::Table::kRequest), 0u);
+  EXPECT_EQ(CountRows(world_, keys::Table::kForget), 0u);
   EXPECT_TRUE(Start("r1").second);
 }
 
@@ -153,7 +136,7 @@ TEST_F(RequestIds, OfDeletedRunsLeaveNothingOnceTheyAreOld) {
   world_.Advance(25 * kHourMs, 60'000);
   Delete(world_, first);
   world_.Advance(1'000);
-  EXPECT_EQ(RowsOf(world_, keys::Table::kRequest), 0u) << "a day had passed already";
+  EXPECT_EQ(CountRows(world_, keys::Table::kRequest), 0u) << "a day had passed already";
 }
 
 }  // namespace

@@ -381,6 +381,22 @@ v1::Definition MapAndSum(const std::string& name, uint32_t max_parallel) {
   return definition;
 }
 
+size_t CountRows(World& world, keys::Table table) {
+  size_t rows = 0;
+  for (store::ShardId shard = 0; shard < world.store().shards(); ++shard) {
+    const auto [begin, end] = keys::TableRange(shard, table);
+    EXPECT_TRUE(world.store()
+                    .rows()
+                    .Scan(begin, end,
+                          [&](std::string_view, std::string_view) {
+                            ++rows;
+                            return true;
+                          })
+                    .ok());
+  }
+  return rows;
+}
+
 v1::Definition Rounds(const std::string& name, uint64_t turns) {
   v1::Definition definition = Empty(name);
   v1::Scope* scope = definition.add_scopes();

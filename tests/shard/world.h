@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/shard/engine.h"
+#include "engine/shard/keys.h"
 #include "proto/arena_message.h"
 #include "store/faulty_store.h"
 #include "store/memory_store.h"
@@ -137,6 +138,9 @@ class World final : public Clock, public Background, public WorkerOutput {
   absl::Status fatal_;
   std::map<std::string, int> handed_out_;
 };
+
+// How many rows a table has, over all shards.
+size_t CountRows(World& world, keys::Table table);
 
 // Definitions to run: `steps` tasks "t" in a row, each with its predecessor's output.
 v1::Definition Chain(const std::string& name, int steps);
