@@ -40,13 +40,6 @@ void Machine::Continued(v1::StepContinued continued) {
                                                     fragment.status().message())));
     return;
   }
-  if (v1::HistoryEvent* told = TellStep("step.continued", *frame, step, /*derived=*/false)) {
-    told->set_detail(absl::StrCat(
-        "as ", (*fragment)->name(), ", ", definition.scopes(0).steps_size(),
-        definition.scopes(0).steps_size() == 1 ? " step" : " steps",
-        continued.step_labels().empty() ? "" : ", ", LabelsText(continued.step_labels())));
-    told->set_identity(continued.worker());
-  }
   std::vector<Parameter> parameters;
   for (v1::Payload& input : *continued.mutable_inputs()) {
     parameters.push_back({Parameter::State::kSet, Value::FromPayload(std::move(input))});
@@ -56,7 +49,16 @@ void Machine::Continued(v1::StepContinued continued) {
   const bool tail = scope.role == Graph::Role::kFragment && frame->remaining == 1 &&
                     scope.result.has_value() && scope.result->source == InputPlan::Source::kStep &&
                     scope.result->index == step && scope.result->input->pointer().empty() &&
-                    plan.step->catches().empty() && !plan.undo_scope.has_value();
+                    !scope.result->optional && plan.step->catches().empty() &&
+                    !plan.undo_scope.has_value();
+  if (v1::HistoryEvent* told = TellStep("step.continued", *frame, step, /*derived=*/false)) {
+    told->set_detail(absl::StrCat(
+        "as ", (*fragment)->name(), ", ", definition.scopes(0).steps_size(),
+        definition.scopes(0).steps_size() == 1 ? " step" : " steps",
+        tail ? absl::StrCat(", in place of ", frame->graph->name()) : "",
+        continued.step_labels().empty() ? "" : ", ", LabelsText(continued.step_labels())));
+    told->set_identity(continued.worker());
+  }
   if (tail) {
     Frame* done = frame;
     step = frame->parent_step;

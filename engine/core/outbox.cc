@@ -42,9 +42,8 @@ constexpr size_t kChildIdBytesMax = 200;
 // The same path comes again after a rewind, in each page, and in the next fragment of a chain: then
 // the message's number tells the children apart.
 bool PathIsUnique(const Frame& frame, uint32_t step) {
-  if (frame.fragment != nullptr) return false;
   for (const Frame* at = &frame; at != nullptr; step = at->parent_step, at = at->parent) {
-    if (at->steps[step].generation > 0 ||
+    if (at->fragment != nullptr || at->steps[step].generation > 0 ||
         at->graph->scopes()[at->scope].role == Graph::Role::kPage) {
       return false;
     }

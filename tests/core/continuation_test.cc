@@ -250,6 +250,7 @@ TEST(Continuation, WhatHasMoreToDoIsNotInTailPosition) {
        },
        3},
       {"AnUndoTask", [](auto& f) { f.Undo(0, 0, "go"); }, 3},
+      {"AResultThatMayBeSkipped", [](auto& f) { f.Result(0, Optional(FromStep(0))); }, 3},
   };
   for (const Case& c : kCases) {
     SCOPED_TRACE(c.name);
@@ -263,6 +264,36 @@ TEST(Continuation, WhatHasMoreToDoIsNotInTailPosition) {
     const char* last = c.frames == 2 ? "t.last" : "t.go.last";
     EXPECT_EQ(run.Complete(last, "{\"a\":1}"), kAccepted);
   }
+}
+
+// Whether or not other steps of the fragment are done by then.
+TEST(Continuation, ASkippedValueThatMayBeSkippedIsNothingWhereverItComesFrom) {
+  for (const bool beside : {false, true}) {
+    SCOPED_TRACE(beside);
+    DefinitionBuilder f = OneTask("go");
+    if (beside) f.Task(0, "beside");
+    f.Result(0, Optional(FromStep(0)));
+    DefinitionBuilder skips("skips");
+    skips.Result(0, FromStep(skips.Skip(0, "s")));
+    Driver run(Base().Compile());
+    run.Continue("t", f.definition());
+    run.Continue("t.go", skips.definition());
+    if (beside) run.Complete("t.beside", "1");
+    EXPECT_EQ(run.StateOf("t"), v1::STEP_STATE_COMPLETED);
+    EXPECT_EQ(InputOf(run, "next"), "") << "nothing";
+  }
+}
+
+TEST(Continuation, HistorySaysWhichFragmentItTookThePlaceOf) {
+  Driver run(Base().Compile());
+  run.Continue("t", OneTask("go").definition());
+  run.Continue("t.go", OneTask("last").definition());
+  std::vector<std::string> details;
+  for (const v1::HistoryEvent& event : run.story) {
+    if (event.type() == "step.continued") details.push_back(event.step() + " " + event.detail());
+  }
+  EXPECT_THAT(details, ElementsAre("t as one-task, 1 step",
+                                   "t.go as one-task, 1 step, in place of one-task"));
 }
 
 TEST(Continuation, InABodyOfAFragmentIsNotInTailPosition) {
