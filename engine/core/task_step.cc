@@ -61,13 +61,16 @@ void Machine::TaskCompleted(v1::StepCompleted completed) {
   SetStepLabels(s_, frame->steps[step], completed.step_labels());
   if (completed.skipped()) {
     SkipStep(frame, step);
-    return;
+  } else {
+    CompleteStep(
+        frame, step,
+        Value::FromPayload(std::move(*completed.mutable_output()), completed.output_blob()));
   }
-  CompleteStep(frame, step,
-               Value::FromPayload(std::move(*completed.mutable_output()), completed.output_blob()));
   if (telling()) {
-    effects_->story->back().set_identity(completed.worker());
-    effects_->story->back().set_detail(LabelsText(completed.step_labels()));
+    v1::HistoryEvent& event = effects_->story->back();
+    event.set_derived(false);
+    event.set_identity(completed.worker());
+    event.set_detail(LabelsText(completed.step_labels()));
   }
 }
 

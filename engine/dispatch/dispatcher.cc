@@ -152,6 +152,11 @@ LiveTask Dispatcher::Look(const DeliveryKey& key, const v1::TaskStep& task) cons
   return state_->Look(key, task);
 }
 
+std::string Dispatcher::HolderOf(const DeliveryKey& key) const {
+  const TaskNode* node = state_->Find(key);
+  return node == nullptr || node->session == nullptr ? "" : node->session->worker_id;
+}
+
 bool Dispatcher::InFlight(const RunId& run) const {
   const auto it = state_->runs_.find(run);
   return it != state_->runs_.end() && it->second->in_flight_or_held > 0;

@@ -169,6 +169,8 @@ class Dispatcher {
 
   // ---- questions ----
   LiveTask Look(const DeliveryKey& key, const v1::TaskStep& task) const;
+  // The worker that the delivery is with, or is held for; empty: none.
+  std::string HolderOf(const DeliveryKey& key) const;
   // Is some task of the run in flight or held for grace (such a run is not evicted)?
   bool InFlight(const RunId& run) const;
   void ListWorkers(std::string_view queue, v1::ListWorkersResponse* response) const;

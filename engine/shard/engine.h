@@ -350,7 +350,7 @@ class Engine final : public DispatchHost {
                        int first) const;
   void HandleResult(StreamId stream, v1::TaskResult&& result);
   void FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot, v1::TaskResult&& result,
-                    std::string note);
+                    std::string worker_id, std::string note);
   static DeliveryKey KeyOf(const v1::TaskToken& token);
   void OnDelivery(const DeliveryKey& key, Command command);
   void RefillFrom(Slot& slot, const std::string& queue);

@@ -436,20 +436,25 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
       break;
     }
   }
+  // Who sent it is told in the history, though the stream may be gone once a run is loaded; and it
+  // may be gone already.
+  const auto peer = peers_.find(stream);
+  std::string worker_id =
+      peer == peers_.end() ? dispatcher_->HolderOf(key) : peer->second.worker_id;
   dispatcher_->ResultArrived(stream, key, result.has_failure());
-
   if (resident) {
-    FinishResult(stream, key, it->second.get(), std::move(result), std::move(note));
+    FinishResult(stream, key, it->second.get(), std::move(result), std::move(worker_id),
+                 std::move(note));
     return;
   }
-  WithRun(key.run, [this, stream, key, result = std::move(result), note = std::move(note)](
-                       Slot* slot, const absl::Status&) mutable {
-    FinishResult(stream, key, slot, std::move(result), std::move(note));
+  WithRun(key.run, [this, stream, key, result = std::move(result), worker_id = std::move(worker_id),
+                    note = std::move(note)](Slot* slot, const absl::Status&) mutable {
+    FinishResult(stream, key, slot, std::move(result), std::move(worker_id), std::move(note));
   });
 }
 
 void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
-                          v1::TaskResult&& result, std::string note) {
+                          v1::TaskResult&& result, std::string worker_id, std::string note) {
   if (slot == nullptr) {
     ++counters_.results_stale;
     dispatcher_->Ack(
@@ -471,9 +476,7 @@ void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
   if (result.has_value() && result.value().data().size() > options_.payload_inline_bytes) {
     report.blob = slot->execution->next_blob();
   }
-  if (const auto peer = peers_.find(stream); peer != peers_.end()) {
-    report.worker_id = peer->second.worker_id;
-  }
+  report.worker_id = std::move(worker_id);
   report.result = std::move(result);
   const v1::TaskToken& token = report.result.token();
   // A worker that had it before a restart may answer while it waits on disk to be offered again.

@@ -270,6 +270,7 @@ TEST_F(Sessions, ABrokenStreamsTasksAreLostAfterTheGrace) {
   Pass(9'999);
   EXPECT_THAT(host_.ended, IsEmpty());
   EXPECT_TRUE(dispatcher_->InFlight(RunOf(1)));
+  EXPECT_EQ(dispatcher_->HolderOf(Key(1, 0)), "worker-s1") << "known while it is away";
   Pass(1);
   EXPECT_THAT(host_.ended,
               ElementsAre(FakeHost::Ended{"1/0/1", AttemptEnd::kWorkerLost, "", "worker-s1"},
