@@ -174,6 +174,15 @@ void CommandTree::AddRepair(CLI::App* group) {
        "  fluxctl workflow delete --query 'closed < -30d and label.tenant = \"acme\"' --reason "
        "'their contract ended'",
        RepairKind::kDelete);
+  auto deletions = std::make_shared<DeletionsOptions>();
+  CLI::App* deleted =
+      Leaf(group, "deletions", "List who had which executions deleted in the last 90 days, and why",
+           "  fluxctl workflow deletions\n"
+           "  fluxctl workflow deletions chart-17 -o json",
+           [deletions](Context& context) { return ListDeletions(context, *deletions); });
+  deleted->add_option("WORKFLOW_ID", deletions->workflow_id, "Only those of this id");
+  Count(deleted->add_option("--limit", deletions->limit, "At most so many; 0 for all (default 100)")
+            ->type_name("N"));
   AddRepairOne(group, "park", "Set a step aside for an operator; the rest goes on",
                "  fluxctl workflow park chart-17 merge --reason 'wrong template'",
                RepairKind::kPark);

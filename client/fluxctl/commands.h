@@ -117,6 +117,12 @@ struct ListOptions {
 CommandResult ListWorkflows(Context& context, const ListOptions& options);
 CommandResult CountWorkflows(Context& context, const FilterOptions& options);
 
+struct DeletionsOptions {
+  std::string workflow_id;  // empty: of all
+  uint64_t limit = 100;     // 0: all
+};
+CommandResult ListDeletions(Context& context, const DeletionsOptions& options);
+
 struct TargetOptions {
   std::string workflow_id;
   std::string run_id;

@@ -272,6 +272,14 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::OperateExecution(
   return reactor;
 }
 
+grpc::ServerUnaryReactor* WorkflowServiceImpl::ListDeletions(
+    grpc::CallbackServerContext* context, const v1::ListDeletionsRequest* request,
+    v1::ListDeletionsResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  engine_->ListDeletions(*request, Finish(reactor, response));
+  return reactor;
+}
+
 // ---- admin
 // ------------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,9 @@ class WorkflowServiceImpl final : public v1::WorkflowService::CallbackService {
   grpc::ServerUnaryReactor* OperateExecution(grpc::CallbackServerContext*,
                                              const v1::OperateExecutionRequest*,
                                              v1::OperateExecutionResponse*) override;
+  grpc::ServerUnaryReactor* ListDeletions(grpc::CallbackServerContext*,
+                                          const v1::ListDeletionsRequest*,
+                                          v1::ListDeletionsResponse*) override;
 
  private:
   engine::Engine* const engine_;

@@ -113,6 +113,13 @@ struct EngineOptions {
   std::string data_directory;  // for people
 };
 
+// What the note of a deletion says of the execution.
+struct LastWords {
+  std::string workflow;
+  v1::ExecutionStatus status = v1::EXECUTION_STATUS_UNSPECIFIED;
+  int64_t close_ms = 0;
+};
+
 class Engine final : public DispatchHost {
  public:
   template <typename T>
@@ -175,6 +182,7 @@ class Engine final : public DispatchHost {
   // Unavailable: it has messages to send. NotFound: no such run, or it is deleted already.
   void Delete(v1::ExecutionRef ref, std::string identity, std::string reason,
               Reply<v1::OperateExecutionResponse> reply);
+  void ListDeletions(v1::ListDeletionsRequest request, Reply<v1::ListDeletionsResponse> reply);
   void StartBulk(v1::StartBulkOperationRequest request,
                  Reply<v1::StartBulkOperationResponse> reply);
   void GetBulk(v1::GetBulkOperationRequest request, Reply<v1::GetBulkOperationResponse> reply);
@@ -262,6 +270,7 @@ class Engine final : public DispatchHost {
     store::Lsn lsn = 0;  // of the commit that holds its tombstone
     std::string ns;
     std::string workflow_id;
+    LastWords last;                        // not known of one that a restart found
     std::optional<v1::IndexMark> indexed;  // its part in the counts, while its rows stand
     bool gone = false;                     // its rows are
   };
@@ -417,12 +426,15 @@ class Engine final : public DispatchHost {
   // engine_delete.cc: deletion and retention
   void DeleteRun(const RunId& run, v1::ExecutionRef ref, DeleteCallback done);
   void DeleteResident(const RunId& run, v1::ExecutionRef ref, DeleteCallback done);
-  // `request_id` and `close_ms` are of its start and its end.
+  // `request_id` is of its start, `last` says how it ended.
   void Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
-            const std::string& request_id, int64_t close_ms);
+            const std::string& request_id, const LastWords& last);
   void RememberRequest(Shard& shard, const std::string& id_key, const std::string& request_id,
                        const RunId& run, int64_t close_ms);
+  // Request ids and notes of deletions that have been kept for long enough.
   void ForgetRequests();
+  // deletion_notes.cc: what is kept of deletions that somebody asked for
+  void NoteDeletion(const RunId& run, std::string identity, std::string reason);
   // A wall clock that jumps ahead while we run makes nothing old.
   int64_t SteadyWallMs() const;
   void CollectRows(const RunId& run);

@@ -29,7 +29,7 @@ constexpr size_t kSweepRowsMax = 20'000;      // looked at by one sweep: rules m
 constexpr int64_t kSweepPauseMs = 100;        // between sweeps that had enough
 constexpr int64_t kSweepIntervalMs = 60'000;  // when nothing more is old enough
 constexpr size_t kTombstonesPerBatch = 5'000;
-constexpr size_t kForgetAtOnce = 500;  // request ids, of up to a kilobyte each
+constexpr size_t kForgetAtOnce = 500;  // keys of up to a kilobyte each
 
 absl::Status Unknown(const RunId& run) {
   return absl::NotFoundError(absl::StrCat("no run ", run.Text()));
@@ -128,6 +128,7 @@ void Engine::Delete(v1::ExecutionRef ref, std::string identity, std::string reas
       Log(1, absl::StrCat("execution \"", ref.workflow_id(), "\" run ", run.Text(),
                           " was deleted by ", identity.empty() ? "(unnamed)" : identity,
                           reason.empty() ? "" : ": ", reason));
+      NoteDeletion(run, std::move(identity), std::move(reason));
       v1::OperateExecutionResponse response;
       response.set_run_id(run.Text());
       ReplyWith<v1::OperateExecutionResponse>(std::move(reply), std::move(response));
@@ -191,7 +192,8 @@ void Engine::DeleteRun(const RunId& run, v1::ExecutionRef ref, DeleteCallback do
         return done(StillOpen((*root)->workflow_id(), run, StatusWord((*root)->indexed().status())),
                     run);
       }
-      Bury(run, shard, **root, summary.request_id(), summary.close_time_ms());
+      Bury(run, shard, **root, summary.request_id(),
+           {summary.workflow(), summary.status(), summary.close_time_ms()});
       done(absl::OkStatus(), run);
     });
   });
@@ -229,7 +231,8 @@ void Engine::DeleteResident(const RunId& run, v1::ExecutionRef ref, DeleteCallba
   root.set_workflow_id(started.workflow_id());
   // By value: the slot goes.
   const std::string request_id = started.request_id();
-  Bury(run, slot.shard, root, request_id, slot.execution->close_time_ms());
+  Bury(run, slot.shard, root, request_id,
+       {started.workflow(), slot.execution->status(), slot.execution->close_time_ms()});
   done(absl::OkStatus(), run);
 }
 
@@ -238,7 +241,7 @@ void Engine::DeleteResident(const RunId& run, v1::ExecutionRef ref, DeleteCallba
 
 // `root` is what the rows say of it: without a flushed ordinal there are none but payloads.
 void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
-                  const std::string& request_id, int64_t close_ms) {
+                  const std::string& request_id, const LastWords& last) {
   ++counters_.deletions;
   Shard& shard = Activate(id);
   Deletion deletion;
@@ -246,6 +249,7 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
   deletion.lsn = shard.next_lsn;
   deletion.ns = root.namespace_();
   deletion.workflow_id = root.workflow_id();
+  deletion.last = last;
   if (root.has_indexed()) deletion.indexed = root.indexed();
   v1::DeletedRun row;
   row.set_lsn(deletion.lsn);
@@ -266,7 +270,7 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
     lru_.erase(slot.lru);
     slots_.erase(it);
   }
-  RememberRequest(shard, id_key, request_id, run, close_ms);
+  RememberRequest(shard, id_key, request_id, run, last.close_ms);
   if (const auto it = ids_.find(id_key); it != ids_.end()) {
     // What is known of the id is read again when it is needed next; what is in memory is known.
     IdEntry& entry = it->second;
@@ -484,7 +488,6 @@ int64_t Engine::SteadyWallMs() const {
   return std::min(env_.clock->WallMs(), start_wall_ms_ + running + kSweepIntervalMs);
 }
 
-// Request ids of deleted runs, once a day has passed.
 void Engine::ForgetRequests() {
   const int64_t now = env_.clock->MonotonicMs();
   if (forgetting_ || now < next_forget_ms_ || shutting_down_) return;
@@ -504,13 +507,22 @@ void Engine::ForgetRequests() {
                                          batch.deletes.emplace_back(key);
                                          return ++found < kForgetAtOnce;
                                        });
+      if (status.ok() && found < kForgetAtOnce) {
+        status = env_.store->rows().Scan(keys::DeletedBefore(shard.id, wall - kDeletionNotesKeptMs),
+                                         keys::TableRange(shard.id, keys::Table::kDeleted).second,
+                                         [&](std::string_view key, std::string_view) {
+                                           batch.deletes.emplace_back(key);
+                                           return ++found < kForgetAtOnce;
+                                         });
+      }
       if (!batch.deletes.empty()) batches.push_back(std::move(batch));
     }
     Post([this, status, full = found >= kForgetAtOnce, batches = std::move(batches)]() mutable {
       forgetting_ = false;
       next_forget_ms_ = env_.clock->MonotonicMs() + (full ? kSweepPauseMs : kSweepIntervalMs);
       if (!status.ok()) {
-        Log(3, absl::StrCat("request ids to forget cannot be found: ", status.ToString()));
+        Log(3, absl::StrCat("what to forget of deleted executions cannot be found: ",
+                            status.ToString()));
         return;
       }
       if (batches.empty()) return;

@@ -76,6 +76,26 @@ std::string Active(store::ShardId shard, const RunId& run) {
   return WithRun(shard, Table::kActive, run);
 }
 
+std::string Deleted(store::ShardId shard, int64_t delete_ms, const RunId& run) {
+  std::string out = Head(shard, Table::kDeleted);
+  AppendU64(out, ~static_cast<uint64_t>(delete_ms));
+  AppendRunReversed(out, run);
+  return out;
+}
+
+std::string DeletedBefore(store::ShardId shard, int64_t delete_ms) {
+  std::string out = Head(shard, Table::kDeleted);
+  AppendU64(out, ~static_cast<uint64_t>(delete_ms - 1));
+  return out;
+}
+
+std::optional<std::pair<int64_t, RunId>> DeletionOf(std::string_view key) {
+  if (key.size() != kHeadBytes + 8 + kRunBytes) return std::nullopt;
+  key.remove_prefix(kHeadBytes);
+  return std::pair(static_cast<int64_t>(~ReadU64(key)),
+                   RunId{~ReadU64(key.substr(8)), ~ReadU64(key.substr(16))});
+}
+
 std::string Bulk(std::string_view id) { return Head(0, Table::kBulk).append(id); }
 
 std::string CurrentPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id) {

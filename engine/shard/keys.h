@@ -23,6 +23,7 @@ enum class Table : char {
   kCurrent = 'C',     // ns 0 workflow_id 0 ~run → ExecutionSummary; the newest run first
   kDefinition = 'D',  // hash (shard 0)          → StoredDefinition
   kHistory = 'H',     // run first_ordinal       → HistoryChunk
+  kDeleted = 'J',     // ~delete_ms ~run         → DeletionNote; the newest deletion first
   kSchedule = 'K',    // ns 0 id 0 part (shard 0) → StoredSchedule (D), ScheduleState (S)
   kName = 'M',        // name 0 ~sequence (shard 0) → hash
   kSession = 'N',     // session_id (shard 0)    → SessionChange
@@ -99,6 +100,11 @@ std::optional<int64_t> ClosedOf(std::string_view key);
 std::string Counts(store::ShardId shard, std::string_view group);
 std::string IndexVersion();
 std::string Tombstone(store::ShardId shard, const RunId& run);
+std::string Deleted(store::ShardId shard, int64_t delete_ms, const RunId& run);
+// The first key of deletions before `delete_ms`.
+std::string DeletedBefore(store::ShardId shard, int64_t delete_ms);
+// When, and which run, by a key of kDeleted. nullopt: malformed.
+std::optional<std::pair<int64_t, RunId>> DeletionOf(std::string_view key);
 std::string Wake(store::ShardId shard, int64_t due_ms, const RunId& run);
 std::string WakeUntil(store::ShardId shard, int64_t due_ms);
 std::string Root(store::ShardId shard, const RunId& run);

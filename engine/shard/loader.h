@@ -47,6 +47,7 @@ absl::StatusOr<uint64_t> HistoryBegin(store::Rows& rows, store::ShardId shard, c
 // What is known of a workflow id: its runs, and whose starts' request ids are remembered.
 inline constexpr size_t kRunsPerIdMin = 16;
 inline constexpr size_t kRunsPerIdMax = 10'000;
+inline constexpr int64_t kDeletionNotesKeptMs = 90 * 24 * int64_t{3'600'000};  // since the deletion
 inline constexpr int64_t kRequestsKeptMs = 24 * 3'600'000;  // behind the close of the run (rule 10)
 struct IdRows {
   // The newest first: so many at least, and those that closed within the last day.

@@ -16,6 +16,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 using Arguments = std::vector<std::string>;
@@ -165,8 +166,8 @@ TEST_F(Repairs, EachIsDoneByIdAndByQueryAndItsHistorySaysWhoAndWhy) {
   }
 }
 
-// What is deleted has no history: the log says it.
-TEST_F(Repairs, ADeletionIsInTheLogWithWhoAndWhy) {
+// What is deleted has no history: a list of its own says it, and the log.
+TEST_F(Repairs, ADeletionIsListedWithWhoAndWhy) {
   ASSERT_EQ(Fluxctl({"workflow", "terminate", "one", "many-0", "many-1"}).exit_code, 0);
   EXPECT_EQ(Fluxctl({"workflow", "delete", "one", "--reason", "no longer ours"}).exit_code, 0);
   const Arguments query = {"workflow", "delete", "--query", kMany, "--reason", "gone too"};
@@ -186,6 +187,14 @@ TEST_F(Repairs, ADeletionIsInTheLogWithWhoAndWhy) {
   EXPECT_THAT(fluxd_.log(),
               AllOf(HasSubstr(absl::StrCat(" was deleted by ", kWho)),
                     HasSubstr(": no longer ours"), HasSubstr(": gone too (bulk operation ")));
+  const Finished all = Fluxctl({"workflow", "deletions", "-o", "jsonl"});
+  EXPECT_EQ(all.exit_code, 0) << all.log;
+  for (const std::string& id : all_) {
+    EXPECT_THAT(all.output, HasSubstr(absl::StrCat("\"workflow_id\":\"", id, "\""))) << id;
+  }
+  const Finished one = Fluxctl({"workflow", "deletions", "one"});
+  EXPECT_THAT(one.output, AllOf(HasSubstr("terminated"), HasSubstr("no longer ours"),
+                                HasSubstr(kWho), Not(HasSubstr("many-"))));
 }
 
 }  // namespace
