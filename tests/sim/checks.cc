@@ -67,9 +67,11 @@ v1::Failure FirstOf(const v1::Failure& failure) {
 // part from the history, which must be able to explain it.
 class Witness final : public Oracle {
  public:
-  // How a child, by its workflow id, of a program and with inputs, was to end.
-  using AskChild = std::function<Ending(const std::string& id, const std::string& workflow,
-                                        const std::vector<v1::Payload>& inputs)>;
+  // How a child, by its workflow id and its run (empty: the newest), of a program and with inputs,
+  // was to end.
+  using AskChild =
+      std::function<Ending(const std::string& id, const std::string& run,
+                           const std::string& workflow, const std::vector<v1::Payload>& inputs)>;
   Witness(const Run& run, const Fates& fates, uint64_t script_seed, const Ledger& ledger,
           const std::set<std::string>& emitted, AskChild ask_child)
       : run_(run),
@@ -89,15 +91,17 @@ class Witness final : public Oracle {
       texts.push_back(
           absl::StrCat(TextOf(input.ToPayload()), none ? std::string() : step.inputs(i).pointer()));
     }
-    const auto given = ledger_.delivered().find({bytes_, path});
-    // Pages of a map go by one path; and what was taken back may not have been handed out again.
-    if (given != ledger_.delivered().end() && given->second.inputs != texts &&
+    const std::string real = RealPath(path);
+    const auto given = ledger_.delivered().find({bytes_, real});
+    // Pages of a map go by one path, and so do fragments that took each other's place; and what was
+    // taken back may not have been handed out again.
+    if (real == path && given != ledger_.delivered().end() && given->second.inputs != texts &&
         fates_.all().contains(path) && !absl::StrContains(path, "[page]")) {
       Complain(path, absl::StrCat("was given ", absl::StrJoin(given->second.inputs, " and "),
                                   " where the interpreter says ", absl::StrJoin(texts, " and ")));
     }
     const Answer answer =
-        AnswerOf(run_.program->scripts.find(step.name())->second, script_seed_, path, texts);
+        AnswerOf(run_.program->scripts.find(step.name())->second, script_seed_, real, texts);
     // What its clause took, rather than what became of the clause.
     const Fate& fate = fates_.Of(path);
     const v1::HistoryEvent* failed = fate.caught != nullptr ? fate.caught : fate.failed;
@@ -116,6 +120,11 @@ class Witness final : public Oracle {
     }
     switch (answer.end) {
       case Answer::End::kValue:
+        if (real != path && fate.completed != nullptr && !fate.completed->derived() &&
+            TextOf(fate.completed->payload()) != TextOf(answer.value)) {
+          Complain(path, absl::StrCat("completed with what its task did not answer: ",
+                                      TextOf(*fate.completed)));
+        }
         return {Ending::Value(Datum::Of(answer.value)), nullptr, {}};
       case Answer::End::kSkip:
         return {Ending::Skipped(), nullptr, {}};
@@ -125,6 +134,19 @@ class Witness final : public Oracle {
         break;
     }
     return {Ending::Failed({{answer.failure, false}}), nullptr, {}};
+  }
+
+  std::string FragmentPlace(const std::string& path) override {
+    std::string step = path;
+    size_t number = 0;
+    if (fates_.GaveWay(path)) {
+      // "t~2.last" went on as the fragment after that of "t~2".
+      const size_t mark = path.rfind('~');
+      step = path.substr(0, mark);
+      number = static_cast<size_t>(std::stoul(path.substr(mark + 1))) + 1;
+    }
+    if (number < fates_.EarlierFragments(step)) absl::StrAppend(&step, "~", number);
+    return step + ".";
   }
 
   Ending Event(const std::string& path, const v1::Step& step) override {
@@ -157,16 +179,21 @@ class Witness final : public Oracle {
     const Fate& fate = fates_.Of(path);
     const std::string id = ChildId(fate);
     if (step.child().detached() || id.empty()) return Ended(path, step.child().detached());
-    if (fate.failed != nullptr && fate.failed->failure().type() == "flux.refused") {
+    if (fate.failed != nullptr && (fate.failed->failure().type() == "flux.refused" ||
+                                   fate.failed->failure().type() == "flux.conflict")) {
       return Ended(path, false);  // it was never there
     }
+    const std::string run = ChildRun(fate);
+    // It closed before its start was settled: under a shared id there is no telling which it was.
+    if (run.empty() && fate.started != nullptr && IsShared(step)) return AsSaid(fate);
     if (fate.started == nullptr && fate.completed == nullptr && fate.failed == nullptr &&
         fate.skipped == nullptr && (run_.closed || InCaught(path))) {
       return Ending::Never();  // withdrawn: what started it ended first
     }
     std::vector<v1::Payload> payloads;
     for (const Datum& input : inputs) payloads.push_back(input.ToPayload());
-    Ending ending = ask_child_(id, step.child().workflow(), payloads);
+    if (step.child().id_input()) payloads.pop_back();
+    Ending ending = ask_child_(id, run, step.child().workflow(), payloads);
     if (ending.kind == Ending::Kind::kNever && fate.failed != nullptr) return Ended(path, false);
     for (Foreseen& failure : ending.failures) {
       if (!failure.own_words) {
@@ -245,7 +272,7 @@ class Witness final : public Oracle {
     if (type == "flux.timeout.schedule_to_close") return hurried;
     if (absl::StartsWith(type, "flux.timeout.") || type == "flux.worker_lost") return last;
     return (type == "flux.invalid_result" || type == "flux.payload_too_large") &&
-           ledger_.WasGarbled(bytes_, path);
+           ledger_.WasGarbled(bytes_, RealPath(path));
   }
 
   // Was an event of the name acknowledged that nobody cancelled before it was delivered?
@@ -260,7 +287,13 @@ class Witness final : public Oracle {
   bool InCaught(const std::string& path) const {
     for (size_t end = path.find_first_of(".["); end != std::string::npos;
          end = path.find_first_of(".[", end + 1)) {
-      if (fates_.Of(path.substr(0, end)).caught != nullptr) return true;
+      std::string outer = path.substr(0, end);
+      // The step is no part of what it went on as.
+      const size_t mark = outer.rfind('~');
+      if (mark != std::string::npos && outer.find_first_of(".[", mark) == std::string::npos) {
+        outer.resize(mark);
+      }
+      if (fates_.Of(outer).caught != nullptr) return true;
     }
     return false;
   }
@@ -271,6 +304,29 @@ class Witness final : public Oracle {
     const std::string& detail = fate.starting->detail();
     const size_t as = detail.find(" as ");
     return as == std::string::npos ? "" : detail.substr(as + 4);
+  }
+
+  // The run of the child that a step started, once that is settled: "ID (run RUN)".
+  static std::string ChildRun(const Fate& fate) {
+    static constexpr std::string_view kRun = " (run ";
+    if (fate.started == nullptr) return "";
+    const std::string& detail = fate.started->detail();
+    const size_t run = detail.rfind(kRun);
+    if (run == std::string::npos) return "";
+    return detail.substr(run + kRun.size(), detail.size() - run - kRun.size() - 1);
+  }
+
+  // May other steps start a child of the same id?
+  static bool IsShared(const v1::Step& step) {
+    return step.child().id_input() || !step.child().workflow_id().empty();
+  }
+
+  // Taken at its word.
+  static Ending AsSaid(const Fate& fate) {
+    if (fate.failed != nullptr) return Ending::Failed({{fate.failed->failure(), false}});
+    if (fate.caught != nullptr) return Ending::Failed({{fate.caught->failure(), false}});
+    if (fate.completed != nullptr) return Ending::Value(Datum::Of(fate.completed->payload()));
+    return fate.skipped != nullptr ? Ending::Skipped() : Ending::Never();
   }
 
   // How a message to another execution ended: whatever the coordinator says of it, which may refuse
@@ -371,6 +427,7 @@ std::optional<Ending> Simulation::CheckRun(Run* run) {
   if (!events->empty() && events->front().type() == "history.dropped") return AsItEnded(*result);
   const Fates fates(*events, *run->program);
   CheckHistory(*run, *events, fates);
+  CheckLabels(*run, *events);
   CheckUndone(*run, *result, fates);
   if (fates.migrated() && !run->migrate_asked) {
     Problem(absl::StrCat(run->id, " was moved to another version, which nobody asked for"));
@@ -386,7 +443,7 @@ void Simulation::CheckHistory(const Run& run, const Events& events, const Fates&
   for (const auto& [path, fate] : fates.all()) {
     // What a clause, a fragment or an operator made of a task is no answer of the task's.
     if (fate.completed == nullptr || fate.completed->derived() || fate.caught != nullptr ||
-        fate.decreed != nullptr || absl::StrContains(path, "[page]") ||
+        fate.decreed != nullptr || absl::StrContains(path, "[page]") || RealPath(path) != path ||
         fate.completed->type() != "step.completed") {
       continue;
     }
@@ -403,6 +460,52 @@ void Simulation::CheckHistory(const Run& run, const Events& events, const Fates&
       return Problem(absl::StrCat("step ", path, " of ", run.id, " completed with what its task ",
                                   "did not answer: ", TextOf(*fate.completed)));
     }
+  }
+}
+
+// What tasks set, in the order in which they ended.
+void Simulation::CheckLabels(const Run& run, const Events& events) {
+  std::map<std::string, std::string> expected;
+  if (!run.child) expected["operated"] = run.operated ? "yes" : "no";
+  for (const v1::HistoryEvent& event : events) {
+    const std::string& type = event.type();
+    // By a worker, that is: not by a clause, a fragment or an operator.
+    const bool ends =
+        !event.identity().empty() &&
+        (type == "step.completed" || type == "step.skipped" || type == "step.continued");
+    const auto script = run.program->scripts.find(NameOf(event.step()));
+    if (!ends || script == run.program->scripts.end()) continue;
+    for (const auto& [name, value] : LabelsOf(script->second, event.step())) {
+      if (value.empty()) {
+        expected.erase(name);
+      } else {
+        expected[name] = value;
+      }
+    }
+    for (const auto& [name, value] : StepLabelsOf(script->second, event.step())) {
+      if (!absl::StrContains(event.detail(), absl::StrCat(name, "=", value))) {
+        Problem(absl::StrCat(run.id, ": the label ", name, "=", value,
+                             " of a step is not told: ", TextOf(event), " ", event.detail()));
+      }
+    }
+  }
+  v1::DescribeExecutionRequest request;
+  *request.mutable_execution() = RefOf(run);
+  const auto described = AskNow<v1::DescribeExecutionResponse>(
+      [&](engine::Engine& engine, engine::Engine::Reply<v1::DescribeExecutionResponse> reply) {
+        engine.Describe(request, std::move(reply));
+      });
+  if (!described.ok()) {
+    return Problem(absl::StrCat("describing ", run.id, ": ", described.status().ToString()));
+  }
+  const auto& labels = described->info().labels();
+  const std::map<std::string, std::string> got(labels.begin(), labels.end());
+  const auto text = [](const std::map<std::string, std::string>& all) {
+    return absl::StrJoin(all, ", ", absl::PairFormatter("="));
+  };
+  if (got != expected) {
+    Problem(absl::StrCat(run.id, " has the labels ", text(got), " and was to have ", text(expected),
+                         Story(events)));
   }
 }
 
@@ -453,10 +556,11 @@ Ending Simulation::CheckOutcome(const Run& run, const v1::GetResultResponse& res
     return Ending::Failed({{result.failure(), /*own_words=*/false}});
   }
   Witness witness(run, fates, script_seed_, ledger_, emitted_,
-                  [this](const std::string& id, const std::string& workflow,
-                         const std::vector<v1::Payload>& inputs) {
+                  [this](const std::string& id, const std::string& run_id,
+                         const std::string& workflow, const std::vector<v1::Payload>& inputs) {
                     Run child;
                     child.id = id;
+                    child.run_id = run_id;
                     child.child = true;
                     child.inputs = inputs;
                     child.program = ProgramOf(workflow);
@@ -519,9 +623,44 @@ void Simulation::CheckBulks() {
   }
 }
 
-std::optional<std::vector<v1::ExecutionInfo>> Simulation::Executions() {
+void Simulation::CheckQueries() {
+  const std::optional<std::vector<v1::ExecutionInfo>> all = Executions("");
+  if (!all) return;
+  using Ids = std::set<std::string>;
+  std::map<std::string, Ids> expected;  // by query
+  for (const v1::ExecutionInfo& info : *all) {
+    for (const auto& [name, value] : info.labels()) {
+      expected[absl::StrCat("label.", name, " = \"", value, "\"")].insert(info.run_id());
+    }
+  }
+  for (const auto& [query, ids] : expected) {
+    const std::optional<std::vector<v1::ExecutionInfo>> found = Executions(query);
+    if (!found) return;
+    Ids got;
+    for (const v1::ExecutionInfo& info : *found) got.insert(info.run_id());
+    if (got != ids) {
+      return Problem(absl::StrCat("the query ", query, " finds ", absl::StrJoin(got, ", "),
+                                  " instead of ", absl::StrJoin(ids, ", ")));
+    }
+    v1::CountExecutionsRequest request;
+    request.mutable_filter()->set_query(query);
+    const auto count = AskNow<v1::CountExecutionsResponse>(
+        [&](engine::Engine& engine, engine::Engine::Reply<v1::CountExecutionsResponse> reply) {
+          engine.Count(request, std::move(reply));
+        });
+    if (!count.ok() || count->count() != ids.size()) {
+      return Problem(
+          absl::StrCat("the count of ", query, " is ",
+                       count.ok() ? absl::StrCat(count->count()) : count.status().ToString(),
+                       " instead of ", ids.size()));
+    }
+  }
+}
+
+std::optional<std::vector<v1::ExecutionInfo>> Simulation::Executions(const std::string& query) {
   std::vector<v1::ExecutionInfo> all;
   v1::ListExecutionsRequest request;
+  request.mutable_filter()->set_query(query);
   do {
     const auto page = AskNow<v1::ListExecutionsResponse>(
         [&](engine::Engine& engine, engine::Engine::Reply<v1::ListExecutionsResponse> reply) {
@@ -542,7 +681,7 @@ void Simulation::DeleteAll() {
   // An open one is stopped first, and what it starts then as well.
   constexpr int kRoundsMax = 20;
   for (int round = 0; problems_.empty(); ++round) {
-    const std::optional<std::vector<v1::ExecutionInfo>> all = Executions();
+    const std::optional<std::vector<v1::ExecutionInfo>> all = Executions("");
     if (!all) return;
     if (all->empty()) break;
     if (round == kRoundsMax) return Problem("executions do not go although they are deleted");

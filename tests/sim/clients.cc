@@ -20,6 +20,7 @@ bool IsOpen(v1::ExecutionStatus status) {
 v1::ExecutionRef Simulation::RefOf(const Run& run) const {
   v1::ExecutionRef ref;
   ref.set_workflow_id(run.id);
+  if (run.child) ref.set_run_id(run.run_id);
   return ref;
 }
 

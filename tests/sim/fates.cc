@@ -12,8 +12,8 @@ namespace {
 
 // Is the path the step's own, or of something below it?
 bool IsWithin(const std::string& path, const std::string& step) {
-  return absl::StartsWith(path, step) &&
-         (path.size() == step.size() || path[step.size()] == '.' || path[step.size()] == '[');
+  return absl::StartsWith(path, step) && (path.size() == step.size() || path[step.size()] == '.' ||
+                                          path[step.size()] == '[' || path[step.size()] == '~');
 }
 
 bool Reads(const v1::Step& step, const std::vector<bool>& of) {
@@ -31,6 +31,18 @@ bool Reads(const v1::Step& step, const std::vector<bool>& of) {
 
 }  // namespace
 
+std::string RealPath(std::string_view path) {
+  std::string real;
+  for (size_t i = 0; i < path.size(); ++i) {
+    if (path[i] == '~') {
+      i = std::min(path.find_first_of(".[", i), path.size());
+      if (i == path.size()) break;
+    }
+    real.push_back(path[i]);
+  }
+  return real;
+}
+
 std::string TextOf(const v1::HistoryEvent& event) {
   return absl::StrCat(event.ordinal(), " ", event.type(), " ", event.step(),
                       event.attempt() > 0 ? absl::StrCat(" attempt ", event.attempt()) : "",
@@ -43,9 +55,7 @@ Fates::Fates(const std::vector<v1::HistoryEvent>& events, const Program& program
     return event.type() == "execution.migrated";
   });
   Index(migrated_ ? program.next_version : program.definition);
-  for (const auto& [name, script] : program.scripts) {
-    if (script.fragment != nullptr) Index(*script.fragment);
-  }
+  for (const auto& fragment : program.fragments) Index(*fragment);
   uint64_t ordinal = 0;
   int64_t time_ms = 0;
   for (size_t i = 0; i < events.size(); ++i) {
@@ -127,6 +137,7 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
     fates_[path].started = &event;
   } else if (type == "step.continued") {
     fates_[path].continued = &event;
+    if (GaveWay(path)) PutAside(path);
   } else if (type == "attempt.failed") {
     fates_[path].attempts.push_back(&event);
   } else if (type == "step.failed") {
@@ -150,6 +161,34 @@ void Fates::Take(const v1::HistoryEvent& event, uint64_t index) {
     ForgetDownstream(path);
   } else if (type == "step.undone" || type == "undo.failed") {
     undone_.push_back(path);
+  }
+}
+
+bool Fates::GaveWay(const std::string& path) const {
+  const Fate& fate = Of(path);
+  return fate.continued != nullptr && absl::StrContains(fate.continued->detail(), " in place of ");
+}
+
+size_t Fates::EarlierFragments(const std::string& path) const {
+  for (size_t count = 0;; ++count) {
+    const std::string below = absl::StrCat(path, "~", count, ".");
+    const auto first = fates_.lower_bound(below);
+    if (first == fates_.end() || !absl::StartsWith(first->first, below)) return count;
+  }
+}
+
+void Fates::PutAside(const std::string& path) {
+  const std::string step = path.substr(0, path.rfind('.'));
+  const std::string from = step + ".";
+  const std::string to = absl::StrCat(step, "~", EarlierFragments(step), ".");
+  std::vector<decltype(fates_)::node_type> nodes;
+  for (auto it = fates_.lower_bound(from);
+       it != fates_.end() && absl::StartsWith(it->first, from);) {
+    nodes.push_back(fates_.extract(it++));
+  }
+  for (auto& node : nodes) {
+    node.key() = to + node.key().substr(from.size());
+    fates_.insert(std::move(node));
   }
 }
 

@@ -7,12 +7,16 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "flux/v1/workflow.pb.h"
 #include "tests/sim/graphs.h"
 
 namespace flux::sim {
+
+// A path without the marks of earlier fragments: "a~0.b~12.c" is "a.b.c".
+std::string RealPath(std::string_view path);
 
 // The newest events of one step or map item, by path. Pointers are into the history; null: none.
 struct Fate {
@@ -32,6 +36,9 @@ struct Fate {
   uint64_t skipped_at = 0;                        // likewise
 };
 
+// The steps of a fragment that gave way to the next are kept apart from that one's, which may have
+// the same paths: those of the first that a step went on as lie below "step~0", and so on.
+//
 // Immutable once made. The history and the program must outlive it.
 class Fates {
  public:
@@ -40,6 +47,10 @@ class Fates {
   // Of a path the history does not name: all null.
   const Fate& Of(const std::string& path) const;
   const std::map<std::string, Fate>& all() const { return fates_; }
+  // Did the step at the path go on in place of the fragment that it lies in?
+  bool GaveWay(const std::string& path) const;
+  // How many fragments of the step at the path gave way to another.
+  size_t EarlierFragments(const std::string& path) const;
   // Of the newest of the execution's versions, if it was migrated.
   bool migrated() const { return migrated_; }
   // It was closed once, and taken up again.
@@ -63,6 +74,8 @@ class Fates {
   void TakeOfExecution(const v1::HistoryEvent& event);
   // The place of the step at the path, and the path without its name; null: there is no such step.
   const Place* Find(const std::string& path, std::string* place) const;
+  // The fragment that the step at the path lies in is an earlier one from now on.
+  void PutAside(const std::string& path);
   // Forgets the step and all below it.
   void Forget(const std::string& path);
   // What reads of a wait step and was set aside: it runs again with the step's other data.

@@ -22,18 +22,22 @@ class Maker {
   Maker(Program* program, const GraphBounds& bounds, Dice& dice)
       : program_(*program), bounds_(bounds), dice_(dice) {}
 
-  // A piece of graph that a task goes on as: without pieces of its own.
-  std::shared_ptr<const v1::Definition> MakeFragment(const std::string& name, uint32_t* names) {
+  // A piece of graph that a task goes on as, and some of its own tasks as well.
+  const v1::Definition* MakeFragment(const std::string& name, uint32_t* names) {
     names_ = *names;
+    in_fragment_ = true;
     definition_.set_format(1);
     definition_.set_version("1");
     definition_.set_name(name);
-    std::vector<Shape> shapes = {Shape::kArray};
-    if (dice_.OneIn(2)) shapes.push_back(Shape::kNumber);
+    const std::vector<Shape> shapes = {Shape::kArray, Shape::kNumber};
     NewScope(static_cast<uint32_t>(shapes.size()));
     FillScope(0, 0, shapes, 1 + dice_.Below(3));
+    if (dice_.OneIn(2)) EndWithTask();
     *names = names_;
-    return std::make_shared<const v1::Definition>(std::move(definition_));
+    program_.fragments.push_back(std::make_shared<const v1::Definition>(std::move(definition_)));
+    const v1::Definition* const made = program_.fragments.back().get();
+    for (const std::string& task : recurring_) program_.scripts[task].fragment = made;
+    return made;
   }
 
   void Make() {
@@ -66,6 +70,37 @@ class Maker {
 
   void SetResult(uint32_t index, v1::Input input) {
     *scope(index).mutable_result() = std::move(input);
+  }
+
+  // Its value is a task's, which often goes on: most often in tail position.
+  void EndWithTask() {
+    v1::Step step;
+    step.set_name(absl::StrCat("s", names_++));
+    AddTask({}, &step);
+    step.clear_undo();
+    step.clear_on_exhausted();
+    TaskScript& script = program_.scripts[step.name()];
+    if (script.fragment == nullptr && script.continues == 0) Recur(step.name(), &script);
+    CountRounds(&step);
+    *scope(0).add_steps() = std::move(step);
+    v1::Input result;
+    result.set_step(static_cast<uint32_t>(scope(0).steps_size() - 1));
+    result.set_optional(dice_.OneIn(4));
+    SetResult(0, std::move(result));
+  }
+
+  // The task goes on as the fragment that it lies in.
+  void Recur(const std::string& name, TaskScript* script) {
+    script->continues = 500;
+    recurring_.push_back(name);
+  }
+
+  // One that recurs and may be in tail position has the same path each time: it is told how often
+  // it has, so that its answers differ.
+  void CountRounds(v1::Step* step) {
+    if (std::find(recurring_.begin(), recurring_.end(), step->name()) == recurring_.end()) return;
+    step->add_inputs()->set_parameter(1);
+    program_.scripts[step->name()].counts = true;
   }
 
   // ---- inputs ----
@@ -172,6 +207,7 @@ class Maker {
     step.set_name(absl::StrCat("s", names_++));
     const bool leaf = depth >= bounds_.depth_max || steps_ + 2 >= bounds_.steps_max;
     const Shape shape = leaf ? AddLeaf(pool, &step) : AddAny(depth, pool, &step);
+    if (in_fragment_ && depth == 0) CountRounds(&step);
     const uint32_t earlier = static_cast<uint32_t>(scope(index).steps_size());
     const bool early =
         step.has_join() && (step.join().first() > 0 || step.join().tolerated_failures() > 0);
@@ -240,6 +276,8 @@ class Maker {
     if (dice_.OneIn(10)) script.wide = 300;
     if (dice_.OneIn(6)) script.big = 500;
     if (dice_.OneIn(5)) script.duration_ms_max = dice_.Pick({50, 400});
+    if (dice_.OneIn(6)) script.labels = true;
+    if (dice_.OneIn(8)) task->set_limit_key_pointer(dice_.Pick({"/a", "/b/0", "/nowhere"}));
     if (bounds_.parks && dice_.OneIn(6)) {
       step->set_on_exhausted(v1::ON_EXHAUSTED_PARK);
       program_.parks = true;
@@ -251,20 +289,22 @@ class Maker {
       step->mutable_undo()->mutable_task()->mutable_retry()->set_max_backoff_ms(1'000);
       step->mutable_undo()->mutable_task()->mutable_timeouts()->set_start_to_close_ms(5'000);
     }
-    if (bounds_.continues && dice_.OneIn(4)) {
+    const Shape shape = script.shape;
+    if (in_fragment_ && dice_.OneIn(4)) {
+      Recur(step->name(), &script);
+    } else if (bounds_.continues && bounds_.fragment_depth_max > 0 && dice_.OneIn(4)) {
       GraphBounds within = bounds_;
-      // In tail position a fragment's fragment takes its place, which the graph alone does not
-      // tell.
-      within.continues = within.undoes = within.events = false;
-      within.children.clear();
-      within.event_targets.clear();
+      --within.fragment_depth_max;
+      // An event that only a fragment waits for is refused before the fragment is there.
+      within.events = within.events && !program_.events.empty();
       within.steps_max = 6;
       within.depth_max = 1;
       script.continues = 700;
-      script.fragment =
+      const v1::Definition* const fragment =
           Maker(&program_, within, dice_).MakeFragment("fragment-of-" + step->name(), &names_);
+      program_.scripts[step->name()].fragment = fragment;
     }
-    return script.shape;
+    return shape;
   }
 
   Shape AddChild(const std::vector<Known>& pool, v1::Step* step) {
@@ -274,10 +314,24 @@ class Maker {
     step->mutable_child()->set_parent_close(
         dice_.Pick({v1::PARENT_CLOSE_POLICY_UNSPECIFIED, v1::PARENT_CLOSE_POLICY_TERMINATE,
                     v1::PARENT_CLOSE_POLICY_ABANDON}));
+    // An id that others ask for, too: refused while one of them is open.
+    const std::string shared = absl::StrCat("shared-", dice_.Below(2));
+    const bool by_input = dice_.OneIn(8);
+    if (!by_input && dice_.OneIn(8)) step->mutable_child()->set_workflow_id(shared);
     for (size_t i = 0; i < child.inputs.size(); ++i) {
       v1::Input input = AnyInput(pool, i == 0 ? Shape::kArray : Shape::kNumber);
       input.clear_pointer();
       *step->add_inputs() = std::move(input);
+    }
+    if (by_input) {
+      step->mutable_child()->set_id_input(true);
+      const Known* known = dice_.OneIn(4) ? AnyKnown(pool, Shape::kText) : nullptr;
+      v1::Input* id = step->add_inputs();
+      if (known == nullptr) {
+        *id->mutable_literal() = Json(absl::StrCat("\"", shared, "\""));
+      } else {
+        *id = known->input;
+      }
     }
     return Shape::kNumber;
   }
@@ -295,11 +349,13 @@ class Maker {
     return Shape::kNone;
   }
 
-  // One in a loop has a timeout, so that it is not left without an event.
+  // One in a loop, or in what a chain of fragments may repeat, has a timeout, so that it is not
+  // left without an event.
   Shape AddWait(const std::vector<Known>& pool, v1::Step* step) {
     v1::WaitEventStep* wait = step->mutable_wait_event();
-    wait->set_event(absl::StrCat("event-", dice_.Below(3)));
-    if (loops_ > 0 || dice_.OneIn(3)) {
+    wait->set_event(in_fragment_ ? program_.events[dice_.Below(program_.events.size())]
+                                 : absl::StrCat("event-", dice_.Below(3)));
+    if (loops_ > 0 || in_fragment_ || dice_.OneIn(3)) {
       wait->set_timeout_ms(dice_.Between(1, 20'000));
       if (!dice_.OneIn(4)) *wait->mutable_default_value() = Json("\"too late\"");
     }
@@ -496,6 +552,8 @@ class Maker {
   uint32_t steps_ = 0;
   uint32_t loops_ = 0;  // that are open around what is being made
   uint32_t names_ = 0;
+  bool in_fragment_ = false;
+  std::vector<std::string> recurring_;  // tasks that go on as the fragment being made
 };
 
 }  // namespace

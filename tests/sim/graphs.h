@@ -3,6 +3,7 @@
 #define FLUX_TESTS_SIM_GRAPHS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct GraphBounds {
   bool events = false;
   bool pages = false;
   bool continues = false;
+  uint32_t fragment_depth_max = 2;  // of what fragments go on as, beside themselves
   bool undoes = false;
   bool early = false;  // joins and maps that finish early, or tolerate failures
   std::vector<const Program*> children = {};    // what child steps may start
@@ -40,9 +42,10 @@ struct Program {
   std::vector<v1::Payload> inputs;
   v1::Definition next_version;  // what its executions can be migrated to; without scopes: nothing
   Scripts scripts;
-  std::vector<std::string> events;  // names that some step waits for
-  std::vector<std::string> emits;   // names that some step sends to another execution
-  bool parks = false;               // some task parks where it would fail
+  std::vector<std::shared_ptr<const v1::Definition>> fragments;  // that tasks go on as
+  std::vector<std::string> events;                               // names that some step waits for
+  std::vector<std::string> emits;  // names that some step sends to another execution
+  bool parks = false;              // some task parks where it would fail
 };
 
 inline constexpr const char* kQueues[] = {"default", "second"};

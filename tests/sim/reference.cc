@@ -311,7 +311,8 @@ class Interpreter {
     std::vector<Ending> parameters;
     for (const v1::Payload& input : end.inputs)
       parameters.push_back(Ending::Value(Datum::Of(input)));
-    Ending ending = Interpreter(*end.fragment, &oracle_).Scope(0, parameters, path + ".");
+    Ending ending =
+        Interpreter(*end.fragment, &oracle_).Scope(0, parameters, oracle_.FragmentPlace(path));
     ending.of_fragment = true;
     return ending;
   }

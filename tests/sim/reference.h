@@ -69,13 +69,17 @@ struct TaskEnd {
   std::vector<v1::Payload> inputs;           // of the fragment
 };
 
-// What the graph does not say. Paths are as people see them: "codes[17].parse".
+// What the graph does not say. Paths are as people see them: "codes[17].parse"; but where one
+// fragment took the place of another, the earlier ones' steps lie below "codes[17].parse~0" and so
+// on.
 class Oracle {
  public:
   virtual ~Oracle() = default;
   // How the task step at `path` ends once all its attempts are over.
   virtual TaskEnd Task(const std::string& path, const v1::Step& step,
                        const std::vector<Datum>& inputs) = 0;
+  // Where the steps of what the task at `path` went on as are to be found: their paths' beginning.
+  virtual std::string FragmentPlace(const std::string& path) { return path + "."; }
   // What a step that waits for an event comes to.
   virtual Ending Event(const std::string& path, const v1::Step& step) = 0;
   // What a step that starts another execution, or sends it an event, comes to.

@@ -8,6 +8,7 @@
 
 #include "engine/core/graph.h"
 #include "tests/sim/dice.h"
+#include "tests/sim/fates.h"
 #include "tests/sim/graphs.h"
 #include "tests/sim/script.h"
 
@@ -39,10 +40,17 @@ class Told final : public Oracle {
                const std::vector<Datum>& inputs) override {
     ran.insert(path);
     if (const auto it = endings.find(step.name()); it != endings.end()) return {it->second, {}, {}};
+    if (const auto it = fragment_of.find(path); it != fragment_of.end()) {
+      return {{}, &it->second, {}};
+    }
     if (const auto it = fragments.find(step.name()); it != fragments.end()) {
       return {{}, &it->second, {}};
     }
     return {Ending::Value(inputs.empty() ? Datum::Of(Json("1")) : inputs[0]), {}, {}};
+  }
+  std::string FragmentPlace(const std::string& path) override {
+    const auto it = places.find(path);
+    return it == places.end() ? Oracle::FragmentPlace(path) : it->second;
   }
   Ending Event(const std::string&, const v1::Step& step) override {
     const auto it = endings.find(step.name());
@@ -70,9 +78,11 @@ class Told final : public Oracle {
   }
   bool Tolerated(const std::string& path) override { return tolerated.contains(path); }
 
-  std::map<std::string, Ending> endings;  // by step name
-  std::map<std::string, v1::Definition> fragments;
-  std::map<std::string, Ending> decreed;  // by path
+  std::map<std::string, Ending> endings;              // by step name
+  std::map<std::string, v1::Definition> fragments;    // by step name
+  std::map<std::string, v1::Definition> fragment_of;  // by path
+  std::map<std::string, std::string> places;          // of fragments, by path
+  std::map<std::string, Ending> decreed;              // by path
   std::map<std::string, uint64_t> completed, skipped;
   std::set<std::string> tolerated;
   std::set<std::string> ran;
@@ -333,11 +343,69 @@ TEST_F(Reference, AContinuationTakesItsStepsPlace) {
   EXPECT_TRUE(told_.ran.contains("a.inner"));
 }
 
+TEST_F(Reference, FragmentsThatTookEachOthersPlaceAreToldApart) {
+  Scope(0);
+  Add(0, "a").mutable_task()->set_task("t");
+  Result(0, FromStep(0));
+  v1::Definition fragment;
+  v1::Step* step = fragment.add_scopes()->add_steps();
+  step->set_name("again");
+  step->mutable_task()->set_task("t");
+  fragment.mutable_scopes(0)->mutable_result()->set_step(0);
+  told_.fragments["a"] = fragment;
+  told_.fragment_of["a~0.again"] = fragment;
+  told_.places = {{"a", "a~0."}, {"a~0.again", "a."}};
+  EXPECT_EQ(Run(), "completed with 1");
+  EXPECT_TRUE(told_.ran.contains("a~0.again"));
+  EXPECT_TRUE(told_.ran.contains("a.again"));
+}
+
+// ---- paths ----
+
+v1::HistoryEvent Event(uint64_t ordinal, const char* type, const char* step,
+                       const char* detail = "") {
+  v1::HistoryEvent event;
+  event.set_ordinal(ordinal);
+  event.set_type(type);
+  event.set_step(step);
+  event.set_detail(detail);
+  return event;
+}
+
+TEST(Fates, TellFragmentsThatTookEachOthersPlaceApart) {
+  EXPECT_EQ(RealPath("a~0.b[3].c~12.d"), "a.b[3].c.d");
+  EXPECT_EQ(RealPath("a.b~1"), "a.b");
+  EXPECT_EQ(RealPath("a[1].b"), "a[1].b");
+  std::vector<v1::HistoryEvent> events = {
+      Event(1, "step.continued", "a", "as F, 2 steps"),
+      Event(2, "step.completed", "a.x"),
+      Event(3, "step.continued", "a.y", "as F, 2 steps, in place of F"),
+      Event(4, "step.completed", "a.x"),
+      Event(5, "step.continued", "a.y", "as F, 2 steps, in place of F"),
+      Event(6, "step.completed", "a.x"),
+      Event(7, "step.completed", "a.y"),
+      Event(8, "step.completed", "a"),
+  };
+  const Program program;
+  const Fates fates(events, program);
+  EXPECT_EQ(fates.fault(), "");
+  EXPECT_EQ(fates.EarlierFragments("a"), 2u);
+  EXPECT_TRUE(fates.GaveWay("a~0.y"));
+  EXPECT_TRUE(fates.GaveWay("a~1.y"));
+  EXPECT_FALSE(fates.GaveWay("a"));
+  EXPECT_EQ(fates.Of("a~0.x").completed, &events[1]);
+  EXPECT_EQ(fates.Of("a~1.x").completed, &events[3]);
+  EXPECT_EQ(fates.Of("a.x").completed, &events[5]);
+  events.push_back(Event(9, "step.retried", "a"));
+  EXPECT_EQ(Fates(events, program).EarlierFragments("a"), 0u) << "all below it is taken back";
+}
+
 // ---- the graphs ----
 
 TEST(Graphs, AreValidAndReachEveryKindOfStep) {
   std::map<v1::Step::KindCase, int> kinds;
-  int catches = 0, undoes = 0, pages = 0, early = 0, fragments = 0;
+  int catches = 0, undoes = 0, pages = 0, early = 0, fragments = 0, recurring = 0;
+  int labelled = 0, keyed = 0, shared_ids = 0;
   for (uint64_t seed = 1; seed <= 500; ++seed) {
     Dice dice(seed);
     Dice child_dice(seed);
@@ -357,8 +425,12 @@ TEST(Graphs, AreValidAndReachEveryKindOfStep) {
     ASSERT_TRUE(graph.ok()) << "seed " << seed << ": " << graph.status();
     ASSERT_EQ(program.definition.scopes(0).parameters(), program.inputs.size());
     for (const auto& [name, script] : program.scripts) {
+      labelled += script.labels;
       if (script.fragment == nullptr) continue;
       ++fragments;
+      for (const v1::Scope& scope : script.fragment->scopes()) {
+        for (const v1::Step& step : scope.steps()) recurring += step.name() == name;
+      }
       const auto piece = engine::Graph::CompileFragment(*script.fragment);
       ASSERT_TRUE(piece.ok()) << "seed " << seed << ": " << piece.status();
     }
@@ -369,6 +441,8 @@ TEST(Graphs, AreValidAndReachEveryKindOfStep) {
         undoes += step.has_undo();
         pages += step.map().has_page_body();
         early += step.join().first() > 0;
+        keyed += !step.task().limit_key_pointer().empty();
+        shared_ids += step.child().id_input() || !step.child().workflow_id().empty();
         if (step.has_task()) {
           EXPECT_TRUE(program.scripts.contains(step.name()));
         }
@@ -386,6 +460,10 @@ TEST(Graphs, AreValidAndReachEveryKindOfStep) {
   EXPECT_GT(pages, 100);
   EXPECT_GT(early, 20);
   EXPECT_GT(fragments, 100);
+  EXPECT_GT(recurring, 100);
+  EXPECT_GT(labelled, 100);
+  EXPECT_GT(keyed, 100);
+  EXPECT_GT(shared_ids, 20);
 }
 
 TEST(Graphs, AreTheSameForTheSameDice) {

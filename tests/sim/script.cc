@@ -1,5 +1,7 @@
 #include "tests/sim/script.h"
 
+#include <algorithm>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +12,10 @@ namespace flux::sim {
 namespace {
 
 constexpr char kSource[] = "simulated";
+
+// Fragments that go on as themselves do so in bodies, too: a tree that must not grow for ever.
+constexpr int64_t kPathDotsMax = 5;
+constexpr uint64_t kRoundsMax = 40;  // in one place
 
 std::string Numbers(uint64_t count, Dice& dice) {
   std::string out = "[";
@@ -95,24 +101,38 @@ Answer AnswerOf(const TaskScript& script, uint64_t seed, std::string_view path,
     answer.failure = answer.transient;
     return answer;
   }
+  uint64_t rounds = 0;
+  if (script.counts && (inputs.empty() || !absl::SimpleAtoi(inputs.back(), &rounds))) rounds = 0;
   answer.failing_attempts = static_cast<uint32_t>(dice.Below(script.transient_max + 1));
   if (dice.Chance(script.fails)) {
     answer.end = Answer::End::kFailure;
     answer.failure = FailureOf(dice, /*final=*/true);
   } else if (dice.Chance(script.skips)) {
     answer.end = Answer::End::kSkip;
-  } else if (script.fragment != nullptr && dice.Chance(script.continues)) {
+  } else if (script.fragment != nullptr && dice.Chance(script.continues) &&
+             std::count(path.begin(), path.end(), '.') <= kPathDotsMax && rounds < kRoundsMax) {
     answer.end = Answer::End::kContinue;
-    answer.fragment = script.fragment.get();
-    for (uint32_t i = 0; i < answer.fragment->scopes(0).parameters(); ++i) {
-      answer.inputs.push_back(LiteralOf(i == 0 ? Shape::kArray : Shape::kNumber, dice.Next()));
-    }
+    answer.fragment = script.fragment;
+    answer.inputs = {LiteralOf(Shape::kArray, dice.Next()), Json(ToStd(absl::StrCat(rounds + 1)))};
   } else if (script.shape == Shape::kPage) {
     answer.value = PageOf(inputs, dice);
   } else {
     answer.value = ValueOf(script, dice);
   }
   return answer;
+}
+
+std::map<std::string, std::string> LabelsOf(const TaskScript& script, std::string_view path) {
+  if (!script.labels) return {};
+  const std::string value(absl::StrCat(absl::Hex(Hash(path))));
+  // One that it alone sets, and one that others set, too, and take away.
+  return {{absl::StrCat("of_", ToAbsl(NameOf(path))), value},
+          {"shared", Hash(path) % 3 == 0 ? "" : value.substr(0, 1)}};
+}
+
+std::map<std::string, std::string> StepLabelsOf(const TaskScript& script, std::string_view path) {
+  if (!script.labels || Hash(path) % 2 == 0) return {};
+  return {{"at", std::string(absl::StrCat(absl::Hex(Hash(path))))}};
 }
 
 std::string_view NameOf(std::string_view path) {

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,9 +37,10 @@ struct TaskScript {
   uint32_t wide = 0;           // an array of dozens of items instead of a few
   uint32_t big = 0;            // a value of a few hundred bytes or more
   int64_t duration_ms_max = 5;
-  uint32_t continues = 0;  // goes on as the fragment
-  // Shared by the copies of the script; its tasks have scripts of their own.
-  std::shared_ptr<const v1::Definition> fragment = nullptr;
+  uint32_t continues = 0;                    // goes on as the fragment
+  bool counts = false;                       // its last input says how often it has gone on already
+  const v1::Definition* fragment = nullptr;  // the program's; its tasks have scripts of their own
+  bool labels = false;                       // it sets some of the execution's, and one of its own
 };
 
 using Scripts = std::map<std::string, TaskScript, std::less<>>;  // by step name
@@ -63,6 +63,11 @@ struct Answer {
 // `path` is the step's ("codes[17].parse"), `inputs` the texts of its inputs with their pointers.
 Answer AnswerOf(const TaskScript& script, uint64_t seed, std::string_view path,
                 const std::vector<std::string>& inputs);
+
+// What the task at a path sets of the execution's labels, whatever its inputs; an empty value takes
+// a label away. And of its step's.
+std::map<std::string, std::string> LabelsOf(const TaskScript& script, std::string_view path);
+std::map<std::string, std::string> StepLabelsOf(const TaskScript& script, std::string_view path);
 
 // The name of the step at a path: "parse" of "codes[17].parse".
 std::string_view NameOf(std::string_view path);

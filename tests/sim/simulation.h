@@ -179,13 +179,16 @@ class Simulation final : public Process::Peers {
   std::optional<std::vector<v1::HistoryEvent>> HistoryOf(const Run& run);
   void CheckHistory(const Run& run, const std::vector<v1::HistoryEvent>& events,
                     const Fates& fates);
+  void CheckLabels(const Run& run, const std::vector<v1::HistoryEvent>& events);
   void CheckUndone(const Run& run, const v1::GetResultResponse& result, const Fates& fates);
   // Every acknowledged bulk operation must have come to an end.
   void CheckBulks();
   // Deletes every execution, whatever fluxd suffers meanwhile; then nothing of them may be left.
   void DeleteAll();
-  // All there are, by (workflow id, run id); none after a problem.
-  std::optional<std::vector<v1::ExecutionInfo>> Executions();
+  // All that the query finds, by (workflow id, run id); none after a problem.
+  std::optional<std::vector<v1::ExecutionInfo>> Executions(const std::string& query);
+  // A query for each label of each execution finds just those that have it.
+  void CheckQueries();
   // The expected ending, checked against what came.
   Ending CheckOutcome(const Run& run, const v1::GetResultResponse& result,
                       const std::vector<v1::HistoryEvent>& events, const Fates& fates);

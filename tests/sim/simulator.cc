@@ -126,6 +126,7 @@ Process::Options Simulation::DrawOptions() {
   if (dice_.OneIn(4)) {
     engine::QueueLimits& limits = dispatch.queue_limits[kQueues[dice_.Below(2)]];
     limits.concurrency_max = static_cast<uint32_t>(dice_.Pick({0, 1, 3}));
+    limits.per_key_concurrency = static_cast<uint32_t>(dice_.Pick({0, 1, 2}));
     limits.rate_permille_per_s = static_cast<uint64_t>(dice_.Pick({0, 50'000}));
   }
   return options;
@@ -265,7 +266,10 @@ SimReport Simulation::RunAll() {
     Note(program->definition.ShortDebugString());
     for (const auto& [name, script] : program->scripts) {
       if (script.fragment == nullptr) continue;
-      Note(absl::StrCat(name, " may go on as ", script.fragment->ShortDebugString()));
+      Note(absl::StrCat(name, " may go on as ", script.fragment->name()));
+    }
+    for (const auto& fragment : program->fragments) {
+      Note(absl::StrCat("fragment ", fragment->ShortDebugString()));
     }
   }
   process_->Start();
@@ -285,6 +289,7 @@ SimReport Simulation::RunAll() {
     if (problems_.empty()) (void)CheckRun(run.get());
   }
   if (problems_.empty()) CheckBulks();
+  if (problems_.empty()) CheckQueries();
   if (problems_.empty() && deletes_) DeleteAll();
   report.problems = problems_;
   report.simulated_ms = timeline_.now_us() / kMsUs;

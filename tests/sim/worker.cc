@@ -199,6 +199,11 @@ v1::TaskResult SimWorker::ResultOf(const v1::Task& task) {
   } else {
     *result.mutable_failure() = answer.failure;
   }
+  // Those of failures count for nothing.
+  const auto labels = LabelsOf(script, task.step());
+  result.mutable_labels()->insert(labels.begin(), labels.end());
+  const auto step_labels = StepLabelsOf(script, task.step());
+  result.mutable_step_labels()->insert(step_labels.begin(), step_labels.end());
   if (sim_.Strikes(sim_.plan().garbage_permille)) Garble(task, &result);
   return result;
 }
