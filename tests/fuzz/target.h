@@ -7,10 +7,14 @@
 #ifndef FLUX_TESTS_FUZZ_TARGET_H_
 #define FLUX_TESTS_FUZZ_TARGET_H_
 
+#include <google/protobuf/text_format.h>
+
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "engine/core/json_value.h"
 
 namespace flux::fuzz {
 
@@ -23,10 +27,24 @@ struct Target {
   std::vector<std::string> words;
 };
 
+// All there are; and those of store_targets.cc and service_targets.cc.
 std::vector<Target> Targets();
+std::vector<Target> StoreTargets();
+std::vector<Target> ServiceTargets();
 
 // Says what is wrong and aborts.
 void Require(bool holds, const char* what);
+
+// An input that is protobuf text in the corpus.
+template <typename Message>
+std::string Serialised(std::string_view file) {
+  Message message;
+  Require(google::protobuf::TextFormat::ParseFromString(std::string(file), &message),
+          "a seed of the corpus is protobuf text");
+  return engine::SerializeDeterministic(message);
+}
+// A file of the corpus as it is, less the line feed that editors end it with.
+std::string AsItIs(std::string_view file);
 
 }  // namespace flux::fuzz
 

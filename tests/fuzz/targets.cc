@@ -1,6 +1,4 @@
 // Everything that Flux decodes and did not write itself, or that a disk may have changed.
-#include <google/protobuf/text_format.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -40,22 +38,12 @@ void Require(bool holds, const char* what) {
   std::abort();
 }
 
-namespace {
-
 std::string AsItIs(std::string_view file) {
-  // Editors end files with a line feed that is not meant.
   if (!file.empty() && file.back() == '\n') file.remove_suffix(1);
   return std::string(file);
 }
 
-// Seeds are protobuf text.
-template <typename Message>
-std::string Serialised(std::string_view file) {
-  Message message;
-  Require(google::protobuf::TextFormat::ParseFromString(std::string(file), &message),
-          "a seed of the corpus is not protobuf text");
-  return engine::SerializeDeterministic(message);
-}
+namespace {
 
 template <typename Message>
 bool Parsed(std::string_view input, Message* message) {
@@ -124,15 +112,6 @@ absl::StatusOr<v1::Payload> SmallBlob(uint64_t) {
   return payload;
 }
 
-void RunRecord(std::string_view input) {
-  const auto record = engine::ParseRecord(input, SmallBlob);
-  if (!record.ok()) return;
-  const std::string bytes = engine::SerializeRecord(*record);
-  const auto again = engine::ParseRecord(bytes, SmallBlob);
-  Require(again.ok(), "what was serialised is parsed");
-  Require(engine::SerializeRecord(*again) == bytes, "and serialises to the same bytes");
-}
-
 const std::shared_ptr<const engine::Graph>& WideGraph() {
   static const auto graph = [] {
     v1::Definition definition = engine::testing::Parse(R"(
@@ -173,6 +152,31 @@ v1::Record WideStart() {
   list->set_encoding(v1::ENCODING_JSON);
   list->set_data("[1,2,3,4]");
   return *engine::DecideStart(*WideGraph(), std::move(started), 1'000);
+}
+
+// Whatever a record says, the state that comes of it is one: it is saved, loaded and asked as any
+// other. Which the loop relies on where a peer's or an older program's records reach it.
+void ApplyAnywhere(const v1::Record& record) {
+  if (record.has_started() || record.has_migrated()) return;
+  engine::Effects effects;
+  engine::Execution execution = engine::Create(WideGraph(), WideStart(), &effects);
+  engine::Apply(execution, record, &effects);
+  const std::string snapshot = engine::SaveSnapshot(execution);
+  const auto loaded = engine::LoadSnapshot(WideGraph(), snapshot, SmallBlob);
+  Require(loaded.ok(), "what was saved is loaded");
+  Require(engine::SaveSnapshot(*loaded) == snapshot, "and saves the same bytes");
+  v1::DescribeExecutionResponse response;
+  engine::DescribeExecution(execution, 10, true, nullptr, &response);
+}
+
+void RunRecord(std::string_view input) {
+  const auto record = engine::ParseRecord(input, SmallBlob);
+  if (!record.ok()) return;
+  const std::string bytes = engine::SerializeRecord(*record);
+  const auto again = engine::ParseRecord(bytes, SmallBlob);
+  Require(again.ok(), "what was serialised is parsed");
+  Require(engine::SerializeRecord(*again) == bytes, "and serialises to the same bytes");
+  ApplyAnywhere(*again);
 }
 
 // A snapshot of an execution that is under way, so that the bytes to begin with are real ones.
@@ -485,7 +489,7 @@ void RunCron(std::string_view input) {
 }  // namespace
 
 std::vector<Target> Targets() {
-  return {
+  std::vector<Target> targets = {
       {"definition", Serialised<v1::Definition>, RunDefinition, {}},
       {"record", Serialised<v1::Record>, RunRecord, {}},
       {"snapshot", [](std::string_view) { return WideSnapshot(); }, RunSnapshot, {}},
@@ -514,6 +518,10 @@ std::vector<Target> Targets() {
         "!!map", "data: "}},
       {"cron", AsItIs, RunCron, {"*", "/", "-", ",", "MON", "JAN", "@hourly", "L", "60", " "}},
   };
+  for (auto more : {StoreTargets, ServiceTargets}) {
+    for (Target& target : more()) targets.push_back(std::move(target));
+  }
+  return targets;
 }
 
 }  // namespace flux::fuzz
