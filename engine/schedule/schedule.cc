@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "engine/core/json_value.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -45,9 +46,10 @@ bool AskAgain(const absl::Status& status) {
   }
 }
 
-std::string Short(const absl::Status& status) {
-  return std::string(status.message().substr(0, kErrorBytesMax));
-}
+// What a state keeps of a message. Valid UTF-8, or its row could not be read again.
+std::string Short(std::string_view text) { return Excerpt(text, kErrorBytesMax); }
+
+std::string Short(const absl::Status& status) { return Short(Message(status)); }
 
 v1::ScheduleOverlap OverlapOf(const v1::SchedulePolicies& policies) {
   return policies.overlap() == v1::SCHEDULE_OVERLAP_UNSPECIFIED ? v1::SCHEDULE_OVERLAP_SKIP
@@ -499,8 +501,7 @@ void Schedule::Looked(const Question& question, const absl::StatusOr<v1::GetResu
   if (answer->status() != v1::EXECUTION_STATUS_FAILED) return;
   const v1::Failure& failure = answer->failure();
   PauseForFailure(absl::StrCat("execution ", workflow_id, " failed: ", failure.type(),
-                               failure.message().empty() ? "" : ": ",
-                               failure.message().substr(0, kErrorBytesMax)),
+                               failure.message().empty() ? "" : ": ", Short(failure.message())),
                   now_ms);
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/json_value.h"
 #include "engine/schedule/stored.h"
 #include "engine/shard/keys.h"
 #include "proto/bridge.h"
@@ -58,7 +59,7 @@ absl::Status Scheduler::Load() {
       // What was accepted once and means nothing here (a time zone that this machine lacks) must
       // not keep the coordinator from starting.
       Log(2, absl::StrCat("schedule \"", key.second, "\" is paused: ", bad.message()));
-      item->schedule.Pause(std::string(bad.message()), "coordinator", now);
+      item->schedule.Pause(ToUtf8(Message(bad)), "coordinator", now);
     }
     by_serial_[item->serial] = item.get();
     Touch(*item);

@@ -47,9 +47,13 @@ absl::StatusOr<absl::TimeZone> LoadScheduleZone(std::string_view name) {
                      std::all_of(name.begin(), name.end(), allowed);
   absl::TimeZone zone;
   if (!plain || !absl::LoadTimeZone(ToAbsl(name), &zone)) {
+    // A longer one is not shown: a cut through a character would be no text any more.
+    const std::string shown = name.size() <= kZoneBytesMax
+                                  ? absl::StrCat("\"", ToAbsl(name), "\"")
+                                  : absl::StrCat("of ", name.size(), " bytes");
     return absl::InvalidArgumentError(absl::StrCat(
-        "unknown time zone \"", ToAbsl(name.substr(0, kZoneBytesMax)),
-        "\": use an IANA name such as Europe/Berlin or America/New_York, or UTC (the coordinator's "
+        "unknown time zone ", shown,
+        ": use an IANA name such as Europe/Berlin or America/New_York, or UTC (the coordinator's "
         "machine needs the package tzdata)"));
   }
   return zone;

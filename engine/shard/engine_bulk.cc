@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/json_value.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
 #include "proto/bridge.h"
@@ -355,7 +356,7 @@ void Engine::TakeBulkPage(const std::string& id, absl::StatusOr<VisibleSearch::P
   bulk.searching = false;
   if (Ended(bulk.row.operation())) return;
   if (!page.ok()) {
-    return EndBulk(bulk, v1::BULK_STATE_FAILED, std::string(page.status().message()));
+    return EndBulk(bulk, v1::BULK_STATE_FAILED, ToUtf8(Message(page.status())));
   }
   bulk.paged = true;
   bulk.last = !page->next.has_value();
@@ -410,7 +411,7 @@ void Engine::BulkAnswered(const std::string& id, Bulk::Item item, const absl::St
   v1::BulkError* error = operation.add_errors();
   error->set_workflow_id(item.workflow_id);
   error->set_run_id(item.run.Text());
-  error->set_message(std::string(status.message()));
+  error->set_message(ToUtf8(Message(status)));
 }
 
 }  // namespace flux::engine

@@ -35,7 +35,7 @@ v1::Failure FailureFor(const absl::Status& status) {
   failure.set_type(absl::IsNotFound(status)        ? kNotFound
                    : absl::IsAlreadyExists(status) ? kConflict
                                                    : kRefused);
-  failure.set_message(std::string(status.message()));
+  failure.set_message(ToUtf8(Message(status)));
   failure.set_non_retriable(true);
   failure.set_source("coordinator");
   return failure;

@@ -564,7 +564,7 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     v1::GetServerInfoResponse info;
     info.set_version(options_.version);
     info.set_start_time_ms(start_wall_ms_);
-    info.set_data_directory(options_.data_directory);
+    info.set_data_directory(ToUtf8(options_.data_directory));  // a path is any bytes
     info.set_shards(static_cast<uint32_t>(shards_.size()));
     info.set_incarnation(incarnation_);
     info.set_executions_resident(slots_.size());

@@ -563,6 +563,28 @@ TEST(ScheduleRefusal, ForGoodIsAnActionThatShowsWhy) {
   EXPECT_THAT(state.note(), HasSubstr("was refused: unknown workflow"));
 }
 
+TEST(ScheduleRefusal, IsCutAtACharacter) {
+  std::string message(499, 'x');
+  for (int i = 0; i < 100; ++i) message += "é";
+  const std::string cut = std::string(499, 'x') + "…";
+  v1::Schedule definition = Hourly();
+  definition.mutable_policies()->set_pause_on_failure(true);
+  Bench bench(definition);
+  bench.engine.refusal = absl::UnavailableError(message);
+  bench.To("2025-01-01T01:00:30Z");
+  ASSERT_EQ(bench.state().waiting_size(), 1);
+  EXPECT_EQ(bench.state().waiting(0).last_error(), cut);
+  bench.engine.refusal = absl::NotFoundError(message);
+  bench.engine.final = true;
+  bench.To("2025-01-01T01:30:00Z");
+  const v1::ScheduleState state = bench.state();
+  ASSERT_EQ(state.recent_size(), 1);
+  EXPECT_EQ(state.recent(0).error(), cut);
+  EXPECT_THAT(state.note(), HasSubstr(cut));
+  v1::ScheduleState read;
+  EXPECT_TRUE(read.ParseFromString(state.SerializeAsString()));
+}
+
 TEST(ScheduleRefusal, EndsWithTheCatchupWindow) {
   v1::Schedule definition = Hourly();
   definition.mutable_policies()->set_catchup_window_ms(10 * kMinute);

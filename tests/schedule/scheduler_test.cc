@@ -21,6 +21,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Pair;
@@ -154,6 +155,29 @@ TEST_F(SchedulerTest, PausesAfterAFailure) {
   EXPECT_EQ(resumed->next_time_ms_size(), 5);
   w.Advance(kMinute);
   EXPECT_EQ(w.Executions().size(), 2u);
+}
+
+// A cut through a character would make a row that protobuf writes and refuses to read.
+TEST_F(SchedulerTest, OpensAfterAFailureWhoseMessageIsLong) {
+  v1::Schedule schedule = Minutely();
+  schedule.mutable_policies()->set_pause_on_failure(true);
+  ASSERT_TRUE(w.Create(schedule).ok());
+  const StreamId worker = w.world.Connect("s1", {"t"}, 4);
+  w.Advance(kMinute);
+  ASSERT_EQ(w.world.stream(worker).tasks.size(), 1u);
+  v1::ConnectRequest answer;
+  v1::TaskResult* result = answer.add_results();
+  *result->mutable_token() = w.world.stream(worker).tasks.front().token();
+  result->mutable_failure()->set_type("printer.broken");
+  result->mutable_failure()->set_non_retriable(true);
+  std::string message(499, 'x');
+  for (int i = 0; i < 100; ++i) message += "é";
+  result->mutable_failure()->set_message(message);
+  w.world.Message(worker, std::move(answer));
+  w.Advance(kMinute);
+  ASSERT_TRUE(w.Get("minutely").state().paused());
+  Restart();
+  EXPECT_THAT(w.Get("minutely").state().note(), EndsWith("xx…"));
 }
 
 // ---- durability

@@ -173,6 +173,8 @@ TEST(Spec, SaysWhatIsWrongWithIt) {
       {[](auto& s) { s.mutable_intervals(0)->set_offset_ms(-1); }, "at least 0"},
       {[](auto& s) { s.add_crons("61 * * * *"); }, "minute field"},
       {[](auto& s) { s.set_time_zone("Berlin"); }, "unknown time zone \"Berlin\""},
+      {[](auto& s) { s.set_time_zone(std::string(63, 'x') + "é"); },
+       "unknown time zone of 65 bytes"},
       {[](auto& s) { s.set_jitter_ms(-1); }, "jitter of -1"},
       {[](auto& s) { s.set_jitter_ms(kScheduleJitterMaxMs + 1); }, "7 days"},
       {[](auto& s) { s.set_start_time_ms(-5); }, "start_time_ms"},

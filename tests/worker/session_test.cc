@@ -23,6 +23,22 @@ namespace flux {
 namespace {
 
 using ::testing::AllOf;
+
+// A value whose codec writes text that is not UTF-8.
+struct Odd {
+  bool in_metadata = false;
+};
+template <>
+struct Codec<Odd> {
+  static absl::StatusOr<Payload> Encode(const Odd& odd) {
+    Payload payload;
+    payload.encoding = Encoding::kCustom;
+    (odd.in_metadata ? payload.metadata["key"] : payload.content_type) = "\xff";
+    return payload;
+  }
+  static absl::StatusOr<Odd> Decode(const Payload&) { return Odd{}; }
+};
+
 using ::testing::ElementsAre;
 using testing::FakeCoordinator;
 using ::testing::HasSubstr;
@@ -666,6 +682,36 @@ TEST(WorkerSession, SendsLabelsWithWhatIsRecorded) {
     const std::map<std::string, std::string> labels(result.labels().begin(), result.labels().end());
     const std::map<std::string, std::string> of_step(result.step_labels().begin(),
                                                      result.step_labels().end());
+TEST(WorkerSession, SendsNoTextThatTheCoordinatorCouldNotRead) {
+  FakeCoordinator coordinator;
+  WorkerOptions options = Options(coordinator.target());
+  for (std::string* text : {&options.id, &options.queue}) {
+    WorkerOptions bad = options;
+    (text == &options.id ? bad.id : bad.queue) = "caf\xe9";
+    Worker refused(bad);
+    refused.Register(kDouble, Double);
+    const absl::Status status = refused.Start();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(status.ToString(), HasSubstr("caf\\351\": not UTF-8"));
+  }
+  Worker worker(options);
+  constexpr Task<Odd(bool)> kOdd{"odd"};
+  worker.Register(kOdd, [](TaskContext& context, bool in_metadata) {
+    EXPECT_TRUE(context.Heartbeat(Odd{in_metadata}).ok());
+    return Odd{in_metadata};
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "odd", "true"), MakeTask(2, "odd", "false")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 2; }));
+  for (const v1::TaskResult& result : coordinator.seen().results) {
+    EXPECT_EQ(result.failure().type(), "flux.task.bad_result");
+    EXPECT_THAT(result.failure().message(), HasSubstr("metadata is not UTF-8"));
+    EXPECT_FALSE(result.has_progress());
+  }
+  EXPECT_EQ(coordinator.seen().streams, 1);
+}
+
     if (result.has_failure()) {
       EXPECT_TRUE(labels.empty());
       EXPECT_TRUE(of_step.empty());

@@ -29,6 +29,13 @@ TEST(CleanText, KeepsValidUtf8AndReplacesTheRest) {
   for (const Case& c : cases) EXPECT_EQ(CleanText(c.in, c.max), c.out) << c.in;
 }
 
+TEST(IsUtf8, IsWhatCleanTextLeavesAsItIs) {
+  for (const char* text : {"", "plain", "naïve €😀"}) EXPECT_TRUE(IsUtf8(text)) << text;
+  for (const char* text : {"\xff", "a\xe2\x82", "\xed\xa0\x80", "\xc0\xaf"}) {
+    EXPECT_FALSE(IsUtf8(text)) << text;
+  }
+}
+
 TEST(FencingToken, NamesEveryPartOfADelivery) {
   v1::TaskToken token;
   token.set_incarnation(2);

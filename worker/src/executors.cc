@@ -148,6 +148,14 @@ std::string TooLarge(const RawOutcome& outcome, uint64_t bytes_max) {
                       ": pass data by reference, or map over a list instead of writing it out");
 }
 
+// A user's codec writes what it likes; a message with other text than UTF-8 is one that the
+// coordinator cannot read at all.
+bool TextIsUtf8(const Payload& payload) {
+  return IsUtf8(payload.content_type) &&
+         std::all_of(payload.metadata.begin(), payload.metadata.end(),
+                     [](const auto& entry) { return IsUtf8(entry.first) && IsUtf8(entry.second); });
+}
+
 // False: the definition is not one of this SDK's.
 bool FillContinuation(const Fragment& fragment, v1::Continuation* continuation) {
   for (Payload input : fragment.inputs) MovePayload(std::move(input), continuation->add_inputs());
@@ -163,6 +171,15 @@ std::unique_ptr<v1::TaskResult> Session::Execute(HeldTask* held) {
   if (const std::string why = TooLarge(outcome, bytes_max); !why.empty()) {
     outcome =
         FailFor(errors::kPayloadTooLarge, absl::StrCat("task '", held->task->name(), "' ", why));
+  }
+  const auto unreadable = [](const Payload& payload) { return !TextIsUtf8(payload); };
+  if ((outcome.kind == RawOutcome::Kind::kValue && unreadable(outcome.value)) ||
+      (outcome.kind == RawOutcome::Kind::kContinue &&
+       std::any_of(outcome.fragment->inputs.begin(), outcome.fragment->inputs.end(), unreadable))) {
+    outcome = FailFor(errors::kBadResult,
+                      absl::StrCat("task '", held->task->name(),
+                                   "' gives a payload whose content type or metadata is not UTF-8: "
+                                   "mend its codec, or put those bytes into the data"));
   }
   auto result = std::make_unique<v1::TaskResult>();
   if (outcome.kind == RawOutcome::Kind::kContinue &&
@@ -315,13 +332,15 @@ bool Session::AddExecutor() {
 }
 
 void Session::Heartbeat(HeldTask* held, Payload progress) {
-  bool dropped = false;
+  std::string dropped;  // why
   {
     Lock lock(mutex_);
     const Nanos now = MonotonicNow();
     held->heartbeat_called = now;
     if (progress.data.size() > kProgressBytesMax) {
-      dropped = true;
+      dropped = absl::StrCat("progress of over ", kProgressBytesMax, " bytes");
+    } else if (!TextIsUtf8(progress)) {
+      dropped = "progress whose content type or metadata is not UTF-8";
     } else if (progress.encoding != Encoding::kUnspecified) {
       held->progress = std::move(progress);
     }
@@ -337,10 +356,9 @@ void Session::Heartbeat(HeldTask* held, Payload progress) {
     else if (held->heartbeat_next < keeper_due_)
       WakeKeeper();
   }
-  if (dropped) {
-    Log(LogLevel::kWarning,
-        absl::StrCat("task '", held->task->name(), "' reported progress of over ",
-                     kProgressBytesMax, " bytes: the heartbeat counts, the progress is not kept"));
+  if (!dropped.empty()) {
+    Log(LogLevel::kWarning, absl::StrCat("task '", held->task->name(), "' reported ", dropped,
+                                         ": the heartbeat counts, the progress is not kept"));
   }
 }
 

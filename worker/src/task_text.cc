@@ -45,6 +45,15 @@ std::string FencingToken(const v1::TaskToken& token) {
                       token.step(), ".", token.generation(), ".", token.delivery());
 }
 
+bool IsUtf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = SequenceLength(text, at);
+    if (length == 0) return false;
+    at += length;
+  }
+  return true;
+}
+
 std::string CleanText(std::string text, size_t bytes_max) {
   const bool cut = text.size() > bytes_max;
   const size_t end_max = cut ? bytes_max - kEllipsis.size() : text.size();

@@ -16,6 +16,9 @@ std::string HexOf(std::string_view bytes);
 // deliveries.
 std::string FencingToken(const v1::TaskToken& token);
 
+// Whether the wire's strings take it.
+bool IsUtf8(std::string_view text);
+
 // At most `bytes_max` bytes (cut with an ellipsis) of valid UTF-8: what does not decode becomes
 // '?'. The wire's strings take nothing else.
 std::string CleanText(std::string text, size_t bytes_max);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/src/names.h"
 #include "client/src/rpc_channel.h"
 #include "proto/bridge.h"
 #include "worker/src/session.h"
@@ -58,6 +59,8 @@ absl::Status Worker::Start() {
   if (tasks_.empty()) {
     return absl::InvalidArgumentError(
         "the worker has no task: call Register for at least one before Run or Start");
+  FLUX_RETURN_IF_ERROR(internal::CheckName("worker id", options_.id));
+  FLUX_RETURN_IF_ERROR(internal::CheckName("queue", options_.queue));
   }
   if (options_.slots > kSlotsMax) {
     return absl::InvalidArgumentError(
