@@ -24,7 +24,6 @@ namespace {
 
 constexpr int kBloomBitsPerKey = 10;
 constexpr int kBackgroundJobs = 2;
-constexpr int kOpenFilesMax = 512;
 constexpr size_t kLogLineBytesMax = 1024;
 // Of the block cache: rows are read by key, a page at a time.
 constexpr size_t kRowBlockBytes = 8 * 1024;
@@ -96,7 +95,7 @@ rocksdb::DBOptions DbOptions(const RocksOptions& options, bool create) {
   db.enable_pipelined_write = false;
   db.max_total_wal_size = options.wal_bytes_max;
   db.max_background_jobs = kBackgroundJobs;
-  db.max_open_files = kOpenFilesMax;
+  db.max_open_files = kDatabaseFilesMax;
   db.bytes_per_sync = kBytesPerSync;
   db.keep_log_file_num = 1;
   db.stats_dump_period_sec = 0;

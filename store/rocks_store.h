@@ -18,6 +18,8 @@
 
 namespace flux::store {
 
+inline constexpr int kDatabaseFilesMax = 512;  // that the database keeps open
+
 struct RocksOptions {
   std::string path;      // the data directory
   uint32_t shards = 64;  // a power of two; counts at creation only

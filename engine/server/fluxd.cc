@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/server/config.h"
 #include "engine/server/coordinator.h"
+#include "engine/server/open_files.h"
 #include "proto/bridge.h"
 
 namespace flux::server {
@@ -193,6 +194,9 @@ int Main(int argc, char** argv) {
                                 "no data directory: give one with --data DIR, or try `fluxd dev`"));
   }
   SetUpLogging(config);
+  if (const std::string warning = RaiseOpenFilesLimit(OpenFilesWanted()); !warning.empty()) {
+    spdlog::warn("{}", warning);
+  }
 
   // Signals are taken by this thread alone; threads made later inherit the mask.
   sigset_t signals;

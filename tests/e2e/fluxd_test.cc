@@ -209,6 +209,28 @@ TEST_F(FluxdProcess, HelpAndVersionGoToStdout) {
   EXPECT_THAT(version.output, HasSubstr("0."));
 }
 
+// Under a soft limit that idle connections would use up, so that the store could not open its next
+// file.
+TEST_F(FluxdProcess, RaisesItsLimitOnOpenFiles) {
+  constexpr int kConnections = 200;
+  fluxd_.set_wrapper({"/bin/sh", "-c", "ulimit -Sn 128 && exec \"$@\"", "sh"});
+  StartFluxd();
+  std::vector<std::unique_ptr<Api>> clients;
+  for (int i = 0; i < kConnections; ++i) {
+    clients.push_back(std::make_unique<Api>(fluxd_.target()));
+    auto info = clients.back()->Info();
+    ASSERT_TRUE(info.ok()) << i << ": " << info.status();
+  }
+  EXPECT_THAT(fluxd_.log(), Not(HasSubstr("the limit on open files is 128")));
+}
+
+TEST_F(FluxdProcess, WarnsOfALimitOnOpenFilesThatIsTooLow) {
+  fluxd_.set_wrapper({"/bin/sh", "-c", "ulimit -n 300 && exec \"$@\"", "sh"});
+  StartFluxd();
+  EXPECT_THAT(fluxd_.log(), AllOf(HasSubstr("the limit on open files is 300, but 20768"),
+                                  HasSubstr("20000 workers"), HasSubstr("LimitNOFILE")));
+}
+
 // ---- services beside its own
 // -----------------------------------------------------------------------------------
 
