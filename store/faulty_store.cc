@@ -80,9 +80,15 @@ uint64_t FaultyStore::faults() const {
   return struck_;
 }
 
+uint64_t FaultyStore::reserve_checks() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return reserve_checks_;
+}
+
 bool FaultyStore::BelowReserve() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    ++reserve_checks_;
     if (below_reserve_) return true;
   }
   return base_->BelowReserve();

@@ -76,6 +76,8 @@ class FaultyStore : public Store, public Log, public Rows {
   uint64_t calls(FaultOp op) const;
   // Faults that have struck so far.
   uint64_t faults() const;
+  // How often BelowReserve was asked.
+  uint64_t reserve_checks() const;
   Store& base() { return *base_; }
 
   Log& log() override { return *this; }
@@ -115,6 +117,7 @@ class FaultyStore : public Store, public Log, public Rows {
   std::array<uint64_t, kFaultOps> calls_{};
   std::vector<Fault> faults_;
   uint64_t struck_ = 0;
+  uint64_t reserve_checks_ = 0;
   bool below_reserve_ = false;
   bool holding_ = false;
   std::deque<std::function<void()>> held_;

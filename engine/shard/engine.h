@@ -547,6 +547,7 @@ class Engine final : public DispatchHost {
   int64_t last_housekeeping_ms_ = 0;
   int64_t last_flush_ms_ = 0;
   int64_t last_truncate_ms_ = 0;
+  int64_t last_space_check_ms_ = 0;
   int64_t wakes_scanned_ms_ = 0;  // timer rows due before this (wall clock) are in timers_
   bool wake_scan_running_ = false;
   int64_t last_turn_end_ms_ = 0;

@@ -478,6 +478,22 @@ TEST(Engine, RefusesStartsAndEventsOnANearlyFullDiskAndFinishesTheRest) {
   EXPECT_EQ(world.Result("a").status(), v1::EXECUTION_STATUS_COMPLETED);
 }
 
+// The store gives its ballast back when it is asked: work that brings results alone has to ask.
+TEST(Engine, LooksAfterTheDiskWhileOnlyResultsCome) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 8));
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  ASSERT_TRUE(world.Start("chain", "a", {"1"}).ok());
+  const uint64_t before = world.store().reserve_checks();
+  for (int second = 1; second <= 6; ++second) {
+    world.Answer(worker, world.Take(worker), "1");
+    world.Advance(1'000);
+    EXPECT_GE(world.store().reserve_checks() - before, static_cast<uint64_t>(second));
+  }
+  EXPECT_LE(world.store().reserve_checks() - before, 7u) << "it asks the operating system";
+}
+
 TEST(Engine, StartPolicies) {
   World world;
   ASSERT_TRUE(world.Open().ok());
