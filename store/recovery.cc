@@ -30,7 +30,9 @@ struct DbFiles {
 absl::StatusOr<DbFiles> ListFiles(const std::string& db_path) {
   DbFiles files;
   std::error_code error;
-  if (!std::filesystem::exists(db_path, error)) return files;
+  const bool there = std::filesystem::exists(db_path, error);
+  if (error) return ErrnoStatus(error.value(), "look at " + db_path);
+  if (!there) return files;
   for (std::filesystem::directory_iterator entry(db_path, error), end; !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
@@ -126,6 +128,22 @@ absl::Status CheckWalsThere(const DbFiles& files, const std::string& db_path,
   return absl::OkStatus();
 }
 
+// A database makes its first log after CURRENT: where one holds data without it, part of a
+// directory is missing.
+absl::Status CheckWalsEmpty(const DbFiles& files, const std::string& db_path) {
+  for (const auto& [number, path] : files.wals) {
+    std::error_code error;
+    const uintmax_t bytes = std::filesystem::file_size(path, error);
+    if (error) return ErrnoStatus(error.value(), "look at " + path);
+    if (bytes == 0) continue;
+    return absl::DataLossError(
+        absl::StrCat(db_path, "/CURRENT is missing, but ", path, " holds ", bytes,
+                     " bytes: copy the rest of the data directory as well if it was copied, or ",
+                     kBackup, "; to begin with nothing, choose an empty directory"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 uint64_t WalNumber(std::string_view file_name) {
@@ -152,6 +170,7 @@ absl::StatusOr<TailRecovery> RecoverTail(const std::string& db_path, SyncedMarks
       return absl::DataLossError(absl::StrCat(
           db_path, "/CURRENT is missing, but the database had been in use; ", kBackup));
     }
+    FLUX_RETURN_IF_ERROR(CheckWalsEmpty(files, db_path));
     std::error_code error;
     std::filesystem::remove_all(db_path, error);
     if (!error) std::filesystem::create_directory(db_path, error);

@@ -372,6 +372,43 @@ TEST_F(RocksStoreTest, AMissingFileIsDataLoss) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+// What an interrupted copy of a small directory may leave: logs, and nothing that names them.
+TEST_F(RocksStoreTest, LogsWithoutTheirManifestAreNotTakenForANewDirectory) {
+  Fill(data_);
+  const std::string wal = Wal(data_);
+  const std::string whole = Slurp(wal);
+  fs::remove(data_ + "/SYNCED");
+  fs::remove(data_ + "/db/CURRENT");
+  ASSERT_EQ(FileLike(data_, ".sst"), "");
+  const absl::Status status = Verify(data_);
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(Text(status), AllOf(HasSubstr("CURRENT is missing"), HasSubstr(wal),
+                                  HasSubstr("copy the rest"), HasSubstr("from a backup")));
+  EXPECT_EQ(Slurp(wal), whole);
+  // What a crash during the creation leaves: files, but none with data.
+  for (const auto& file : fs::directory_iterator(data_ + "/db")) {
+    if (file.path().extension() == ".log") Spit(file.path(), "");
+  }
+  auto begun = RocksStore::Open(Small(data_));
+  EXPECT_TRUE(begun.ok()) << begun.status();
+}
+
+TEST_F(RocksStoreTest, ADatabaseThatCannotBeLookedAtIsNotTakenForANewOne) {
+  Fill(data_);
+  fs::remove(data_ + "/SYNCED");
+  const std::string aside = directory_.path() + "/aside";
+  fs::rename(data_ + "/db", aside);
+  fs::create_symlink("db", data_ + "/db");  // leads to itself
+  auto store = RocksStore::Open(Small(data_));
+  EXPECT_FALSE(store.ok());
+  EXPECT_THAT(Text(store.status()), HasSubstr("look at " + data_ + "/db"));
+  EXPECT_TRUE(fs::is_symlink(data_ + "/db"));
+  fs::remove(data_ + "/db");
+  fs::rename(aside, data_ + "/db");
+  const absl::Status status = Verify(data_);
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 // Without the marks, as after a power failure that took them, a cut record is taken for torn and a
 // whole one that does not verify is not.
 TEST_F(RocksStoreTest, AfterAPowerFailureADamagedLastRecordIsRefusedUntilTheOperatorAccepts) {
