@@ -518,6 +518,33 @@ TEST(WorkerSession, ReportsEachWayToFailByItsType) {
     const char* input;
     const char* pointer;
     const char* type;
+TEST(WorkerSession, DrainWaitsForAsLongAsItIsTold) {
+  for (const absl::Duration timeout : {absl::InfiniteDuration(), absl::Hours(24 * 365 * 292)}) {
+    SCOPED_TRACE(absl::FormatDuration(timeout));
+    FakeCoordinator coordinator;
+    WorkerOptions options = Options(coordinator.target());
+    options.drain_timeout = timeout;
+    Gate gate;
+    Worker worker(options);
+    worker.Register(kBlock, [&](int n) {
+      gate.Pass();
+      return n;
+    });
+    ASSERT_TRUE(worker.Start().ok());
+    ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+    ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "block", "1")}));
+    ASSERT_TRUE(gate.AwaitInside(1));
+    std::future<absl::Status> drained =
+        std::async(std::launch::async, [&] { return worker.Drain(); });
+    EXPECT_TRUE(coordinator.Await(
+        [](const Seen& seen) { return seen.draining > 0 || seen.streams_open == 0; }));
+    gate.Open();
+    const absl::Status status = drained.get();
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(coordinator.seen().results.size(), 1u);
+  }
+}
+
     bool non_retriable;
     const char* message;
   };

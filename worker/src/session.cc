@@ -75,7 +75,9 @@ void Session::RequestDrain() {
   Lock lock(mutex_);
   if (draining_) return;
   draining_ = true;
-  drain_deadline_ = MonotonicNow() + absl::ToInt64Nanoseconds(options_.drain_timeout);
+  const Nanos now = MonotonicNow();
+  const Nanos timeout = absl::ToInt64Nanoseconds(options_.drain_timeout);  // it may be infinite
+  drain_deadline_ = timeout < kNever - now ? now + timeout : kNever;
   HandBackQueue();
   WakeKeeper();
 }
