@@ -340,6 +340,67 @@ TEST(WorkerSession, DropsWhatTheCoordinatorWithdraws) {
     SCOPED_TRACE(reason);
     FakeCoordinator coordinator;
     WorkerOptions options = Options(coordinator.target());
+// The coordinator refuses messages over 48 MiB: a hello that passed it would be refused for ever.
+TEST(WorkerSession, BoundsTheProgressInAHelloAndInAMessage) {
+  constexpr int kTasks = 300;
+  constexpr size_t kProgress = 60 * 1024;
+  constexpr size_t kMiB = 1 << 20;
+  std::atomic<size_t> largest{0};  // message without a hello
+  FakeCoordinator coordinator({.ack = false});
+  coordinator.Change([&](FakeCoordinator::Script* script) {
+    script->react = [&](const v1::ConnectRequest& request, v1::ConnectResponse*) {
+      if (!request.has_hello()) largest = std::max(largest.load(), request.ByteSizeLong());
+    };
+  });
+  WorkerOptions options = Options(coordinator.target());
+  options.slots = kTasks;
+  Gate begun, beaten;
+  Worker worker(options);
+  worker.Register(kBlock, [&](TaskContext& context, int n) {
+    begun.Pass();
+    EXPECT_TRUE(context.Heartbeat(std::string(kProgress, 'x')).ok());
+    beaten.Pass();
+    return n;
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == kTasks + 1; }));
+  std::vector<v1::Task> tasks;
+  for (int i = 1; i <= kTasks; ++i)
+    tasks.push_back(MakeTask(static_cast<uint64_t>(i), "block", "1"));
+  ASSERT_TRUE(coordinator.SendTasks(tasks));
+  ASSERT_TRUE(begun.AwaitInside(kTasks));
+  // They all report while there is no stream, and again at once when there is.
+  const grpc::Status away(grpc::StatusCode::UNAVAILABLE, "away");
+  coordinator.Change([&](FakeCoordinator::Script* script) { script->refuse = away; });
+  coordinator.Break();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.streams_open == 0; }));
+  begun.Open();
+  ASSERT_TRUE(beaten.AwaitInside(kTasks));
+  coordinator.Change([](FakeCoordinator::Script* script) { script->refuse = grpc::Status::OK; });
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.heartbeats.size() == kTasks; }));
+  const Seen so_far = coordinator.seen();
+  ASSERT_EQ(so_far.hellos.size(), 2u);
+  EXPECT_EQ(so_far.hellos[1].running_size(), kTasks);
+  EXPECT_GT(so_far.hellos[1].ByteSizeLong(), 16 * kMiB);
+  EXPECT_LT(so_far.hellos[1].ByteSizeLong(), 17 * kMiB);
+  for (const v1::Heartbeat& heartbeat : so_far.heartbeats) {
+    EXPECT_EQ(heartbeat.progress().data().size(), kProgress + 2);
+  }
+  EXPECT_LT(largest, 5 * kMiB);
+  // What is finished needs no progress.
+  beaten.Open();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == kTasks; }));
+  coordinator.Break();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.hellos.size() == 3; }));
+  for (const v1::RunningTask& running : coordinator.seen().hellos[2].running()) {
+    EXPECT_TRUE(running.finished());
+    EXPECT_FALSE(running.has_progress());
+  }
+  coordinator.Change([](FakeCoordinator::Script* script) { script->ack = true; });
+  coordinator.Break();
+  EXPECT_TRUE(worker.Drain().ok());
+}
+
     options.slots = 1;
     options.prefetch = 2;
     Worker worker(options);
@@ -431,6 +492,33 @@ TEST(WorkerSession, DrainGivesUpAtItsTimeoutAndSaysWhatIsLeft) {
   const absl::Status status = worker.Drain();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("1 tasks still running"));
+}
+
+TEST(WorkerSession, DrainWaitsForAsLongAsItIsTold) {
+  for (const absl::Duration timeout : {absl::InfiniteDuration(), absl::Nanoseconds(INT64_MAX)}) {
+    SCOPED_TRACE(absl::FormatDuration(timeout));
+    FakeCoordinator coordinator;
+    WorkerOptions options = Options(coordinator.target());
+    options.drain_timeout = timeout;
+    Gate gate;
+    Worker worker(options);
+    worker.Register(kBlock, [&](int n) {
+      gate.Pass();
+      return n;
+    });
+    ASSERT_TRUE(worker.Start().ok());
+    ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+    ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "block", "1")}));
+    ASSERT_TRUE(gate.AwaitInside(1));
+    std::future<absl::Status> drained =
+        std::async(std::launch::async, [&] { return worker.Drain(); });
+    EXPECT_TRUE(coordinator.Await(
+        [](const Seen& seen) { return seen.draining > 0 || seen.streams_open == 0; }));
+    gate.Open();
+    const absl::Status status = drained.get();
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(coordinator.seen().results.size(), 1u);
+  }
 }
 
 TEST(WorkerSession, DrainsOnSigterm) {
@@ -595,6 +683,36 @@ TEST(WorkerSession, DrainWaitsForAsLongAsItIsTold) {
   ASSERT_TRUE(coordinator.Await([&](const Seen& seen) { return seen.results.size() == delivery; }));
   EXPECT_EQ(coordinator.seen().results.back().value().data().size(), 100u);
   EXPECT_EQ(worker.stats().failed, std::size(cases));
+}
+
+TEST(WorkerSession, SendsNoTextThatTheCoordinatorCouldNotRead) {
+  FakeCoordinator coordinator;
+  WorkerOptions options = Options(coordinator.target());
+  for (std::string* text : {&options.id, &options.queue}) {
+    WorkerOptions bad = options;
+    (text == &options.id ? bad.id : bad.queue) = "caf\xe9";
+    Worker refused(bad);
+    refused.Register(kDouble, Double);
+    const absl::Status status = refused.Start();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(status.ToString(), HasSubstr("caf\\xe9\": not UTF-8"));
+  }
+  Worker worker(options);
+  constexpr Task<Odd(bool)> kOdd{"odd"};
+  worker.Register(kOdd, [](TaskContext& context, bool in_metadata) {
+    EXPECT_TRUE(context.Heartbeat(Odd{in_metadata}).ok());
+    return Odd{in_metadata};
+  });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "odd", "true"), MakeTask(2, "odd", "false")}));
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 2; }));
+  for (const v1::TaskResult& result : coordinator.seen().results) {
+    EXPECT_EQ(result.failure().type(), "flux.task.bad_result");
+    EXPECT_THAT(result.failure().message(), HasSubstr("metadata is not UTF-8"));
+    EXPECT_FALSE(result.has_progress());
+  }
+  EXPECT_EQ(coordinator.seen().streams, 1);
 }
 
 TEST(WorkerSession, AppliesPointersBeforeDecoding) {

@@ -62,6 +62,10 @@ inline constexpr uint64_t kPayloadBytesDefault =
 
 using TaskHandlers = absl::flat_hash_map<std::string, TaskHandler>;
 
+// Of all heartbeats of a message, and of all tasks of a hello: with the rest of it less than the
+// coordinator takes as one message (48 MiB). Soft: passed by one of them.
+inline constexpr size_t kHeartbeatsBytesMax = 4 * 1024 * 1024;
+inline constexpr size_t kHelloProgressBytesMax = 16 * 1024 * 1024;
 // Monotonic nanoseconds.
 using Nanos = int64_t;
 Nanos MonotonicNow();

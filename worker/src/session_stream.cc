@@ -65,6 +65,7 @@ void Session::FillHello(v1::WorkerHello* hello, Nanos now) const {
   hello->set_sdk_version(kSdkVersion);
   for (const auto& [name, handler] : handlers_) hello->add_tasks(name);
   std::sort(hello->mutable_tasks()->begin(), hello->mutable_tasks()->end());
+  size_t progress_bytes = 0;
   for (const auto& [key, held] : held_) {
     v1::RunningTask* running = hello->add_running();
     *running->mutable_token() = *held->token;
@@ -75,8 +76,11 @@ void Session::FillHello(v1::WorkerHello* hello, Nanos now) const {
     } else if (held->started != 0) {
       running->set_since_heartbeat_ms((now - held->started) / kNanosPerMs);
     }
-    if (held->progress.encoding != Encoding::kUnspecified) {
+    // A result needs none, and what has no room comes with the task's next heartbeat.
+    if (held->state != HeldState::kFinished && held->progress.encoding != Encoding::kUnspecified &&
+        progress_bytes < kHelloProgressBytesMax) {
       MovePayload(Payload(held->progress), running->mutable_progress());
+      progress_bytes += running->progress().ByteSizeLong();
     }
   }
 }
@@ -382,7 +386,9 @@ bool Session::FillMessage(v1::ConnectRequest* out, Nanos now) {
   }
   outbox_.erase(outbox_.begin(), outbox_.begin() + static_cast<ptrdiff_t>(taken));
 
-  for (size_t i = 0; i < heartbeats_.size();) {
+  // Apart from the results' bytes: heartbeats do not wait behind results.
+  size_t heartbeat_bytes = 0;
+  for (size_t i = 0; i < heartbeats_.size() && heartbeat_bytes < kHeartbeatsBytesMax;) {
     HeldTask* held = heartbeats_[i];
     if (held->heartbeat_next > now) {
       ++i;
@@ -392,6 +398,7 @@ bool Session::FillMessage(v1::ConnectRequest* out, Nanos now) {
     *heartbeat->mutable_token() = *held->token;
     if (held->progress.encoding != Encoding::kUnspecified) {
       MovePayload(Payload(held->progress), heartbeat->mutable_progress());
+      heartbeat_bytes += heartbeat->progress().ByteSizeLong();
     }
     held->heartbeat_listed = false;
     held->heartbeat_next = now + held->heartbeat_every;
