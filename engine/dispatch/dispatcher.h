@@ -97,7 +97,9 @@ struct DispatchOptions {
   size_t flight_bytes_max = 32 * 1024 * 1024;
   size_t progress_bytes_max = 64 * 1024;
   size_t sessions_max = 10'000;
-  uint32_t credit_max = 100'000;  // of a session
+  // Of a session, as of the deliveries that its hello lists. The SDK knows it
+  // (worker/src/session.h).
+  uint32_t credit_max = 100'000;
   std::string version;
   uint64_t payload_bytes_max = 4 * 1024 * 1024;
   uint32_t incarnation = 1;

@@ -1,4 +1,6 @@
 // The worker against a scripted coordinator.
+#include "worker/src/session.h"
+
 #include <signal.h>
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/dispatch/dispatcher.h"
 #include "flux/continue.h"
 #include "flux/worker.h"
 #include "gmock/gmock.h"
@@ -20,9 +23,6 @@
 #include "tests/worker/fake_coordinator.h"
 
 namespace flux {
-namespace {
-
-using ::testing::AllOf;
 
 // A value whose codec writes text that is not UTF-8.
 struct Odd {
@@ -39,6 +39,9 @@ struct Codec<Odd> {
   static absl::StatusOr<Odd> Decode(const Payload&) { return Odd{}; }
 };
 
+namespace {
+
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::FakeCoordinator;
 using ::testing::HasSubstr;
@@ -190,6 +193,27 @@ TEST(WorkerSession, NeverGivesMoreCreditThanSlotsAndPrefetch) {
   EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 6; }));
 }
 
+// More than the coordinator's limit would be refused on every stream anew.
+TEST(WorkerSession, AsksForNoMoreThanTheCoordinatorGives) {
+  EXPECT_EQ(internal::kHeldMax, engine::DispatchOptions().credit_max);
+  EXPECT_EQ(internal::kTasksMax + internal::kUnackedMax, internal::kHeldMax);
+  FakeCoordinator coordinator;
+  WorkerOptions options = Options(coordinator.target());
+  options.slots = 4'000;
+  options.prefetch = internal::kTasksMax - 4'000 + 1;
+  Worker refused(options);
+  refused.Register(kDouble, Double);
+  const absl::Status status = refused.Start();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.ToString(), AllOf(HasSubstr("slots of 4000"), HasSubstr("prefetch of 76001"),
+                                       HasSubstr("limit of 80000"), HasSubstr("at most 76000")));
+  options.prefetch = internal::kTasksMax - 4'000;
+  Worker worker(options);
+  worker.Register(kDouble, Double);
+  ASSERT_TRUE(worker.Start().ok());
+  EXPECT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 80'000; }));
+}
+
 TEST(WorkerSession, GivesNoCreditWhileTooManyResultsAreUnacknowledged) {
   FakeCoordinator coordinator({.ack = false});
   WorkerOptions options = Options(coordinator.target());
@@ -316,30 +340,6 @@ TEST(WorkerSession, ClaimsRunningTasksWithTheirProgressOnTheNextStream) {
   EXPECT_TRUE(coordinator.Await([](const Seen& s) { return s.results.size() == 2; }));
 }
 
-TEST(WorkerSession, RunsADeliveryThatComesTwiceOnce) {
-  FakeCoordinator coordinator;
-  Gate gate;
-  Worker worker(Options(coordinator.target()));
-  worker.Register(kBlock, [&](int n) { return gate.Pass(), n; });
-  ASSERT_TRUE(worker.Start().ok());
-  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
-  ASSERT_TRUE(coordinator.SendTasks({MakeTask(7, "block", "1"), MakeTask(7, "block", "1")}));
-  ASSERT_TRUE(gate.AwaitInside(1));
-  ASSERT_TRUE(coordinator.SendTasks({MakeTask(7, "block", "1")}));
-  ASSERT_TRUE(coordinator.Sync());
-  gate.Open();
-  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
-  EXPECT_TRUE(worker.Drain().ok());
-  EXPECT_EQ(gate.passed(), 1);
-  EXPECT_EQ(worker.stats().duplicate_deliveries, 2u);
-  EXPECT_EQ(coordinator.seen().results.size(), 1u);
-}
-
-TEST(WorkerSession, DropsWhatTheCoordinatorWithdraws) {
-  for (const char* reason : {"cancelled", "timeout", "superseded"}) {
-    SCOPED_TRACE(reason);
-    FakeCoordinator coordinator;
-    WorkerOptions options = Options(coordinator.target());
 // The coordinator refuses messages over 48 MiB: a hello that passed it would be refused for ever.
 TEST(WorkerSession, BoundsTheProgressInAHelloAndInAMessage) {
   constexpr int kTasks = 300;
@@ -401,6 +401,30 @@ TEST(WorkerSession, BoundsTheProgressInAHelloAndInAMessage) {
   EXPECT_TRUE(worker.Drain().ok());
 }
 
+TEST(WorkerSession, RunsADeliveryThatComesTwiceOnce) {
+  FakeCoordinator coordinator;
+  Gate gate;
+  Worker worker(Options(coordinator.target()));
+  worker.Register(kBlock, [&](int n) { return gate.Pass(), n; });
+  ASSERT_TRUE(worker.Start().ok());
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(7, "block", "1"), MakeTask(7, "block", "1")}));
+  ASSERT_TRUE(gate.AwaitInside(1));
+  ASSERT_TRUE(coordinator.SendTasks({MakeTask(7, "block", "1")}));
+  ASSERT_TRUE(coordinator.Sync());
+  gate.Open();
+  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 1; }));
+  EXPECT_TRUE(worker.Drain().ok());
+  EXPECT_EQ(gate.passed(), 1);
+  EXPECT_EQ(worker.stats().duplicate_deliveries, 2u);
+  EXPECT_EQ(coordinator.seen().results.size(), 1u);
+}
+
+TEST(WorkerSession, DropsWhatTheCoordinatorWithdraws) {
+  for (const char* reason : {"cancelled", "timeout", "superseded"}) {
+    SCOPED_TRACE(reason);
+    FakeCoordinator coordinator;
+    WorkerOptions options = Options(coordinator.target());
     options.slots = 1;
     options.prefetch = 2;
     Worker worker(options);
@@ -495,7 +519,7 @@ TEST(WorkerSession, DrainGivesUpAtItsTimeoutAndSaysWhatIsLeft) {
 }
 
 TEST(WorkerSession, DrainWaitsForAsLongAsItIsTold) {
-  for (const absl::Duration timeout : {absl::InfiniteDuration(), absl::Nanoseconds(INT64_MAX)}) {
+  for (const absl::Duration timeout : {absl::InfiniteDuration(), absl::Hours(24 * 365 * 292)}) {
     SCOPED_TRACE(absl::FormatDuration(timeout));
     FakeCoordinator coordinator;
     WorkerOptions options = Options(coordinator.target());
@@ -606,33 +630,6 @@ TEST(WorkerSession, ReportsEachWayToFailByItsType) {
     const char* input;
     const char* pointer;
     const char* type;
-TEST(WorkerSession, DrainWaitsForAsLongAsItIsTold) {
-  for (const absl::Duration timeout : {absl::InfiniteDuration(), absl::Hours(24 * 365 * 292)}) {
-    SCOPED_TRACE(absl::FormatDuration(timeout));
-    FakeCoordinator coordinator;
-    WorkerOptions options = Options(coordinator.target());
-    options.drain_timeout = timeout;
-    Gate gate;
-    Worker worker(options);
-    worker.Register(kBlock, [&](int n) {
-      gate.Pass();
-      return n;
-    });
-    ASSERT_TRUE(worker.Start().ok());
-    ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
-    ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "block", "1")}));
-    ASSERT_TRUE(gate.AwaitInside(1));
-    std::future<absl::Status> drained =
-        std::async(std::launch::async, [&] { return worker.Drain(); });
-    EXPECT_TRUE(coordinator.Await(
-        [](const Seen& seen) { return seen.draining > 0 || seen.streams_open == 0; }));
-    gate.Open();
-    const absl::Status status = drained.get();
-    EXPECT_TRUE(status.ok()) << status;
-    EXPECT_EQ(coordinator.seen().results.size(), 1u);
-  }
-}
-
     bool non_retriable;
     const char* message;
   };
@@ -695,7 +692,7 @@ TEST(WorkerSession, SendsNoTextThatTheCoordinatorCouldNotRead) {
     refused.Register(kDouble, Double);
     const absl::Status status = refused.Start();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(status.ToString(), HasSubstr("caf\\xe9\": not UTF-8"));
+    EXPECT_THAT(status.ToString(), HasSubstr("caf\\351\": not UTF-8"));
   }
   Worker worker(options);
   constexpr Task<Odd(bool)> kOdd{"odd"};
@@ -827,36 +824,6 @@ TEST(WorkerSession, SendsLabelsWithWhatIsRecorded) {
     const std::map<std::string, std::string> labels(result.labels().begin(), result.labels().end());
     const std::map<std::string, std::string> of_step(result.step_labels().begin(),
                                                      result.step_labels().end());
-TEST(WorkerSession, SendsNoTextThatTheCoordinatorCouldNotRead) {
-  FakeCoordinator coordinator;
-  WorkerOptions options = Options(coordinator.target());
-  for (std::string* text : {&options.id, &options.queue}) {
-    WorkerOptions bad = options;
-    (text == &options.id ? bad.id : bad.queue) = "caf\xe9";
-    Worker refused(bad);
-    refused.Register(kDouble, Double);
-    const absl::Status status = refused.Start();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(status.ToString(), HasSubstr("caf\\351\": not UTF-8"));
-  }
-  Worker worker(options);
-  constexpr Task<Odd(bool)> kOdd{"odd"};
-  worker.Register(kOdd, [](TaskContext& context, bool in_metadata) {
-    EXPECT_TRUE(context.Heartbeat(Odd{in_metadata}).ok());
-    return Odd{in_metadata};
-  });
-  ASSERT_TRUE(worker.Start().ok());
-  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.credit == 3; }));
-  ASSERT_TRUE(coordinator.SendTasks({MakeTask(1, "odd", "true"), MakeTask(2, "odd", "false")}));
-  ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == 2; }));
-  for (const v1::TaskResult& result : coordinator.seen().results) {
-    EXPECT_EQ(result.failure().type(), "flux.task.bad_result");
-    EXPECT_THAT(result.failure().message(), HasSubstr("metadata is not UTF-8"));
-    EXPECT_FALSE(result.has_progress());
-  }
-  EXPECT_EQ(coordinator.seen().streams, 1);
-}
-
     if (result.has_failure()) {
       EXPECT_TRUE(labels.empty());
       EXPECT_TRUE(of_step.empty());

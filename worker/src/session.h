@@ -49,23 +49,28 @@
 namespace flux::internal {
 
 // Limits of a session.
+// What the coordinator takes of a session (its DispatchOptions::credit_max): of credit, and of
+// deliveries that a hello lists.
+inline constexpr uint32_t kHeldMax = 100'000;
 inline constexpr size_t kResultsPerMessageMax = 4'096;
 inline constexpr size_t kMessageBytesMax =
     4 * 1024 * 1024;                            // soft: cut after the result that passes it
 inline constexpr size_t kResultsFlushAt = 256;  // written though more work is queued
 inline constexpr size_t kUnackedMax = 20'000;   // results held; no more credit above it
 inline constexpr size_t kUnackedBytesMax = 64 * 1024 * 1024;
+// Slots and prefetch together: beside the results that wait for their acknowledgement.
+inline constexpr uint32_t kTasksMax = kHeldMax - kUnackedMax;
 inline constexpr uint32_t kPrefetchAdaptiveMax = 2'048;
 inline constexpr size_t kProgressBytesMax = 64 * 1024;  // of a heartbeat
+// Of all heartbeats of a message, and of all tasks of a hello: with the rest of it less than the
+// coordinator takes as one message (48 MiB). Soft: passed by one of them.
+inline constexpr size_t kHeartbeatsBytesMax = 4 * 1024 * 1024;
+inline constexpr size_t kHelloProgressBytesMax = 16 * 1024 * 1024;
 inline constexpr uint64_t kPayloadBytesDefault =
     4 * 1024 * 1024;  // until the coordinator has said its own
 
 using TaskHandlers = absl::flat_hash_map<std::string, TaskHandler>;
 
-// Of all heartbeats of a message, and of all tasks of a hello: with the rest of it less than the
-// coordinator takes as one message (48 MiB). Soft: passed by one of them.
-inline constexpr size_t kHeartbeatsBytesMax = 4 * 1024 * 1024;
-inline constexpr size_t kHelloProgressBytesMax = 16 * 1024 * 1024;
 // Monotonic nanoseconds.
 using Nanos = int64_t;
 Nanos MonotonicNow();

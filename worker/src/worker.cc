@@ -17,7 +17,6 @@ namespace flux {
 namespace {
 
 constexpr uint32_t kSlotsMax = 4'096;
-constexpr uint32_t kPrefetchMax = 100'000;
 
 void LogToStderr(LogLevel level, std::string_view text) {
   if (level == LogLevel::kInfo) return;
@@ -59,17 +58,20 @@ absl::Status Worker::Start() {
   if (tasks_.empty()) {
     return absl::InvalidArgumentError(
         "the worker has no task: call Register for at least one before Run or Start");
+  }
   FLUX_RETURN_IF_ERROR(internal::CheckName("worker id", options_.id));
   FLUX_RETURN_IF_ERROR(internal::CheckName("queue", options_.queue));
-  }
   if (options_.slots > kSlotsMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("slots of ", options_.slots, " is over the limit of ", kSlotsMax,
                      " threads a worker: start several workers, or give each fewer slots"));
   }
-  if (options_.prefetch.value_or(0) > kPrefetchMax) {
+  if (uint64_t{options_.slots} + options_.prefetch.value_or(0) > internal::kTasksMax) {
     return absl::InvalidArgumentError(
-        absl::StrCat("prefetch of ", *options_.prefetch, " is over the limit of ", kPrefetchMax));
+        absl::StrCat("slots of ", options_.slots, " and a prefetch of ", *options_.prefetch,
+                     " are together over the limit of ", internal::kTasksMax,
+                     " tasks that the coordinator hands to one worker: prefetch at most ",
+                     internal::kTasksMax - options_.slots));
   }
   internal::TaskHandlers handlers;
   for (const std::string& name : tasks_.names()) handlers.emplace(name, *tasks_.Find(name));

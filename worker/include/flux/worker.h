@@ -85,8 +85,8 @@ struct WorkerStats {
 };
 
 // Register everything, then Run, or Start and Drain. Thread-safe from Start on; before, it belongs
-// to one thread. Limits: slots of 1 to 4,096; 20,000 results or 64 MiB of them unacknowledged,
-// above which no new task is taken.
+// to one thread. Limits: slots of 1 to 4,096; slots and prefetch of 80,000 together; 20,000 results
+// or 64 MiB of them unacknowledged, above which no new task is taken.
 class Worker {
  public:
   explicit Worker(WorkerOptions options);
