@@ -25,7 +25,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "engine/core/decider.h"
 #include "engine/core/graph_check.h"
 #include "engine/core/json_value.h"
@@ -73,9 +72,9 @@ absl::StatusOr<Decision> Decider::operator()(SendEvent&& command) {
   if (!known) {
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
-    return absl::InvalidArgumentError(absl::StrCat(
-        "workflow ", s_.graph->name(), " waits for no event \"", command.event, "\"; ",
-        names.empty() ? "it waits for none" : "those it knows: ", absl::StrJoin(names, ", ")));
+    return absl::InvalidArgumentError(
+        absl::StrCat("workflow ", s_.graph->name(), " waits for no event \"", command.event, "\"; ",
+                     names.empty() ? "it waits for none" : "those it knows: ", ListSome(names)));
   }
   const bool replaces = s_.delayed_ids.contains(command.event_id);
   if (s_.events.size() >= kEventsMax && !replaces) {
@@ -152,9 +151,9 @@ absl::StatusOr<Decision> Decider::operator()(EditEvent&& command) {
     }
   }
   if (!ran.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("event \"", command.event, "\" of ", Name(), " has been read by ",
-                     absl::StrJoin(ran, ", "), ": replay it with new data instead"));
+    return absl::FailedPreconditionError(absl::StrCat("event \"", command.event, "\" of ", Name(),
+                                                      " has been read by ", ListSome(ran),
+                                                      ": replay it with new data instead"));
   }
   Decision decision;
   v1::EventEdited* edited = Add(&decision)->mutable_event_edited();

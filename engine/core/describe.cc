@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "engine/core/core.h"
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
@@ -279,11 +278,8 @@ class Describer {
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
     if (names.empty()) return "is about to begin";
-    const size_t shown = std::min(names.size(), kNamesShownMax);
-    std::string list =
-        absl::StrJoin(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", ");
-    if (shown < names.size()) absl::StrAppend(&list, " and ", names.size() - shown, " more");
-    return absl::StrCat(names.size() == 1 ? "waits for step " : "waits for steps ", list);
+    return absl::StrCat(names.size() == 1 ? "waits for step " : "waits for steps ",
+                        ListSome(names, kNamesShownMax));
   }
 
   // The step that an input waits for: its own scope's, or where an outer capture comes from.

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/wire_format_lite.h"
@@ -474,6 +475,14 @@ std::string Excerpt(std::string_view text, size_t bytes_max) {
   // Not within a character: its other bytes are 10xxxxxx.
   while (bytes_max > 0 && (static_cast<unsigned char>(text[bytes_max]) & 0xc0) == 0x80) --bytes_max;
   return ToUtf8(text.substr(0, bytes_max)) + "…";
+}
+
+std::string ListSome(const std::vector<std::string>& names, size_t shown_max) {
+  const size_t shown = std::min(names.size(), shown_max);
+  std::string list =
+      absl::StrJoin(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", ");
+  if (shown < names.size()) absl::StrAppend(&list, " and ", names.size() - shown, " more");
+  return list;
 }
 
 std::string QuoteJson(std::string_view text) {

@@ -65,6 +65,10 @@ std::string ToUtf8(std::string_view text);
 // As ToUtf8, cut to about `bytes_max` at a character's end and marked with an ellipsis.
 std::string Excerpt(std::string_view text, size_t bytes_max);
 
+// Names in a sentence: "a, b and 17 more".
+inline constexpr size_t kNamesListedMax = 8;
+std::string ListSome(const std::vector<std::string>& names, size_t shown_max = kNamesListedMax);
+
 // With quotes. Bytes that are not UTF-8 become U+FFFD.
 std::string QuoteJson(std::string_view text);
 

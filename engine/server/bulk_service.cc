@@ -1,6 +1,6 @@
 #include "engine/server/bulk_service.h"
 
-#include <string>
+#include "engine/server/to_grpc.h"
 
 namespace flux::server {
 namespace {
@@ -10,8 +10,7 @@ template <typename Response>
 auto Finish(grpc::ServerUnaryReactor* reactor, Response* response) {
   return [reactor, response](absl::StatusOr<Response> answer) {
     if (answer.ok()) response->Swap(&*answer);
-    const absl::Status& status = answer.status();
-    reactor->Finish({static_cast<grpc::StatusCode>(status.code()), std::string(status.message())});
+    reactor->Finish(ToGrpc(answer.status()));
   };
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 #include "engine/server/runtime.h"
+#include "engine/server/to_grpc.h"
 #include "proto/bridge.h"
 
 namespace flux::server {
@@ -22,8 +23,7 @@ grpc::ServerUnaryReactor* Ask(engine::Scheduler* scheduler,
   auto* reactor = context->DefaultReactor();
   (scheduler->*method)(*request, [reactor, response](absl::StatusOr<Response> answer) {
     if (answer.ok()) response->Swap(&*answer);
-    reactor->Finish({static_cast<grpc::StatusCode>(answer.status().code()),
-                     std::string(answer.status().message())});
+    reactor->Finish(ToGrpc(answer.status()));
   });
   return reactor;
 }

@@ -11,6 +11,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/server/to_grpc.h"
 #include "proto/bridge.h"
 
 namespace flux::server {
@@ -20,10 +21,6 @@ constexpr uint32_t kWatchIntervalMs = 500;
 constexpr uint32_t kWatchIntervalMinMs = 50;
 constexpr uint32_t kWatchIntervalMaxMs = 1'000;  // also how long a watch may hold up a shutdown
 constexpr uint32_t kDefinitionsPage = 100;
-
-grpc::Status ToGrpc(const absl::Status& status) {
-  return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
-}
 
 // A reply that moves the answer into the response and finishes the call.
 template <typename Response>

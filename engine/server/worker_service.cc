@@ -11,17 +11,13 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "engine/server/to_grpc.h"
 #include "proto/bridge.h"
 
 namespace flux::server {
 namespace {
 
 using Reactor = grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>;
-
-grpc::Status ToGrpc(const absl::Status& status) {
-  // The codes of both are the same by definition.
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(Message(status)));
-}
 
 template <typename T>
 void Append(google::protobuf::RepeatedPtrField<T>* to,

@@ -180,10 +180,8 @@ absl::StatusOr<std::shared_ptr<const Graph>> Definitions::ByName(std::string_vie
     }
     versions.push_back(entry.summary.version());
   }
-  std::string known;
-  for (const std::string& v : versions) absl::StrAppend(&known, known.empty() ? "" : ", ", v);
   return absl::NotFoundError(absl::StrCat("workflow \"", ToAbsl(name), "\" has no version \"",
-                                          ToAbsl(version), "\"; it has: ", known));
+                                          ToAbsl(version), "\"; it has: ", ListSome(versions)));
 }
 
 absl::StatusOr<v1::DefinitionSummary> Definitions::Summary(std::string_view hash) {

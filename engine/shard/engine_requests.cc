@@ -636,14 +636,12 @@ void Engine::GetQueue(v1::GetTaskQueueRequest request, Reply<v1::GetTaskQueueRes
     if (!dispatcher_->DescribeQueue(request.name(), &response)) {
       v1::ListTaskQueuesResponse queues;
       dispatcher_->ListQueues(&queues);
-      std::string known;
-      for (const v1::TaskQueueInfo& queue : queues.queues()) {
-        absl::StrAppend(&known, known.empty() ? "" : ", ", queue.name());
-      }
+      std::vector<std::string> known;
+      for (const v1::TaskQueueInfo& queue : queues.queues()) known.push_back(queue.name());
       return ReplyWith<v1::GetTaskQueueResponse>(
           std::move(reply), absl::NotFoundError(absl::StrCat(
                                 "no task queue \"", request.name(), "\" has workers or work",
-                                known.empty() ? "" : "; known are: ", known)));
+                                known.empty() ? "" : "; known are: ", ListSome(known))));
     }
     ReplyWith<v1::GetTaskQueueResponse>(std::move(reply), std::move(response));
   });

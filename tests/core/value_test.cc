@@ -103,6 +103,14 @@ TEST(JsonText, QuotesEverythingReadably) {
   EXPECT_EQ(*FindJsonPointer(json, "/message"), "\"m\"");
 }
 
+TEST(JsonText, ListsSomeNames) {
+  EXPECT_EQ(ListSome({}), "");
+  EXPECT_EQ(ListSome({"a"}), "a");
+  EXPECT_EQ(ListSome({"a", "b"}, 2), "a, b");
+  EXPECT_EQ(ListSome({"a", "b", "c", "d"}, 2), "a, b and 2 more");
+  EXPECT_EQ(ListSome(std::vector<std::string>(20, "x")), "x, x, x, x, x, x, x, x and 12 more");
+}
+
 TEST(JsonText, ExcerptsEndWithACharacter) {
   EXPECT_EQ(Excerpt("abc", 3), "abc");
   EXPECT_EQ(Excerpt("abcd", 3), "abc…");

@@ -392,6 +392,17 @@ TEST_F(BadInput, Questions) {
                    [this] { return api().Queue("nowhere").status(); },
                    Code::kNotFound,
                    {"\"nowhere\"", "default"}});
+  // Longer than the metadata of an answer may be, and each byte three in it.
+  std::string long_name;
+  for (int i = 0; i < 10'000; ++i) long_name += "é";
+  cases.push_back({"an unknown queue with a long name",
+                   [this, long_name] { return api().Queue(long_name).status(); },
+                   Code::kNotFound,
+                   {"no task queue \"éé", "é…"}});
+  cases.push_back({"an unknown workflow with a long name",
+                   Starting([long_name](auto* r) { r->set_workflow(long_name); }),
+                   Code::kNotFound,
+                   {"unknown workflow \"éé", "é…"}});
   cases.push_back({"a page token of another list",
                    [this] {
                      grpc::ClientContext context;

@@ -710,6 +710,23 @@ TEST(Engine, LargePayloadsLieUnderTheirOwnKeyAndComeBack) {
   EXPECT_TRUE(verified->equal()) << verified->difference();
 }
 
+TEST(Engine, NamesAFewOfManyVersions) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  for (int i = 0; i < 200; ++i) {
+    v1::Definition definition = Chain("chain", 1);
+    definition.set_version(absl::StrCat("v", i));
+    world.Define(definition);
+  }
+  v1::StartWorkflowRequest request = StartRequest("chain", "a");
+  request.set_version("none");
+  const auto refused = world.Start(request);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(std::string(refused.status().message()),
+            "workflow \"chain\" has no version \"none\"; it has: v199, v198, v197, v196, v195, "
+            "v194, v193, v192 and 192 more");
+}
+
 TEST(Engine, HistoryTellsTheStoryPageByPage) {
   World world;
   ASSERT_TRUE(world.Open().ok());
