@@ -597,6 +597,7 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     counters["retention_deletions"] = counters_.retention_deletions;
     counters["log_tail_bytes"] = tail_bytes_;
     counters["cache_bytes"] = cache_bytes_;
+    counters["history_cursors"] = histories_->cursors();
     counters["handed_out"] = dispatch.handed_out;
     counters["heartbeats"] = dispatch.heartbeats;
     counters["attempts_expired"] = dispatch.expired;

@@ -531,6 +531,9 @@ void Engine::Housekeep() {
   if (now - last_space_check_ms_ >= kSpaceIntervalMs) {
     last_space_check_ms_ = now;
     (void)env_.store->BelowReserve();
+    if (histories_->HasOldCursors()) {
+      env_.background->Run([this] { histories_->DropOldCursors(); });
+    }
   }
   ScanWakes();
   PumpBulks();

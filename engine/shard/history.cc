@@ -1,6 +1,7 @@
 #include "engine/shard/history.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -51,14 +52,15 @@ auto ReadSettled(store::Rows& rows, store::ShardId shard, const RunId& run, cons
 
 }  // namespace
 
-Histories::Histories(store::Store* store, Definitions* definitions)
-    : store_(store), definitions_(definitions) {}
+Histories::Histories(store::Store* store, Definitions* definitions, std::function<int64_t()> now_ms)
+    : store_(store), definitions_(definitions), now_ms_(std::move(now_ms)) {}
 
 std::optional<Execution> Histories::TakeCursor(const RunId& run, uint64_t ordinal) {
   std::lock_guard lock(mutex_);
   for (auto it = cursors_.begin(); it != cursors_.end(); ++it) {
     if (it->run == run && it->execution.ordinal() == ordinal) {
       std::optional<Execution> execution(std::move(it->execution));
+      cursor_bytes_ -= it->bytes;
       cursors_.erase(it);
       return execution;
     }
@@ -67,9 +69,36 @@ std::optional<Execution> Histories::TakeCursor(const RunId& run, uint64_t ordina
 }
 
 void Histories::KeepCursor(const RunId& run, Execution execution) {
+  const size_t bytes = MemoryBytes(execution);
+  std::list<Cursor> dropped;  // freed without the lock
   std::lock_guard lock(mutex_);
-  cursors_.push_front({run, std::move(execution)});
-  if (cursors_.size() > kCursorsMax) cursors_.pop_back();
+  cursors_.push_front({run, std::move(execution), bytes, now_ms_()});
+  cursor_bytes_ += bytes;
+  while (cursors_.size() > kCursorsMax ||
+         (cursors_.size() > 1 && cursor_bytes_ > kCursorsBytesMax)) {
+    cursor_bytes_ -= cursors_.back().bytes;
+    dropped.splice(dropped.end(), cursors_, std::prev(cursors_.end()));
+  }
+}
+
+bool Histories::HasOldCursors() const {
+  std::lock_guard lock(mutex_);
+  return !cursors_.empty() && now_ms_() - cursors_.back().kept_ms >= kCursorMs;
+}
+
+void Histories::DropOldCursors() {
+  std::list<Cursor> dropped;  // freed without the lock
+  std::lock_guard lock(mutex_);
+  const int64_t now = now_ms_();
+  while (!cursors_.empty() && now - cursors_.back().kept_ms >= kCursorMs) {
+    cursor_bytes_ -= cursors_.back().bytes;
+    dropped.splice(dropped.end(), cursors_, std::prev(cursors_.end()));
+  }
+}
+
+size_t Histories::cursors() const {
+  std::lock_guard lock(mutex_);
+  return cursors_.size();
 }
 
 absl::StatusOr<v1::GetHistoryResponse> Histories::Page(const v1::GetHistoryRequest& request,

@@ -3,6 +3,8 @@
 #ifndef FLUX_ENGINE_SHARD_HISTORY_H_
 #define FLUX_ENGINE_SHARD_HISTORY_H_
 
+#include <cstdint>
+#include <functional>
 #include <list>
 #include <mutex>
 #include <optional>
@@ -21,10 +23,11 @@ namespace flux::engine {
 
 // Replays histories into events. Thread-safe. Keeps the execution as it stood at the end of the
 // last few pages, so that reading on from page to page costs a page each, not the history before
-// it.
+// it. Limits: kCursorsMax of them, kCursorsBytesMax together but for the newest, kCursorMs each.
 class Histories {
  public:
-  Histories(store::Store* store, Definitions* definitions);
+  // `now_ms` is monotonic, and called from any thread.
+  Histories(store::Store* store, Definitions* definitions, std::function<int64_t()> now_ms);
 
   // `tail` holds the serialised records behind `flushed`; the history is read up to record `last`.
   // A page that would begin before the run's base begins behind it, with an event that says so.
@@ -40,12 +43,21 @@ class Histories {
                                                       const std::vector<std::string>& tail,
                                                       const std::string& live);
 
+  // Lets go of what nobody has read on from. Takes as long as freeing an execution does.
+  void DropOldCursors();
+  bool HasOldCursors() const;
+  size_t cursors() const;
+
  private:
   struct Cursor {
     RunId run;
     Execution execution;
+    size_t bytes = 0;
+    int64_t kept_ms = 0;
   };
   static constexpr size_t kCursorsMax = 8;
+  static constexpr size_t kCursorsBytesMax = 64 * 1024 * 1024;
+  static constexpr int64_t kCursorMs = 60'000;
 
   absl::StatusOr<v1::GetHistoryResponse> PageFrom(uint64_t first,
                                                   const v1::GetHistoryRequest& request,
@@ -61,8 +73,10 @@ class Histories {
 
   store::Store* const store_;
   Definitions* const definitions_;
-  std::mutex mutex_;
-  std::list<Cursor> cursors_;  // guarded by mutex_
+  const std::function<int64_t()> now_ms_;
+  mutable std::mutex mutex_;   // guards what follows
+  std::list<Cursor> cursors_;  // the newest first
+  size_t cursor_bytes_ = 0;
 };
 
 }  // namespace flux::engine

@@ -756,5 +756,31 @@ TEST(Engine, HistoryTellsTheStoryPageByPage) {
   EXPECT_EQ(std::count(types.begin(), types.end(), "step.scheduled"), 20);
 }
 
+TEST(Engine, KeepsWhereAHistoryWasReadToForAMinute) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 20));
+  ASSERT_TRUE(world.Start("chain", "a", {"1"}).ok());
+  world.RunWorker(world.Connect("s1", {"t"}, 4));
+  v1::GetHistoryRequest request;
+  request.mutable_execution()->set_workflow_id("a");
+  request.set_page_size(5);
+  const auto page = [&] {
+    auto answer = world.Ask<v1::GetHistoryResponse>(
+        [&](auto reply) { world.engine().History(request, std::move(reply)); });
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    return *std::move(answer);
+  };
+  request.set_page_token(page().next_page_token());
+  EXPECT_EQ(world.Counter("history_cursors"), 1u);
+  world.Advance(55'000, 1'000);
+  EXPECT_EQ(world.Counter("history_cursors"), 1u);
+  world.Advance(7'000, 1'000);
+  EXPECT_EQ(world.Counter("history_cursors"), 0u) << "an execution each, in nobody's accounts";
+  const v1::GetHistoryResponse next = page();
+  ASSERT_GT(next.events_size(), 0);
+  EXPECT_EQ(next.events(0).ordinal(), 6u);
+}
+
 }  // namespace
 }  // namespace flux::engine::testing
