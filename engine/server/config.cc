@@ -167,6 +167,10 @@ std::vector<Setting> MakeSettings() {
       "Once, after a power failure: drop a damaged end of the log that may hold acknowledged work",
       Truth([](Config & c) -> auto& { return c.accept_damaged_tail; }));
   settings.back().toggle = true;
+  add("accept-clock", "false",
+      "Once, when a start warns of the clock: it is right, delete by age at once",
+      Truth([](Config & c) -> auto& { return c.engine.accept_clock; }));
+  settings.back().toggle = true;
   return settings;
 }
 

@@ -109,6 +109,8 @@ struct EngineOptions {
   // `retention` if none does.
   absl::Duration retention = absl::ZeroDuration();
   std::vector<RetentionRule> retention_rules;
+  // The wall clock at the start is right, however far it is ahead of all that the store knows.
+  bool accept_clock = false;
   std::string version;
   std::string data_directory;  // for people
 };
@@ -435,8 +437,10 @@ class Engine final : public DispatchHost {
   void ForgetRequests();
   // deletion_notes.cc: what is kept of deletions that somebody asked for
   void NoteDeletion(const RunId& run, std::string identity, std::string reason);
-  // A wall clock that jumps ahead while we run makes nothing old.
+  // A wall clock that jumps ahead while we run, or did while we did not, makes nothing old.
   int64_t SteadyWallMs() const;
+  absl::Status LoadClock();
+  void WatchClock();
   void CollectRows(const RunId& run);
   void RemoveRows(const RunId& run, absl::StatusOr<store::RowBatch> batch);
   void RowsRemoved(const RunId& run);
@@ -556,6 +560,11 @@ class Engine final : public DispatchHost {
   int64_t last_wall_ms_ = 0;
   int64_t start_wall_ms_ = 0;
   int64_t start_monotonic_ms_ = 0;
+  int64_t steady_start_ms_ = 0;  // wall time at the start, as far as it is trusted
+  int64_t known_wall_ms_ = 0;    // the newest time that the store knows; 0: none
+  bool clock_held_ = false;      // the clock is too far ahead of it
+  int64_t last_clock_note_ms_ = 0;
+  uint64_t clock_noted_commits_ = 0;
   int64_t next_forget_ms_ = 0;  // of request ids
   bool forgetting_ = false;
   int64_t next_sweep_ms_ = 0;  // of what is too old

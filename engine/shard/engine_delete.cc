@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/index.h"
 #include "engine/shard/keys.h"
@@ -28,8 +30,16 @@ constexpr size_t kSweepRuns = 500;            // deleted by one sweep
 constexpr size_t kSweepRowsMax = 20'000;      // looked at by one sweep: rules may keep most of them
 constexpr int64_t kSweepPauseMs = 100;        // between sweeps that had enough
 constexpr int64_t kSweepIntervalMs = 60'000;  // when nothing more is old enough
+// A clock that is so far ahead of the store at the start is taken for wrong for so long.
+constexpr int64_t kClockAheadMs = 24 * 3'600'000;
+constexpr int64_t kClockHeldMs = 24 * 3'600'000;
+constexpr int64_t kClockNoteMs = 60'000;
 constexpr size_t kTombstonesPerBatch = 5'000;
 constexpr size_t kForgetAtOnce = 500;  // keys of up to a kilobyte each
+
+std::string TimeText(int64_t ms) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixMillis(ms), absl::UTCTimeZone());
+}
 
 absl::Status Unknown(const RunId& run) {
   return absl::NotFoundError(absl::StrCat("no run ", run.Text()));
@@ -485,7 +495,57 @@ void Engine::SweepRetention() {
 
 int64_t Engine::SteadyWallMs() const {
   const int64_t running = env_.clock->MonotonicMs() - start_monotonic_ms_;
-  return std::min(env_.clock->WallMs(), start_wall_ms_ + running + kSweepIntervalMs);
+  return std::min(env_.clock->WallMs(), steady_start_ms_ + running + kSweepIntervalMs);
+}
+
+absl::Status Engine::LoadClock() {
+  steady_start_ms_ = start_wall_ms_;
+  FLUX_ASSIGN_OR_RETURN(std::optional<std::string> row, env_.store->rows().Get(keys::Clock()));
+  if (!row) return absl::OkStatus();
+  if (!absl::SimpleAtoi(*row, &known_wall_ms_)) {
+    return absl::DataLossError("the row of the newest time known cannot be parsed");
+  }
+  if (start_wall_ms_ - known_wall_ms_ <= kClockAheadMs) return absl::OkStatus();
+  const std::string clock = absl::StrCat("the clock says ", TimeText(start_wall_ms_), ", ",
+                                         (start_wall_ms_ - known_wall_ms_) / 3'600'000,
+                                         " hours after the newest time in the data directory, ",
+                                         TimeText(known_wall_ms_));
+  if (options_.accept_clock) {
+    Log(1, absl::StrCat(clock, ": taken for right, as accept-clock asks"));
+    return absl::OkStatus();
+  }
+  clock_held_ = true;
+  steady_start_ms_ = known_wall_ms_;
+  Log(2, absl::StrCat(clock,
+                      ". If it is wrong, set it. Nothing is deleted for an age that it has only by "
+                      "this clock until fluxd has run for a day; if the clock is right, start once "
+                      "with --accept-clock to go on at once"));
+  return absl::OkStatus();
+}
+
+void Engine::WatchClock() {
+  const int64_t now = env_.clock->MonotonicMs();
+  const int64_t running = now - start_monotonic_ms_;
+  if (clock_held_) {
+    const int64_t wall = env_.clock->WallMs();
+    const bool set = wall - known_wall_ms_ - running <= kClockAheadMs;
+    if (!set && running < kClockHeldMs) return;
+    clock_held_ = false;
+    steady_start_ms_ = wall - running;
+    Log(1,
+        absl::StrCat("the clock, ", TimeText(wall), ", is trusted again",
+                     set ? ": it has been set" : " after a day", "; what is old by it is deleted"));
+  }
+  // A store that nothing is written to is left alone.
+  if (counters_.commits == clock_noted_commits_ || now - last_clock_note_ms_ < kClockNoteMs) return;
+  last_clock_note_ms_ = now;
+  clock_noted_commits_ = counters_.commits;
+  if (SteadyWallMs() <= known_wall_ms_) return;
+  known_wall_ms_ = SteadyWallMs();
+  store::RowBatch batch;
+  batch.epoch = shards_[0].epoch;
+  batch.puts.push_back({keys::Clock(), std::to_string(known_wall_ms_)});
+  outputs_.flushes.emplace_back().batches.push_back(std::move(batch));
 }
 
 void Engine::ForgetRequests() {

@@ -29,6 +29,7 @@ absl::Status Engine::Recover() {
     shard.next_lsn = claims[id].last_lsn + 1;
     shard.truncated = claims[id].first_lsn - 1;
   }
+  FLUX_RETURN_IF_ERROR(LoadClock());
   definitions_ = std::make_unique<Definitions>(
       env_.store, shards_[0].epoch, options_.graph,
       [this](absl::Status status) { Post([this, status = std::move(status)] { Fatal(status); }); });

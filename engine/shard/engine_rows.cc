@@ -535,6 +535,7 @@ void Engine::Housekeep() {
       env_.background->Run([this] { histories_->DropOldCursors(); });
     }
   }
+  WatchClock();
   ScanWakes();
   PumpBulks();
   SweepRetention();

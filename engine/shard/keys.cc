@@ -291,6 +291,8 @@ std::string Counts(store::ShardId shard, std::string_view group) {
   return Head(shard, Table::kCounts).append(group);
 }
 
+std::string Clock() { return Head(0, Table::kClock); }
+
 std::string IndexVersion() {
   std::string out = Head(0, Table::kCounts);
   out += '\0';  // no namespace is empty

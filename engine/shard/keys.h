@@ -23,6 +23,7 @@ enum class Table : char {
   kCurrent = 'C',     // ns 0 workflow_id 0 ~run → ExecutionSummary; the newest run first
   kDefinition = 'D',  // hash (shard 0)          → StoredDefinition
   kHistory = 'H',     // run first_ordinal       → HistoryChunk
+  kClock = 'I',       // (shard 0)               → the newest time the clock was trusted to show
   kDeleted = 'J',     // ~delete_ms ~run         → DeletionNote; the newest deletion first
   kSchedule = 'K',    // ns 0 id 0 part (shard 0) → StoredSchedule (D), ScheduleState (S)
   kName = 'M',        // name 0 ~sequence (shard 0) → hash
@@ -49,6 +50,7 @@ std::string PrefixEnd(std::string prefix);
 
 std::string Active(store::ShardId shard, const RunId& run);
 std::string Bulk(std::string_view id);
+std::string Clock();
 std::string CurrentPrefix(store::ShardId shard, std::string_view ns, std::string_view workflow_id);
 std::string Current(store::ShardId shard, std::string_view ns, std::string_view workflow_id,
                     const RunId& run);

@@ -456,6 +456,71 @@ TEST(Retention, OfZeroKeepsEverything) {
   EXPECT_THAT(List(world), UnorderedElementsAre("a"));
 }
 
+// What is known of the clock: the world's wall time is its monotonic one, and passes while it is
+// down.
+class ClockAtStart : public ::testing::Test {
+ protected:
+  static constexpr int64_t kDay = 24 * 3'600'000;
+
+  static EngineOptions Options(bool accept_clock = false) {
+    EngineOptions options;
+    options.retention = absl::Hours(30 * 24);
+    options.accept_clock = accept_clock;
+    return options;
+  }
+  void Close(World& world, const std::string& id) {
+    ASSERT_TRUE(world.Start("chain", id, {"1"}).ok());
+    world.RunWorker(world.Connect(id, {"t"}, 4));
+    world.Advance(2 * 60'000, 1'000);
+  }
+  void Begin(World& world) {
+    ASSERT_TRUE(world.Open().ok());
+    world.Define(Chain("chain", 1));
+    Close(world, "a");
+  }
+  // Killed: what was written is in the system's hands.
+  void Restart(World& world, int64_t after_ms) {
+    world.Crash({.unsynced_kept = 1'000'000});
+    world.Sleep(after_ms);
+    ASSERT_TRUE(world.Open().ok());
+  }
+};
+
+TEST_F(ClockAtStart, FarAheadDeletesNothingForADay) {
+  World world(Options());
+  Begin(world);
+  Restart(world, 40 * kDay);
+  world.Advance(10 * 60'000, 10'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("a"));
+  // What such a start writes makes the clock no more trustworthy to the next.
+  Close(world, "b");
+  Restart(world, 1'000);
+  world.Advance(23 * 3'600'000, 60'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("a", "b"));
+  world.Advance(2 * 3'600'000, 60'000);
+  EXPECT_THAT(List(world), UnorderedElementsAre("b"));
+}
+
+TEST_F(ClockAtStart, IsRightIfTheOperatorSaysSo) {
+  World world(Options(/*accept_clock=*/true));
+  Begin(world);
+  Restart(world, 40 * kDay);
+  world.Advance(3 * 60'000, 1'000);
+  EXPECT_THAT(List(world), IsEmpty());
+}
+
+TEST_F(ClockAtStart, WithinADayIsTrusted) {
+  World world(Options());
+  Begin(world);
+  for (int day = 0; day < 30; ++day) {
+    Restart(world, kDay - 10 * 60'000);
+    Close(world, absl::StrCat("day", day));
+  }
+  Restart(world, kDay - 10 * 60'000);
+  world.Advance(3 * 60'000, 1'000);
+  EXPECT_EQ(CountAll(world), 30u) << "the first is gone";
+}
+
 TEST(Retention, GoesOnThroughMoreThanOneSweep) {
   EngineOptions options;
   options.retention = absl::Seconds(10);
