@@ -258,6 +258,27 @@ Decision Decider::Completed(const StepKey& key, ReportResult&& command) const {
   return decision;
 }
 
+std::string Decider::EventsDisagree(const Graph& fragment) const {
+  if (fragment.events().empty()) return "";
+  const auto why = [&](const Graph& other, std::string_view what) -> std::string {
+    const Graph::EventPlan* event = fragment.EventOfAnotherType(other);
+    if (event == nullptr) return "";
+    return absl::StrCat("it awaits event \"", event->name, "\" as ", event->type, ", but ",
+                        ToAbsl(what), " ", other.name(), " awaits it as ",
+                        other.FindEvent(event->name)->type,
+                        ": readers of one event agree on its type");
+  };
+  std::string error = why(*s_.graph, "workflow");
+  const Graph* last = nullptr;
+  for (const auto& [number, frame] : s_.frames) {
+    if (!error.empty()) break;
+    if (frame->fragment == nullptr || frame->graph == last) continue;
+    last = frame->graph;
+    error = why(*last, "fragment");
+  }
+  return error;
+}
+
 Decision Decider::Continued(const StepKey& key, const StepState& step,
                             ReportResult&& command) const {
   v1::Continuation& continuation = *command.result.mutable_continuation();
@@ -272,6 +293,8 @@ Decision Decider::Continued(const StepKey& key, const StepState& step,
              static_cast<uint32_t>(continuation.inputs_size())) {
     error = absl::StrCat("it takes ", (*fragment)->scopes()[0].scope->parameters(),
                          " inputs, but was given ", continuation.inputs_size());
+  } else {
+    error = EventsDisagree(**fragment);
   }
   if (!error.empty()) {
     v1::Failure failure = MakeFailure(

@@ -71,6 +71,8 @@ class Decider {
   absl::Status CheckOpen(const char* what) const;
   // A step's state allows what an operator wants of it only while the execution runs.
   absl::Status CheckRunning(const char* what) const;
+  // Why a fragment cannot go on beside the graphs there are; "" if it can.
+  std::string EventsDisagree(const Graph& fragment) const;
   Decision Completed(const StepKey& key, ReportResult&& command) const;
   Decision Continued(const StepKey& key, const StepState& step, ReportResult&& command) const;
   Decision Failed(const StepKey& key, const StepState& step, v1::Failure failure,

@@ -79,6 +79,14 @@ const Graph::EventPlan* Graph::FindEvent(std::string_view name) const {
   return it != events_.end() && it->name == name ? &*it : nullptr;
 }
 
+const Graph::EventPlan* Graph::EventOfAnotherType(const Graph& other) const {
+  for (const EventPlan& event : events_) {
+    const EventPlan* theirs = event.type.empty() ? nullptr : other.FindEvent(event.name);
+    if (theirs != nullptr && !theirs->type.empty() && theirs->type != event.type) return &event;
+  }
+  return nullptr;
+}
+
 void Graph::Plan(const GraphLimits& limits) {
   scopes_.resize(static_cast<size_t>(definition_.scopes_size()));
   for (uint32_t i = 0; i < scopes_.size(); ++i) PlanScope(i, limits);
@@ -168,6 +176,7 @@ void Graph::PlanEvents() {
       }
       if (fragment_) event.turn_scope.reset();
       event.name = step.step->wait_event().event();
+      event.type = step.step->wait_event().type();
       event.readers = 1;
       event.in_loop = in_loop;
       event.streamed = in_loop && !in_map;
@@ -181,6 +190,7 @@ void Graph::PlanEvents() {
     if (kept > 0 && events_[kept - 1].name == events_[i].name) {
       EventPlan& event = events_[kept - 1];
       ++event.readers;
+      if (event.type.empty()) event.type = std::move(events_[i].type);
       event.in_loop = event.in_loop || events_[i].in_loop;
       event.streamed = false;
       if (event.turn_scope != events_[i].turn_scope) event.turn_scope.reset();

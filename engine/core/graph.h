@@ -66,6 +66,7 @@ class Graph {
   // An event that some step waits for.
   struct EventPlan {
     std::string name;
+    std::string type;       // that its readers agree on; empty: they name none
     uint32_t readers = 0;   // steps that wait for it
     bool in_loop = false;   // some reader lies in a loop, whose turns take one after the other
     bool streamed = false;  // its one reader lies in loops alone: what it took, nobody needs again
@@ -76,6 +77,8 @@ class Graph {
   const std::vector<EventPlan>& events() const { return events_; }
   // Null: no step waits for it.
   const EventPlan* FindEvent(std::string_view name) const;
+  // The first event that the other graph awaits as another type; null: they agree.
+  const EventPlan* EventOfAnotherType(const Graph& other) const;
 
   // Where one value comes from, resolved.
   struct InputPlan {

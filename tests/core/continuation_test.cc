@@ -55,6 +55,52 @@ TEST(Continuation, TheFragmentsValueIsTheSteps) {
   EXPECT_EQ(run.live.state().frames.size(), 1u);
 }
 
+// A graph that awaits "go", as that type.
+DefinitionBuilder AwaitsGo(const std::string& name, const std::string& type) {
+  DefinitionBuilder f(name);
+  f.Result(0, FromStep(f.Wait(0, "w", "go")));
+  f.step(0, 0).mutable_wait_event()->set_type(type);
+  return f;
+}
+
+TEST(Continuation, AwaitsAnEventAsTheOthersDo) {
+  struct Case {
+    const char* type;
+    const char* refused;  // "": it goes on
+  };
+  const Case kOfTheWorkflow[] = {
+      {"bool", ""},
+      {"", ""},
+      {"int",
+       "flux.bad_fragment: the task went on as a graph that is refused: it awaits event \"go\" as "
+       "int, but workflow base awaits it as bool: readers of one event agree on its type"}};
+  for (const Case& c : kOfTheWorkflow) {
+    SCOPED_TRACE(c.type);
+    DefinitionBuilder b = Base();
+    b.Wait(0, "w", "go");
+    b.step(0, 2).mutable_wait_event()->set_type("bool");
+    Driver run(b.Compile());
+    run.Continue("t", AwaitsGo("piece", c.type).definition());
+    EXPECT_EQ(run.ResultText(), c.refused);
+    EXPECT_EQ(run.status(),
+              c.refused[0] == '\0' ? v1::EXECUTION_STATUS_RUNNING : v1::EXECUTION_STATUS_FAILED);
+  }
+  const Case kOfAFragment[] = {
+      {"bool", ""},
+      {"int",
+       "flux.bad_fragment: the task went on as a graph that is refused: it awaits event \"go\" as "
+       "int, but fragment first awaits it as bool: readers of one event agree on its type"}};
+  for (const Case& c : kOfAFragment) {
+    SCOPED_TRACE(c.type);
+    DefinitionBuilder b = Base();
+    b.Task(0, "beside");
+    Driver run(b.Compile());
+    run.Continue("t", AwaitsGo("first", "bool").definition());
+    run.Continue("beside", AwaitsGo("second", c.type).definition());
+    EXPECT_EQ(run.ResultText(), c.refused);
+  }
+}
+
 TEST(Continuation, MayBeWithoutAnyTask) {
   DefinitionBuilder f("constant");
   f.Result(0, Literal("9"));
