@@ -9,12 +9,22 @@
 //   --------------------------+--------------------------------------------------------------------
 //   a step that is settled    | of the same name, kind and place
 //   a step that is under way  | likewise, and the same work and inputs
-//   an open body              | the body of the same step, of as many parameters
+//   a map                     | over pages as before, or not
+//   a loop                    | has the turn that it is in
+//   an open body              | the body of the same step, of as many parameters; what it is yet to
+//                             |   be given comes from where it came
+//   the body of a case        | of the same value, or the default's as before
+//   the body of a catch clause| of the first clause that takes the failure
+//   a failure tolerated for a | tolerated still
+//     join that is to be made |
+//   a step that was cancelled | read by nothing that is to be done
 //   a step that can be undone | can be undone, with as many inputs
+//   an event nobody has taken | of the same type; so for one that a fragment awaits
 //   a step that has not begun | anything, or nothing
 //
 // Steps that have begun keep their place in their scope, and with it the tokens of what is running.
 // Those that have not begin a new generation.
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -77,7 +87,7 @@ std::string WorkOf(const v1::Step& step) {
     work.mutable_task()->clear_priority();
     work.mutable_task()->clear_queue();
   }
-  // Bodies are compared as what is open of them.
+  // Bodies are compared as what is open of them, what bounds a loop with the turn it is in.
   if (work.has_map()) work.clear_map();
   if (work.has_loop()) work.clear_loop();
   if (work.has_block()) work.clear_block();
@@ -102,12 +112,42 @@ class Comparison {
         return Refuse(undo.path, "was done and can be undone, which it cannot in the new version");
       }
     }
-    return absl::OkStatus();
+    return CheckEvents();
   }
 
  private:
   static absl::Status Refuse(const std::string& path, const std::string& why) {
     return absl::FailedPreconditionError(absl::StrCat("step \"", path, "\" ", why));
+  }
+
+  // An event that nobody has taken is read as what it was when it was sent.
+  absl::Status CheckEvents() const {
+    const Graph* last = nullptr;
+    for (const auto& [number, frame] : s_.frames) {
+      if (frame->fragment == nullptr || frame->graph == last) continue;
+      last = frame->graph;
+      if (const Graph::EventPlan* event = to_.EventOfAnotherType(*last)) {
+        return RefuseEvent(*event, absl::StrCat("a fragment, ", last->name(), ", awaits it as ",
+                                                last->FindEvent(event->name)->type));
+      }
+    }
+    if (to_.EventOfAnotherType(*s_.graph) == nullptr) return absl::OkStatus();
+    for (const auto& [number, kept] : s_.events) {
+      const Graph::EventPlan* event = to_.FindEvent(kept.name);
+      const Graph::EventPlan* sent = s_.graph->FindEvent(kept.name);
+      if (kept.readers != 0 || event == nullptr || sent == nullptr || event->type.empty() ||
+          sent->type.empty() || event->type == sent->type) {
+        continue;
+      }
+      return RefuseEvent(*event,
+                         absl::StrCat("one that nobody has taken yet was sent as ", sent->type));
+    }
+    return absl::OkStatus();
+  }
+
+  static absl::Status RefuseEvent(const Graph::EventPlan& event, const std::string& why) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("event \"", event.name, "\" is awaited as ", event.type, ", but ", why));
   }
 
   absl::Status CheckFrame(const Frame& frame) const {
@@ -121,8 +161,52 @@ class Comparison {
                     absl::StrCat("has an open body of ", frame.parameters.size(),
                                  " parameters, in the new version of ", to.scope->parameters()));
     }
+    FLUX_RETURN_IF_ERROR(CheckBranch(frame, *scope));
     for (uint32_t i = 0; i < frame.steps.size(); ++i) {
       if (frame.steps[i].phase != Phase::kPending) FLUX_RETURN_IF_ERROR(CheckStep(frame, i, to));
+    }
+    return absl::OkStatus();
+  }
+
+  // Bodies of cases and clauses stand for each other by their number: here they are seen to be open
+  // for the same reason. The steps above lie at the same places, since they have begun.
+  absl::Status CheckBranch(const Frame& frame, uint32_t scope) const {
+    const Graph::ScopePlan& from = s_.Scope(frame);
+    const Graph::ScopePlan& to = to_.scopes()[scope];
+    const auto owner = [](const Graph& graph, const Graph::ScopePlan& body) -> const v1::Step& {
+      return *graph.scopes()[body.owner_scope].steps[body.owner_step].step;
+    };
+    if (from.role == Graph::Role::kCase) {
+      const auto match = [&](const v1::Step& step) {
+        const v1::SwitchStep& spec = step.switch_();
+        const int number = static_cast<int>(from.clause);
+        return number < spec.cases_size() ? spec.cases(number).match().data() : std::string();
+      };
+      if (match(owner(*s_.graph, from)) == match(owner(to_, to))) return absl::OkStatus();
+      return Refuse(FramePath(s_, frame),
+                    "has the body of a case open that stands for another value in the new version: "
+                    "add new cases behind those there are, or wait until it is done");
+    }
+    if (from.role != Graph::Role::kCatch) return absl::OkStatus();
+    const Frame& above = *frame.parent;
+    const v1::Failure& caught = *above.steps[frame.parent_step].extra->failure;
+    if (MatchingClause(owner(to_, to), caught.type()) != static_cast<int>(from.clause)) {
+      return Refuse(FramePath(s_, frame),
+                    absl::StrCat("has the body of a catch clause open that does not take the "
+                                 "failure it runs for, ",
+                                 caught.type(), ", in the new version"));
+    }
+    // The first parameter is the failure; those that are pending are read when they settle.
+    const auto& captures = s_.Plan(above, frame.parent_step).catch_captures[from.clause];
+    const auto& read = to_.scopes()[to.owner_scope].steps[to.owner_step].catch_captures[to.clause];
+    for (size_t i = 0; i < captures.size(); ++i) {
+      if (frame.parameters[i + 1].state != Parameter::State::kPending ||
+          SerializeDeterministic(*captures[i].input) == SerializeDeterministic(*read[i].input)) {
+        continue;
+      }
+      return Refuse(FramePath(s_, frame),
+                    "has a body open that waits for a value, and for another one in the new "
+                    "version");
     }
     return absl::OkStatus();
   }
@@ -140,11 +224,67 @@ class Comparison {
                                        ", in the new version it is ",
                                        ToAbsl(KindName(to.steps[index].kind))));
     }
-    if (!IsSettled(frame.steps[index].phase) &&
-        WorkOf(*from.step) != WorkOf(*to.steps[index].step)) {
+    if (IsSettled(frame.steps[index].phase)) return CheckReaders(frame, index, to);
+    const v1::Step& step = *to.steps[index].step;
+    if (WorkOf(*from.step) != WorkOf(step)) {
       return Refuse(path, "is under way, and does something else in the new version");
     }
+    if (from.step->map().has_page_body() != step.map().has_page_body()) {
+      return Refuse(path, from.step->map().has_page_body()
+                              ? "is under way over pages, in the new version over a list"
+                              : "is under way over a list, in the new version over pages");
+    }
+    const StepExtra* extra = frame.steps[index].extra.get();
+    const uint64_t turns = step.loop().turns();
+    if (extra != nullptr && extra->loop != nullptr && turns != 0 && turns <= extra->loop->turn) {
+      return Refuse(path, absl::StrCat("is in turn ", extra->loop->turn,
+                                       " (the first is 0), in the new version it has only ", turns,
+                                       " turns"));
+    }
     return absl::OkStatus();
+  }
+
+  // What early joins left behind holds good only for who knew of it: a step was cancelled since
+  // nobody needed it, a failure was tolerated for the sake of one reader.
+  absl::Status CheckReaders(const Frame& frame, uint32_t index, const Graph::ScopePlan& to) const {
+    const StepState& state = frame.steps[index];
+    const bool tolerated =
+        state.phase == Phase::kSkipped && state.extra != nullptr && state.extra->failure != nullptr;
+    if (!tolerated && state.phase != Phase::kCancelled) return absl::OkStatus();
+    const Graph::StepPlan& plan = to.steps[index];
+    // A rewind may have taken back who read it.
+    const std::vector<uint32_t> before = ReadersOf(s_.Plan(frame, index));
+    const auto known = [&](uint32_t reader) {
+      return std::any_of(before.begin(), before.end(), [&](uint32_t old) {
+        return s_.Plan(frame, old).step->name() == to.steps[reader].step->name();
+      });
+    };
+    bool read = plan.in_result && !s_.Plan(frame, index).in_result;
+    for (const uint32_t reader : ReadersOf(plan)) {
+      if (reader < frame.steps.size() && IsSettled(frame.steps[reader].phase)) continue;
+      const bool tolerates =
+          plan.dependants.size() == 1 && plan.lazy_dependants.empty() && to.steps[reader].early &&
+          Tolerated(frame, to, reader) <= to.steps[reader].step->join().tolerated_failures();
+      read = read || (tolerated ? !tolerates : !known(reader));
+    }
+    if (!read) return absl::OkStatus();
+    return Refuse(StepPath(s_, frame, index),
+                  tolerated ? "failed, which was tolerated; in the new version it is not"
+                            : "was cancelled as nobody needed it, and is read in the new version");
+  }
+
+  // How many failures were tolerated of what the join reads in the new version.
+  uint32_t Tolerated(const Frame& frame, const Graph::ScopePlan& to, uint32_t join) const {
+    uint32_t count = 0;
+    for (const uint32_t source : to.steps[join].sources) {
+      if (source >= frame.steps.size()) continue;
+      const StepState& state = frame.steps[source];
+      if (state.phase == Phase::kSkipped && state.extra != nullptr &&
+          state.extra->failure != nullptr) {
+        ++count;
+      }
+    }
+    return count;
   }
 
   const ExecutionState& s_;
