@@ -47,6 +47,33 @@ absl::StatusOr<std::vector<v1::ExecutionInfo>> Matching(Context& context,
   return all;
 }
 
+// Does every parenthesis and quote of the query have its other half?
+bool Balanced(const std::string& query) {
+  int open = 0;
+  char quote = '\0';
+  for (std::size_t i = 0; i < query.size(); ++i) {
+    const char c = query[i];
+    if (quote != '\0') {
+      if (c == '\\') ++i;
+      if (c == quote) quote = '\0';
+    } else if (c == '"' || c == '\'') {
+      quote = c;
+    } else if (c == '(') {
+      ++open;
+    } else if (c == ')' && --open < 0) {
+      return false;
+    }
+  }
+  return open == 0 && quote == '\0';
+}
+
+// Both have to hold. One that is no query stays as it is, for the coordinator to refuse: in
+// parentheses, it might mean something.
+std::string BothQueries(const std::string& theirs, const std::string& ours) {
+  if (ours.empty() || !Balanced(theirs)) return theirs;
+  return theirs.empty() ? ours : absl::StrCat("(", theirs, ") and (", ours, ")");
+}
+
 std::string Executions(uint64_t count) {
   return absl::StrCat(count, count == 1 ? " execution" : " executions");
 }
@@ -103,11 +130,13 @@ CommandResult ByFilter(Context& context, const BulkOptions& options, const BulkV
   request.set_preview_rows(kPreviewRows);
   FLUX_ASSIGN_OR_RETURN(const v1::StartBulkOperationResponse preview, CallStart(context, request));
   if (preview.matched() == 0) {
-    const bool ours = options.filter.statuses.empty() && !verb.statuses.empty();
-    context.console.Note(absl::StrCat(
-        "no executions match", ours ? absl::StrCat(" that are ", absl::StrJoin(verb.statuses, ", "),
-                                                   "; --status asks for others")
-                                    : std::string()));
+    std::string meant;
+    if (options.filter.statuses.empty() && !verb.statuses.empty()) {
+      absl::StrAppend(&meant, " that are ", absl::StrJoin(verb.statuses, ", "));
+      if (!verb.query.empty()) absl::StrAppend(&meant, ", with ", verb.query);
+      absl::StrAppend(&meant, "; --status asks for others");
+    }
+    context.console.Note(absl::StrCat("no executions match", meant));
     return kExitOk;
   }
   FLUX_ASSIGN_OR_RETURN(const bool go, ConfirmBulk(context, options.yes, verb.verb, preview));
@@ -186,8 +215,11 @@ CommandResult OnExecutions(
   if (bulk) {
     FilterOptions filter_options = options.filter;
     if (filter_options.statuses.empty()) filter_options.statuses = verb.statuses;
-    FLUX_ASSIGN_OR_RETURN(const v1::ExecutionFilter filter,
+    FLUX_ASSIGN_OR_RETURN(v1::ExecutionFilter filter,
                           BuildFilter(filter_options, context.name_space, context.Now()));
+    if (options.filter.statuses.empty()) {
+      filter.set_query(BothQueries(filter.query(), verb.query));
+    }
     if (!verb.dry_run) return ByFilter(context, options, verb, filter);
     FLUX_ASSIGN_OR_RETURN(const std::vector<v1::ExecutionInfo> matches, Matching(context, filter));
     if (matches.empty()) {

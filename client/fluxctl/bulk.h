@@ -20,6 +20,7 @@ struct BulkVerb {
   std::string past;  // "cancel requested": what an outcome says, unless the command says more
   // Of what the filters match, these are meant if no --status is given; empty: all.
   std::vector<std::string> statuses = {};
+  std::string query = {};        // has to hold as well then; empty: nothing
   bool dry_run = false;          // changes nothing, so that nobody is asked, and each one answers
   v1::Operation operation = {};  // the same, as the coordinator does it to all that match
   std::string reason = {};

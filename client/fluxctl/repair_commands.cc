@@ -18,6 +18,7 @@ struct Repair {
   std::vector<std::string> statuses;  // what filters mean without --status
   // Whether a second time changes nothing more, so that a call which was cut off is repeated.
   bool repeatable;
+  std::string query = {};  // has to hold as well then
 };
 
 Repair RepairOf(RepairKind kind) {
@@ -31,7 +32,7 @@ Repair RepairOf(RepairKind kind) {
     case RepairKind::kPark:
       return {"park", "parked", {"running", "paused"}, false};
     case RepairKind::kUnpark:
-      return {"unpark", "unparked", {"running", "paused"}, false};
+      return {"unpark", "unparked", {"running", "paused"}, false, "parked > 0"};
     case RepairKind::kSkip:
       return {"skip", "skipped", {"running", "paused", "failed"}, false};
     case RepairKind::kSetResult:
@@ -128,7 +129,11 @@ absl::Status Explained(const absl::Status& status, const RepairOptions& options,
 }  // namespace
 
 CommandResult RepairWorkflows(Context& context, const RepairOptions& options) {
-  const Repair repair = RepairOf(options.kind);
+  Repair repair = RepairOf(options.kind);
+  // Without a step, all that failed or are parked: one in which all is well has nothing to retry.
+  if (options.kind == RepairKind::kRetry && options.name.empty()) {
+    repair.query = "status = \"failed\" or parked > 0";
+  }
   v1::OperateExecutionRequest request;
   FLUX_ASSIGN_OR_RETURN(*request.mutable_operation(), BuildOperation(context, options));
   request.set_reason(options.reason);
@@ -139,6 +144,7 @@ CommandResult RepairWorkflows(Context& context, const RepairOptions& options) {
       {.verb = named ? absl::StrCat(repair.verb, " ", options.name, " in") : repair.verb,
        .past = options.dry_run ? "can be migrated" : repair.past,
        .statuses = repair.statuses,
+       .query = repair.query,
        .dry_run = options.dry_run,
        .operation = request.operation(),
        .reason = options.reason},

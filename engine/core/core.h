@@ -328,6 +328,9 @@ void Prefetch(const Execution& execution, const StepKey& key, int level);
 absl::Status FillTask(const Execution& execution, const StepKey& key, size_t bytes_max,
                       v1::Task* task);
 
+// Steps that wait for an operator; none once it has ended, or undoes what it did. O(1).
+uint32_t ParkedSteps(const Execution& execution);
+
 v1::ExecutionSummary Summarize(const Execution& execution);
 
 // How many labels it would have with these set, or removed where the value is empty.

@@ -62,6 +62,7 @@ class Describer {
     for (const auto& [key, value] : s_.labels) (*info->mutable_labels())[key] = value;
     info->set_history_records(s_.ordinal);
     info->set_steps_completed(s_.steps_completed);
+    info->set_parked_steps(s_.status == v1::EXECUTION_STATUS_RUNNING ? s_.parked : 0);
     if (s_.failure != nullptr) info->set_failure_type(s_.failure->type());
   }
 

@@ -481,10 +481,22 @@ void Machine::KeepOutput(StepState& step, Value output) {
 void Machine::SettleStep(Frame* frame, uint32_t step) {
   StepState& state = frame->steps[step];
   Disarm(frame, step);
+  EndParked(state);
   ReleaseExtra(s_, state);
   state.ended_ms = now();
   ++s_.steps_completed;
   Push(Work::Kind::kSettled, frame, step);
+}
+
+void Machine::SetParked(StepState& step) {
+  if (step.phase != Phase::kParked) ++s_.parked;
+  step.phase = Phase::kParked;
+}
+
+void Machine::EndParked(StepState& step) {
+  if (step.phase != Phase::kParked) return;
+  --s_.parked;
+  step.phase = Phase::kFailed;
 }
 
 void Machine::CompleteStep(Frame* frame, uint32_t step, Value output) {
@@ -516,6 +528,7 @@ void Machine::AbandonStep(Frame* frame, uint32_t step) {
   }
   DropChildren(frame, step);
   Disarm(frame, step);
+  EndParked(frame->steps[step]);
   ReleaseExtra(s_, frame->steps[step]);
 }
 
@@ -567,7 +580,7 @@ void Machine::FailStep(Frame* frame, uint32_t step, v1::Failure failure, bool pa
       if (park) {
         StepState& state = frame->steps[step];
         Disarm(frame, step);
-        state.phase = Phase::kParked;
+        SetParked(state);
         Extra(frame, step).failure = std::make_unique<v1::Failure>(std::move(failure));
         TellStep("step.parked", *frame, step, /*derived=*/true);
         return;

@@ -104,6 +104,9 @@ class Machine {
   void FailStep(Frame* frame, uint32_t step, v1::Failure failure, bool park = false,
                 bool past_catches = false);
   void SettleStep(Frame* frame, uint32_t step);
+  void SetParked(StepState& step);
+  // Before it becomes something else.
+  void EndParked(StepState& step);
   // Drops what a step that is not settled holds: its body, timers, deliveries, messages.
   void AbandonStep(Frame* frame, uint32_t step);
   // Nobody needs its value any more; nor, perhaps, that of the steps before it.

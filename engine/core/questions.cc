@@ -216,6 +216,11 @@ uint64_t RequestHash(const v1::ExecutionStarted& started) {
   return hasher.hash();
 }
 
+uint32_t ParkedSteps(const Execution& execution) {
+  const ExecutionState& s = execution.state();
+  return s.status == v1::EXECUTION_STATUS_RUNNING ? s.parked : 0;
+}
+
 v1::ExecutionSummary Summarize(const Execution& execution) {
   const ExecutionState& s = execution.state();
   v1::ExecutionSummary summary;
@@ -234,6 +239,7 @@ v1::ExecutionSummary Summarize(const Execution& execution) {
   summary.set_steps_completed(s.steps_completed);
   if (s.failure != nullptr) summary.set_failure_type(s.failure->type());
   summary.set_request_hash(s.request_hash);
+  summary.set_parked_steps(ParkedSteps(execution));
   return summary;
 }
 

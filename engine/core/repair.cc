@@ -98,7 +98,7 @@ void Machine::Parked(const v1::StepParked& parked) {
   }
   RevokeIfScheduled(*frame, step);
   Disarm(frame, step);
-  state.phase = Phase::kParked;
+  SetParked(state);
   StepExtra& extra = Extra(frame, step);
   if (extra.failure != nullptr) return;
   extra.failure = std::make_unique<v1::Failure>(
@@ -185,7 +185,7 @@ void Machine::ParkFailed(Frame* frame, uint32_t step) {
   std::unique_ptr<v1::Failure> failure = std::move(state.extra->failure);
   ReleaseExtra(s_, state);
   Extra(frame, step).failure = std::move(failure);
-  state.phase = Phase::kParked;
+  SetParked(state);
   state.ended_ms = 0;
 }
 

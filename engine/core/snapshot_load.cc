@@ -192,6 +192,7 @@ class Reader {
       const Graph::ScopePlan& scope = s.Scope(*frame);
       for (uint32_t i = 0; i < frame->steps.size(); ++i) {
         const StepState& step = frame->steps[i];
+        if (step.phase == Phase::kParked) ++s.parked;
         if (step.phase != Phase::kWaiting) continue;
         if (step.extra != nullptr && step.extra->first_child != nullptr) continue;
         if (scope.steps[i].kind == v1::Step::kWaitEvent) {

@@ -280,6 +280,7 @@ struct ExecutionState {
   absl::btree_set<std::string> known_ids;                       // event_ids
   absl::btree_map<std::string, uint64_t> delayed_ids;           // of delayed events
   absl::btree_set<StepKey> children;  // steps that await another execution
+  uint32_t parked = 0;                // steps, also of a closed execution
 
   // For questions in O(1).
   size_t bytes = 0;

@@ -59,6 +59,8 @@ std::string IndexValue::Encode() const {
     out += text;
     out += '\0';
   }
+  // Rows that were written before there was this field end here, and say the same.
+  if (parked != 0) AppendVarint(out, parked);
   return out;
 }
 
@@ -67,7 +69,8 @@ std::optional<IndexValue> IndexValue::Decode(std::string_view bytes) {
   uint64_t close = 0;
   if (!TakeVarint(bytes, &close) || !TakeText(bytes, &value.workflow) ||
       !TakeText(bytes, &value.workflow_id) || !TakeText(bytes, &value.version) ||
-      !TakeText(bytes, &value.failure_type)) {
+      !TakeText(bytes, &value.failure_type) ||
+      (!bytes.empty() && !TakeVarint(bytes, &value.parked))) {
     return std::nullopt;
   }
   value.close_ms = static_cast<int64_t>(close);
@@ -81,6 +84,7 @@ IndexValue IndexValue::Of(const v1::ExecutionSummary& summary) {
   value.workflow_id = summary.workflow_id();
   value.version = summary.version();
   value.failure_type = summary.failure_type();
+  value.parked = summary.parked_steps();
   return value;
 }
 

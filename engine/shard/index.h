@@ -34,6 +34,7 @@ struct IndexValue {
   std::string_view workflow_id;
   std::string_view version;
   std::string_view failure_type;
+  uint64_t parked = 0;
 
   std::string Encode() const;
   // Views into `bytes`. nullopt: malformed.

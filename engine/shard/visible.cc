@@ -63,6 +63,7 @@ v1::ExecutionInfo InfoOf(const v1::ExecutionSummary& summary) {
   info.set_history_records(summary.history_records());
   info.set_steps_completed(summary.steps_completed());
   info.set_failure_type(summary.failure_type());
+  info.set_parked_steps(summary.parked_steps());
   return info;
 }
 
@@ -340,6 +341,7 @@ absl::Status VisibleSearch::ReadShard(store::ShardId shard) {
         fields.workflow_id = value->workflow_id;
         fields.version = value->version;
         fields.failure_type = value->failure_type;
+        fields.parked = value->parked;
         if (path_.label != nullptr) {
           fields.known_label = path_.label->name;
           fields.known_value = values[range];

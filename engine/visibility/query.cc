@@ -121,6 +121,7 @@ ExecutionFields FieldsOf(const v1::ExecutionSummary& summary) {
   fields.workflow_id = summary.workflow_id();
   fields.version = summary.version();
   fields.failure_type = summary.failure_type();
+  fields.parked = summary.parked_steps();
   fields.labels = &summary.labels();
   fields.steps = summary.steps_completed();
   return fields;
@@ -213,27 +214,28 @@ Match Query::CheckNode(const Node& node, const ExecutionFields& fields) const {
   return unknown ? Match::kUnknown : Not(decides);
 }
 
+bool Query::HoldsOf(const Node& term, int64_t value) {
+  return std::any_of(term.numbers.begin(), term.numbers.end(), [&](int64_t wanted) {
+    switch (term.op) {
+      case Operator::kLess:
+        return value < wanted;
+      case Operator::kLessOrEqual:
+        return value <= wanted;
+      case Operator::kGreater:
+        return value > wanted;
+      case Operator::kGreaterOrEqual:
+        return value >= wanted;
+      default:
+        return value == wanted;
+    }
+  });
+}
+
 bool Query::Holds(const Node& term, const ExecutionFields& fields) const {
   const auto text = [&](std::string_view value) {
     return std::any_of(term.texts.begin(), term.texts.end(), [&](const std::string& wanted) {
       return term.op == Operator::kPrefix ? value.substr(0, wanted.size()) == wanted
                                           : value == wanted;
-    });
-  };
-  const auto number = [&](int64_t value) {
-    return std::any_of(term.numbers.begin(), term.numbers.end(), [&](int64_t wanted) {
-      switch (term.op) {
-        case Operator::kLess:
-          return value < wanted;
-        case Operator::kLessOrEqual:
-          return value <= wanted;
-        case Operator::kGreater:
-          return value > wanted;
-        case Operator::kGreaterOrEqual:
-          return value >= wanted;
-        default:
-          return value == wanted;
-      }
     });
   };
   switch (term.field) {
@@ -248,15 +250,17 @@ bool Query::Holds(const Node& term, const ExecutionFields& fields) const {
     case Field::kRunId:
       return text(fields.run.Text());
     case Field::kStarted:
-      return number(fields.start_ms);
+      return HoldsOf(term, fields.start_ms);
     case Field::kClosed:
-      return fields.close_ms != 0 && number(fields.close_ms);
+      return fields.close_ms != 0 && HoldsOf(term, fields.close_ms);
     case Field::kDuration:
-      return number((fields.close_ms != 0 ? fields.close_ms : now_ms_) - fields.start_ms);
+      return HoldsOf(term, (fields.close_ms != 0 ? fields.close_ms : now_ms_) - fields.start_ms);
     case Field::kFailureType:
       return text(fields.failure_type);
+    case Field::kParked:
+      return HoldsOf(term, static_cast<int64_t>(fields.parked));
     case Field::kSteps:
-      return number(static_cast<int64_t>(fields.steps));
+      return HoldsOf(term, static_cast<int64_t>(fields.steps));
     case Field::kLabel: {
       if (fields.labels == nullptr) return text(fields.known_value);
       const auto label = fields.labels->find(term.label);
@@ -317,6 +321,14 @@ QueryBounds Query::BoundsOfTerm(const Node& term) {
         if (not_less) break;
         bounds.start_min = *low;
         bounds.start_max = *high;
+    }
+    return bounds;
+  }
+  if (term.field == Field::kParked) {
+    // An execution that has ended, or undoes what it did, has none.
+    if (HoldsOf(term, 0) == term.negated) {
+      bounds.statuses =
+          StatusBit(v1::EXECUTION_STATUS_RUNNING) | StatusBit(v1::EXECUTION_STATUS_PAUSED);
     }
     return bounds;
   }

@@ -62,6 +62,7 @@ struct ExecutionFields {
   std::string_view workflow_id;
   std::string_view version;
   std::string_view failure_type;
+  uint64_t parked = 0;
   const google::protobuf::Map<std::string, std::string>* labels = nullptr;
   uint64_t steps = 0;
   std::string_view known_label;  // empty: none
@@ -121,6 +122,7 @@ class Query {
     kClosed,
     kDuration,
     kFailureType,
+    kParked,
     kSteps,
     kLabel,
   };
@@ -137,13 +139,15 @@ class Query {
     bool negated = false;
     std::string label;
     std::vector<std::string> texts;  // by value: of text fields
-    std::vector<int64_t> numbers;    // of times, durations and steps
+    std::vector<int64_t> numbers;    // of times, durations and counts
     StatusSet statuses = 0;
   };
 
   static Node Negate(Node node);
   Match CheckNode(const Node& node, const ExecutionFields& fields) const;
   bool Holds(const Node& term, const ExecutionFields& fields) const;
+  // Is the number what a term asks for, its negation apart?
+  static bool HoldsOf(const Node& term, int64_t value);
   static QueryBounds BoundsOf(const Node& node);
   static QueryBounds BoundsOfTerm(const Node& term);
   static bool NeedsOnlyStatusAndWorkflow(const Node& node);

@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::string_view kFields =
     "workflow, version, status, workflow_id, run_id, started, closed, duration, failure_type, "
-    "steps, label.<name>";
+    "parked, steps, label.<name>";
 constexpr std::string_view kWordBytes =
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/";
 constexpr std::string_view kLiteralBytes =
@@ -275,7 +275,7 @@ absl::Status QueryParser::ReadField(Query::Node* term) {
     std::string_view name;
     Field field;
   };
-  static constexpr std::array<Known, 10> kKnown = {{{"workflow", Field::kWorkflow},
+  static constexpr std::array<Known, 11> kKnown = {{{"workflow", Field::kWorkflow},
                                                     {"version", Field::kVersion},
                                                     {"status", Field::kStatus},
                                                     {"workflow_id", Field::kWorkflowId},
@@ -284,6 +284,7 @@ absl::Status QueryParser::ReadField(Query::Node* term) {
                                                     {"closed", Field::kClosed},
                                                     {"duration", Field::kDuration},
                                                     {"failure_type", Field::kFailureType},
+                                                    {"parked", Field::kParked},
                                                     {"steps", Field::kSteps}}};
   const std::string fields = absl::StrCat("; fields are ", ToAbsl(kFields));
   if (token_.kind != TokenKind::kWord) {
@@ -320,7 +321,8 @@ absl::Status QueryParser::ReadOperator(Query::Node* term, bool* list) {
   using Field = Query::Field;
   using Operator = Query::Operator;
   const bool number = term->field == Field::kStarted || term->field == Field::kClosed ||
-                      term->field == Field::kDuration || term->field == Field::kSteps;
+                      term->field == Field::kDuration || term->field == Field::kParked ||
+                      term->field == Field::kSteps;
   const std::string choices = number ? "=, !=, <, <=, > or >=" : "=, !=, ^= or in (…)";
   if (IsKeyword("not")) {
     term->negated = true;
@@ -374,6 +376,7 @@ absl::Status QueryParser::ReadValue(Query::Node* term) {
     case Field::kDuration:
       FLUX_RETURN_IF_ERROR(ReadDuration(term));
       break;
+    case Field::kParked:
     case Field::kSteps:
       FLUX_RETURN_IF_ERROR(ReadCount(term));
       break;

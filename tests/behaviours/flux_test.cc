@@ -716,9 +716,12 @@ TEST_F(F, F29_FailedAndParkedStepsOfAWorkflowInATimeRangeArePreviewedAndRetriedI
   start("wf", "parked", 1);
   start("wf", "fine", 2);
   start("other", "another", 0);
+  // Runs as the parked one does, and nothing is wrong with it.
+  ASSERT_TRUE(world_.Start("wf", "healthy").ok());
+  const v1::Task healthy = world_.Take(worker_);
   v1::StartBulkOperationRequest request;
   request.mutable_filter()->set_query(
-      "workflow = \"wf\" and status in (\"failed\", \"running\") and started > -1h");
+      "workflow = \"wf\" and (status = \"failed\" or parked > 0) and started > -1h");
   request.mutable_operation()->mutable_retry();
   request.set_identity("ann");
   request.set_preview(true);
@@ -733,7 +736,10 @@ TEST_F(F, F29_FailedAndParkedStepsOfAWorkflowInATimeRangeArePreviewedAndRetriedI
   EXPECT_EQ(preview.matched(), 3u);
   EXPECT_FALSE(preview.has_operation());
   std::map<std::string, v1::ExecutionStatus> listed;
-  for (const v1::ExecutionInfo& info : preview.first()) listed[info.workflow_id()] = info.status();
+  for (const v1::ExecutionInfo& info : preview.first()) {
+    listed[info.workflow_id()] = info.status();
+    EXPECT_EQ(info.parked_steps(), info.workflow_id() == "parked" ? 1u : 0u);
+  }
   EXPECT_THAT(listed, ElementsAre(std::pair("failed", v1::EXECUTION_STATUS_FAILED),
                                   std::pair("parked", v1::EXECUTION_STATUS_RUNNING),
                                   std::pair("w", v1::EXECUTION_STATUS_FAILED)));
@@ -751,8 +757,12 @@ TEST_F(F, F29_FailedAndParkedStepsOfAWorkflowInATimeRangeArePreviewedAndRetriedI
   ASSERT_TRUE(done.ok()) << done.status();
   EXPECT_EQ(done->operation().state(), v1::BULK_STATE_COMPLETED);
   EXPECT_EQ(done->operation().done(), 3u);
+  EXPECT_EQ(done->operation().refused(), 0u);
   EXPECT_THAT(RunAll(), UnorderedElementsAre("a", "b", "a", "b", "b"));
-  for (const char* id : {"w", "failed", "parked", "fine"}) {
+  EXPECT_EQ(world_.History("healthy").size(), 2u) << "started, and its first step scheduled";
+  world_.Answer(worker_, healthy, "1");
+  EXPECT_THAT(RunAll(), ElementsAre("b"));
+  for (const char* id : {"w", "failed", "parked", "fine", "healthy"}) {
     EXPECT_EQ(world_.Result(id).status(), kCompleted) << id;
   }
   for (const char* id : {"long ago", "another"}) {

@@ -347,6 +347,15 @@ void Driver::CheckLookUps(const Execution& shadow) const {
 // A join is a counter, not a scan; here it is scanned.
 void Driver::CheckCounters() const {
   const internal::ExecutionState& s = live.state();
+  for (const Execution* one : {&live, &replayed, &reloaded}) {
+    uint32_t parked = 0;
+    for (const auto& [number, frame] : one->state().frames) {
+      for (const internal::StepState& step : frame->steps) {
+        parked += step.phase == internal::Phase::kParked;
+      }
+    }
+    ASSERT_EQ(one->state().parked, parked);
+  }
   if (s.status != v1::EXECUTION_STATUS_RUNNING) return;
   for (const auto& [number, frame] : s.frames) {
     const Graph::ScopePlan& scope = s.Scope(*frame);

@@ -253,6 +253,73 @@ TEST(Visibility, AStoreWithoutAnIndexGetsOne) {
   EXPECT_EQ(Count(world, R"(closed > -1h)").count(), 20u);
 }
 
+// Two steps beside each other, which are parked when they fail.
+v1::Definition Parks() {
+  v1::Definition definition = Chain("parks", 2);
+  for (v1::Step& step : *definition.mutable_scopes(0)->mutable_steps()) {
+    step.mutable_inputs(0)->set_parameter(0);
+    step.set_on_exhausted(v1::ON_EXHAUSTED_PARK);
+  }
+  return definition;
+}
+
+TEST(Visibility, FindsWhatHasParkedSteps) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Parks());
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  for (const char* id : {"both", "one", "fine"}) {
+    ASSERT_TRUE(world.Start(Labelled("parks", id, {})).ok());
+    for (int step = 0; step < 2; ++step) {
+      const v1::Task task = world.Take(worker);
+      if (id[0] == 'b' || (id[0] == 'o' && step == 0)) {
+        world.AnswerFailure(worker, task, "broken", true);
+      } else if (id[0] == 'o') {
+        world.Answer(worker, task, "1");
+      }
+      world.Settle();
+    }
+    world.Advance(10);
+  }
+  for (const bool on_disk : {false, true}) {
+    SCOPED_TRACE(on_disk);
+    EXPECT_THAT(List(world, "parked > 0"), ElementsAre("one", "both"));
+    EXPECT_THAT(List(world, "parked = 2"), ElementsAre("both"));
+    EXPECT_THAT(List(world, "parked = 0"), ElementsAre("fine"));
+    EXPECT_EQ(Count(world, "parked > 0").count(), 2u);
+    EXPECT_EQ(ListPage(world, "parked = 2")->executions(0).parked_steps(), 2u);
+    EXPECT_EQ(world.Describe("one").info().parked_steps(), 1u);
+    if (on_disk) break;
+    world.Advance(60'000);
+    world.Crash();
+    ASSERT_TRUE(world.Open().ok());
+  }
+  ASSERT_TRUE(world.Operate("both", "skip { step: \"s0\" }").ok());
+  EXPECT_THAT(List(world, "parked = 1"), ElementsAre("one", "both"));
+  // What has ended waits for nobody.
+  ASSERT_TRUE(world.Operate("one", "cancel {}").ok());
+  EXPECT_THAT(List(world, "parked > 0"), ElementsAre("both"));
+  EXPECT_EQ(world.Describe("one").info().parked_steps(), 0u);
+}
+
+TEST(Visibility, RowsFromBeforeThereWereParkedStepsSayNone) {
+  IndexValue value;
+  value.close_ms = 300;
+  value.workflow = "w";
+  value.workflow_id = "id";
+  value.version = "2";
+  value.failure_type = "bad";
+  const std::string before("\xac\x02w\0id\0002\0bad\0", 13);
+  EXPECT_EQ(value.Encode(), before);
+  ASSERT_TRUE(IndexValue::Decode(before).has_value());
+  EXPECT_EQ(IndexValue::Decode(before)->failure_type, "bad");
+  EXPECT_EQ(IndexValue::Decode(before)->parked, 0u);
+  value.parked = 300;
+  EXPECT_EQ(value.Encode(), before + "\xac\x02");
+  EXPECT_EQ(IndexValue::Decode(value.Encode())->parked, 300u);
+  EXPECT_FALSE(IndexValue::Decode(before + "\xac").has_value()) << "cut short";
+}
+
 // Every execution's fields as the engine tells them, and the queries' answers over all of them.
 class Model {
  public:
@@ -273,6 +340,7 @@ class Model {
       *summary.mutable_labels() = info.labels();
       summary.set_steps_completed(info.steps_completed());
       summary.set_failure_type(info.failure_type());
+      summary.set_parked_steps(info.parked_steps());
     }
     std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
       return a.start_time_ms() != b.start_time_ms() ? a.start_time_ms() > b.start_time_ms()
@@ -320,6 +388,9 @@ TEST(Visibility, AgreesWithAFilterOverAllAtEveryMoment) {
       R"(workflow_id ^= "e1" and status != "completed")",
       R"(workflow_id in ("e1", "e2", "e30"))",
       R"(version = "1" and steps = 0)",
+      R"(parked > 0)",
+      R"(parked = 0 and workflow = "parks")",
+      R"(parked = 1 or label.tier = "gold")",
   };
   for (uint32_t seed = 1; seed <= 6; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
@@ -328,6 +399,7 @@ TEST(Visibility, AgreesWithAFilterOverAllAtEveryMoment) {
     ASSERT_TRUE(world.Open().ok());
     world.Define(Chain("chain", 3));
     world.Define(Nap("nap", 2'500));
+    world.Define(Parks());
     StreamId worker = world.Connect("s0", {"t"}, 8);
     Model model(world);
     std::vector<std::string> ids;
@@ -338,7 +410,8 @@ TEST(Visibility, AgreesWithAFilterOverAllAtEveryMoment) {
           const std::string id = absl::StrCat("e", ids.size());
           std::map<std::string, std::string> labels = {{"tenant", absl::StrCat("t", random() % 3)}};
           if (random() % 3 == 0) labels["tier"] = "gold";
-          ASSERT_TRUE(world.Start(Labelled(random() % 3 == 0 ? "nap" : "chain", id, labels)).ok());
+          const char* const kWorkflows[] = {"nap", "chain", "parks"};
+          ASSERT_TRUE(world.Start(Labelled(kWorkflows[random() % 3], id, labels)).ok());
           ids.push_back(id);
           break;
         }

@@ -45,6 +45,7 @@ v1::ExecutionSummary Running() {
   summary.set_workflow("report");
   summary.set_status(v1::EXECUTION_STATUS_RUNNING);
   summary.set_start_time_ms(kNow - 2 * kHour);
+  summary.set_parked_steps(2);
   return summary;
 }
 
@@ -113,6 +114,11 @@ TEST(Query, SaysWhatMatches) {
       {R"(failure_type = "bad_page")", true, false},
       {R"(failure_type = "")", false, true},
       {R"(failure_type != "bad_page")", false, true},
+      {"parked > 0", false, true},
+      {"parked = 0", true, false},
+      {"not parked >= 2", true, false},
+      {"parked in (1, 2)", false, true},
+      {"parked != 2", true, false},
       {"steps = 7", true, false},
       {"steps < 7", false, true},
       {"steps in (7, 0)", true, true},
@@ -152,6 +158,7 @@ TEST(Query, SaysWhenLabelsOrStepsDecide) {
   EXPECT_EQ(Parsed(R"(label.tenant = "acme")").Check(fields), Match::kUnknown);
   EXPECT_EQ(Parsed(R"(not label.tenant = "acme")").Check(fields), Match::kUnknown);
   EXPECT_EQ(Parsed("steps > 5").Check(fields), Match::kUnknown);
+  EXPECT_EQ(Parsed("parked > 0").Check(fields), Match::kNo);
   EXPECT_EQ(Parsed(R"(status = "running" and steps > 5)").Check(fields), Match::kNo);
   EXPECT_EQ(Parsed(R"(status = "failed" and steps > 5)").Check(fields), Match::kUnknown);
   EXPECT_EQ(Parsed(R"(status = "failed" or steps > 5)").Check(fields), Match::kYes);
@@ -204,6 +211,8 @@ TEST(Query, ErrorsSayWhereAndWhatWasExpected) {
       {"duration > 90", {"a duration: 500ms"}},
       {"duration > -2h", {"a duration"}},
       {"steps > 1.5", {"a whole number"}},
+      {"parked > 0.5", {"a whole number"}},
+      {"parked ^= 0", {"=, !=, <, <=, > or >="}},
       {"steps > -1", {"a whole number"}},
       {"steps > \"7\"", {"a whole number"}},
       {"run_id = \"abc\"", {"run id \"abc\" is not one", "^="}},
@@ -266,45 +275,16 @@ TEST(Query, RefusesWhatIsTooLargeOrTooDeep) {
 // Pieces of queries in random order, and queries with random bytes changed: each is parsed or
 // refused, and a query that is parsed gives a definite answer that its bounds do not contradict.
 TEST(Query, SurvivesAnyText) {
-  const std::vector<std::string> pieces = {"status",
-                                           "workflow",
-                                           "label.a",
-                                           "label.\"b c\"",
-                                           "started",
-                                           "closed",
-                                           "duration",
-                                           "steps",
-                                           "run_id",
-                                           "workflow_id",
-                                           "failure_type",
-                                           "version",
-                                           "=",
-                                           "!=",
-                                           "<",
-                                           "<=",
-                                           ">",
-                                           ">=",
-                                           "^=",
-                                           "in",
-                                           "not",
-                                           "and",
-                                           "or",
-                                           "(",
-                                           ")",
-                                           ",",
-                                           "\"failed\"",
-                                           "\"open\"",
-                                           "'acme'",
-                                           "-2h",
-                                           "7d",
-                                           "2024-05-01",
-                                           "17",
-                                           "now",
-                                           "\"",
-                                           "\\",
-                                           "",
-                                           "\xf0\x9f",
-                                           "label."};
+  const std::vector<std::string> pieces = {"status",     "workflow", "label.a",     "label.\"b c\"",
+                                           "started",    "closed",   "duration",    "parked",
+                                           "steps",      "run_id",   "workflow_id", "failure_type",
+                                           "version",    "=",        "!=",          "<",
+                                           "<=",         ">",        ">=",          "^=",
+                                           "in",         "not",      "and",         "or",
+                                           "(",          ")",        ",",           "\"failed\"",
+                                           "\"open\"",   "'acme'",   "-2h",         "7d",
+                                           "2024-05-01", "17",       "now",         "\"",
+                                           "\\",         "",         "\xf0\x9f",    "label."};
   const std::string whole =
       R"((status = "failed" or not label.tenant in ("acme", "b")) and started > -4h and steps < 9)";
   std::mt19937 random(7);
@@ -385,6 +365,15 @@ TEST(Query, BoundsHoldWhatEveryMatchHas) {
   EXPECT_EQ(bounds.statuses, kClosedStatuses);
   EXPECT_EQ(bounds.start_max, kNow - kHour);
   EXPECT_EQ(Parsed("not closed <= -1h").Bounds().statuses, kAllStatuses);
+
+  const StatusSet parked =
+      StatusBit(v1::EXECUTION_STATUS_RUNNING) | StatusBit(v1::EXECUTION_STATUS_PAUSED);
+  for (const char* some : {"parked > 0", "parked = 2", "not parked = 0", "not parked in (0, 1)"}) {
+    EXPECT_EQ(Parsed(some).Bounds().statuses, parked) << some;
+  }
+  for (const char* none : {"parked >= 0", "parked != 2", "parked < 1", "not parked > 0"}) {
+    EXPECT_EQ(Parsed(none).Bounds().statuses, kAllStatuses) << none;
+  }
 
   bounds = Parsed(R"(workflow_id ^= "chart-1" or workflow_id ^= "chart-2")").Bounds();
   EXPECT_EQ(bounds.workflow_id_prefix, "chart-");
