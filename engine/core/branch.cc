@@ -74,7 +74,7 @@ void Machine::OpenCatch(Frame* frame, uint32_t step, uint32_t clause, const v1::
   StepState& state = frame->steps[step];
   DropChildren(frame, step);
   Disarm(frame, step);
-  ReleaseExtra(s_, state);
+  ClearExtra(s_, state);
   state.phase = Phase::kWaiting;
   StepExtra& extra = Extra(frame, step);
   extra.failure = std::make_unique<v1::Failure>(failure);

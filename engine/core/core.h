@@ -199,7 +199,7 @@ using Command = std::variant<ReportResult, EndAttempt, Redeliver, FireTimers, Ca
 
 enum class Verdict {
   kAccepted,   // records say what changed (may be none: nothing was due)
-  kStale,      // not the step's current delivery: nothing changes
+  kStale,      // not the step's current delivery: nothing changes, but a record may tell of it
   kDuplicate,  // this very delivery's result is recorded already
 };
 

@@ -8,6 +8,8 @@
 //   ReportResult      | scheduled, this delivery; a bad one     | as a failure
 //   ReportResult      | completed, skipped, or went on as a     | kDuplicate
 //                     |   fragment, by this delivery            |
+//   ReportResult      | open; of a delivery that was handed out | kStale; ResultRefused, once for
+//                     |   once                                  |   each delivery
 //   ReportResult      | anything else                           | kStale
 //   EndAttempt        | scheduled, this delivery                | AttemptFailed; StepFailed if last
 //   EndAttempt        | anything else                           | kStale
@@ -50,13 +52,14 @@ absl::StatusOr<Decision> Decider::operator()(ReportResult&& command) {
   const v1::TaskToken& token = command.result.token();
   const StepKey key{token.frame(), token.step()};
   const StepState* step = s_.FindStep(key);
-  if (step == nullptr || step->delivery != token.delivery() || token.delivery() == 0 ||
-      step->generation != token.generation()) {
+  if (step == nullptr || token.delivery() == 0 ||
+      s_.Plan(*s_.FindFrame(key.frame), key.step).kind != v1::Step::kTask) {
     return Refused(Verdict::kStale);
   }
   // A step that an operator settled has no result of this delivery.
-  if (step->resolved || s_.Plan(*s_.FindFrame(key.frame), key.step).kind != v1::Step::kTask) {
-    return Refused(Verdict::kStale);
+  if (step->delivery != token.delivery() || step->generation != token.generation() ||
+      step->resolved) {
+    return Stale(key, *step, command);
   }
   const bool continued = step->phase == Phase::kWaiting && step->extra != nullptr &&
                          step->extra->first_child != nullptr &&
@@ -65,7 +68,7 @@ absl::StatusOr<Decision> Decider::operator()(ReportResult&& command) {
     return Refused(Verdict::kDuplicate);
   }
   if (step->phase != Phase::kScheduled || s_.Dead(*s_.FindFrame(key.frame))) {
-    return Refused(Verdict::kStale);
+    return Stale(key, *step, command);
   }
 
   switch (command.result.outcome_case()) {
@@ -91,6 +94,37 @@ absl::StatusOr<Decision> Decider::operator()(ReportResult&& command) {
       absl::StrCat("worker ", command.worker_id, " answered with no value and no failure"));
   failure.set_source(command.worker_id);
   return Failed(key, *step, std::move(failure), std::move(*command.result.mutable_progress()));
+}
+
+Decision Decider::Stale(const StepKey& key, const StepState& step,
+                        const ReportResult& command) const {
+  Decision decision = Refused(Verdict::kStale);
+  const v1::TaskResult& result = command.result;
+  const uint64_t delivery = result.token().delivery();
+  const uint32_t generation = result.token().generation();
+  const internal::StepExtra* extra = step.extra.get();
+  const bool last = delivery == step.delivery && generation == step.generation;
+  // The last one is of an older generation only until the step begins anew.
+  const bool handed_out =
+      last || (generation <= step.generation &&
+               (delivery < step.delivery || (delivery == step.delivery && step.attempt == 0)));
+  // The answer to the same failure was lost.
+  const bool recorded = last && result.has_failure() && extra != nullptr &&
+                        extra->failure != nullptr &&
+                        extra->failure->type() == result.failure().type() &&
+                        extra->failure->message() == result.failure().message();
+  const bool told = extra != nullptr && extra->refused != nullptr &&
+                    (extra->refused->delivery >= delivery ||
+                     extra->refused->results >= internal::kRefusedResultsMax);
+  if (!handed_out || recorded || told || s_.closed() || s_.Dead(*s_.FindFrame(key.frame))) {
+    return decision;
+  }
+  v1::ResultRefused* refused = Add(&decision)->mutable_result_refused();
+  SetRef(key, refused->mutable_ref());
+  refused->set_delivery(delivery);
+  refused->set_generation(generation);
+  refused->set_worker(command.worker_id);
+  return decision;
 }
 
 absl::StatusOr<Decision> Decider::operator()(EndAttempt&& command) {

@@ -59,6 +59,8 @@ class Decider {
     record->set_time_ms(now_);
     return record;
   }
+  // A result that counts for nothing: told the first time, if its delivery was one of the step's.
+  Decision Stale(const StepKey& key, const StepState& step, const ReportResult& command) const;
   // Null: the delivery is not the step's current one, or it is not scheduled.
   const StepState* Current(const StepKey& key, uint64_t delivery) const;
   const v1::TaskStep& Task(const StepKey& key) const {

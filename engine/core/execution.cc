@@ -134,6 +134,9 @@ void Machine::ApplyOpen(v1::Record record) {
     case v1::Record::kTimerFired:
       Fired(record.timer_fired());
       break;
+    case v1::Record::kResultRefused:
+      Refused(record.result_refused());
+      break;
     case v1::Record::kStepRedelivered:
       TaskRedelivered(record.step_redelivered());
       break;
@@ -482,7 +485,7 @@ void Machine::SettleStep(Frame* frame, uint32_t step) {
   StepState& state = frame->steps[step];
   Disarm(frame, step);
   EndParked(state);
-  ReleaseExtra(s_, state);
+  ClearExtra(s_, state);
   state.ended_ms = now();
   ++s_.steps_completed;
   Push(Work::Kind::kSettled, frame, step);
@@ -529,7 +532,7 @@ void Machine::AbandonStep(Frame* frame, uint32_t step) {
   DropChildren(frame, step);
   Disarm(frame, step);
   EndParked(frame->steps[step]);
-  ReleaseExtra(s_, frame->steps[step]);
+  ClearExtra(s_, frame->steps[step]);
 }
 
 void Machine::CancelStep(Frame* frame, uint32_t step) {

@@ -150,6 +150,7 @@ class Machine {
   void TaskAttemptFailed(v1::AttemptFailed failed);
   void TaskFailed(v1::StepFailed failed);
   void TaskRedelivered(const v1::StepRedelivered& redelivered);
+  void Refused(const v1::ResultRefused& refused);
   void BackoffEnded(Frame* frame, uint32_t step);
   void ScheduleToClosePassed(Frame* frame, uint32_t step);
   // Before a failure goes its way: the delivery is over, so that whoever drops the step has nothing

@@ -183,7 +183,7 @@ void Machine::ParkFailed(Frame* frame, uint32_t step) {
   DropChildren(frame, step);
   if (effects_ != nullptr) effects_->revoked.resize(revoked);
   std::unique_ptr<v1::Failure> failure = std::move(state.extra->failure);
-  ReleaseExtra(s_, state);
+  ClearExtra(s_, state);
   Extra(frame, step).failure = std::move(failure);
   SetParked(state);
   state.ended_ms = 0;

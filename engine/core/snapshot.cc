@@ -343,6 +343,10 @@ class Writer {
       to->mutable_child()->set_workflow_id(extra.child->workflow_id);
       to->mutable_child()->set_run_id(extra.child->run_id);
     }
+    if (extra.refused != nullptr) {
+      to->set_refused_delivery(extra.refused->delivery);
+      to->set_refused_results(extra.refused->results);
+    }
     if (extra.join != nullptr) {
       to->mutable_join()->set_completed(extra.join->completed);
       to->mutable_join()->set_failed(extra.join->failed);

@@ -379,6 +379,9 @@ class Reader {
       state_->bytes += to->output.memory_bytes();
     }
     internal::SetStepLabels(*state_, *to, from.labels());
+    if (from.refused_results() != 0) {
+      internal::SetRefused(*state_, *to, {from.refused_delivery(), from.refused_results()});
+    }
     if (!from.has_failure() && !from.has_progress() && from.retry_at_ms() == 0 && !from.has_map() &&
         !from.has_loop() && !from.has_child() && !from.has_join()) {
       return absl::OkStatus();

@@ -95,6 +95,19 @@ void ReleaseExtra(ExecutionState& state, StepState& step) {
   step.extra.reset();
 }
 
+void ClearExtra(ExecutionState& state, StepState& step) {
+  if (step.extra == nullptr) return;
+  const std::unique_ptr<RefusedState> refused = std::move(step.extra->refused);
+  ReleaseExtra(state, step);
+  if (refused != nullptr) SetRefused(state, step, *refused);
+}
+
+void SetRefused(ExecutionState& state, StepState& step, const RefusedState& refused) {
+  StepExtra& extra = ExtraOf(state, step);
+  if (extra.refused == nullptr) Charge(state, extra, sizeof(RefusedState));
+  extra.refused = std::make_unique<RefusedState>(refused);
+}
+
 namespace {
 
 constexpr size_t kLabelBytes = 96;  // of a node, beside what does not fit into its strings

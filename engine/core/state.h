@@ -42,6 +42,9 @@ inline constexpr uint32_t kFrameDepthMax = 512;
 inline constexpr size_t kEventIdsMax = 10'000;
 inline constexpr size_t kEventsMax = 10'000;
 
+// Refused results of one step that its history tells of, so that nobody can fill a disk with them.
+inline constexpr uint32_t kRefusedResultsMax = 10;
+
 // What one of these is counted for, besides its values.
 inline constexpr size_t kMessageBytes = 256;
 inline constexpr size_t kUndoBytes = 256;
@@ -123,6 +126,13 @@ struct JoinState {
   uint32_t failed = 0;
 };
 
+// Of a step to whose earlier deliveries results came. It goes with the step, not with what the step
+// does: a delivery is told of once.
+struct RefusedState {
+  uint64_t delivery = 0;  // the newest
+  uint32_t results = 0;
+};
+
 struct ChildState {
   std::string workflow_id;
   std::string run_id;  // empty until it is known to be started
@@ -140,6 +150,7 @@ struct StepExtra {
   std::unique_ptr<LoopState> loop;
   std::unique_ptr<ChildState> child;
   std::unique_ptr<JoinState> join;
+  std::unique_ptr<RefusedState> refused;
   Frame* first_child = nullptr;  // frames of its body, in order of number
   Frame* last_child = nullptr;
   size_t bytes = 0;  // what was counted for it in ExecutionState::bytes
@@ -329,12 +340,16 @@ Frame* AddFrame(ExecutionState& state, uint64_t number, uint32_t scope, Frame* p
                 uint32_t parent_step, uint64_t item,
                 std::shared_ptr<const Graph> fragment = nullptr);
 
-// The step's extra, made if need be; and its end. Frames below it must be gone by then.
+// The step's extra, made if need be.
 StepExtra& ExtraOf(ExecutionState& state, StepState& step);
+void SetRefused(ExecutionState& state, StepState& step, const RefusedState& refused);
 void SetStepLabels(ExecutionState& state, StepState& step,
                    const google::protobuf::Map<std::string, std::string>& labels);
 void ReleaseLabels(ExecutionState& state, StepState& step);
+// The extra's end, with all that the step has; frames below it must be gone by then. Clear: what it
+// had for what it was doing.
 void ReleaseExtra(ExecutionState& state, StepState& step);
+void ClearExtra(ExecutionState& state, StepState& step);
 // Counts memory that belongs to the extra until it is released.
 void Charge(ExecutionState& state, StepExtra& extra, size_t bytes);
 

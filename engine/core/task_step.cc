@@ -15,9 +15,11 @@
 //   backing_off | StepFailed               | as scheduled
 //   backing_off | schedule_to_close passed | as StepFailed, by that timeout
 //   parked      | StepCompleted            | completed
+//   any         | ResultRefused            | the same; told, and remembered to have been
 //   any other   | any other                | nothing
 //
 // Which results and deadlines become which record is decided in decide.cc.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -116,6 +118,28 @@ void Machine::TaskRedelivered(const v1::StepRedelivered& redelivered) {
     event->set_detail(redelivered.reason());
   }
   Grant(frame, step);
+}
+
+void Machine::Refused(const v1::ResultRefused& refused) {
+  Frame* frame = FindTask(refused.ref());
+  if (frame == nullptr) return;
+  const uint32_t step = refused.ref().step();
+  StepState& state = frame->steps[step];
+  RefusedState all;
+  if (state.extra != nullptr && state.extra->refused != nullptr) all = *state.extra->refused;
+  all.delivery = std::max(all.delivery, refused.delivery());
+  ++all.results;
+  SetRefused(s_, state, all);
+  v1::HistoryEvent* told = TellStep("result.stale", *frame, step, /*derived=*/false);
+  if (told == nullptr) return;
+  told->clear_attempt();
+  told->set_delivery(refused.delivery());
+  told->set_identity(refused.worker());
+  told->set_detail(absl::StrCat("a result of delivery ", refused.delivery(),
+                                refused.generation() != state.generation
+                                    ? absl::StrCat(" of generation ", refused.generation())
+                                    : "",
+                                " came when it was wanted no more"));
 }
 
 void Machine::BackoffEnded(Frame* frame, uint32_t step) {

@@ -80,11 +80,12 @@ class F : public ::testing::Test {
     }
     return ran;
   }
-  int Told(const std::string& type) {
-    int count = 0;
-    for (const v1::HistoryEvent& event : world_.History("w")) count += event.type() == type;
-    return count;
+  std::vector<v1::HistoryEvent> AllTold(const std::string& type) {
+    std::vector<v1::HistoryEvent> told = world_.History("w");
+    std::erase_if(told, [&](const v1::HistoryEvent& event) { return event.type() != type; });
+    return told;
   }
+  int Told(const std::string& type) { return static_cast<int>(AllTold(type).size()); }
 
   World world_;
   StreamId worker_ = 0;
@@ -391,9 +392,17 @@ TEST_F(F, F16_AResultOfAnAttemptThatTimedOutIsIgnoredAndSaidSo) {
   EXPECT_EQ(world_.stream(worker_).acks.back().status(), v1::ACK_STATUS_STALE);
   EXPECT_EQ(world_.Counter("results_stale"), 1u);
   EXPECT_EQ(Told("attempt.failed"), 1);
+  world_.Answer(worker_, late, "\"late\"");
+  world_.Settle();
+  EXPECT_EQ(world_.Counter("results_stale"), 2u);
   world_.Answer(worker_, world_.Take(worker_), "\"in time\"");
   world_.Settle();
   EXPECT_EQ(Result(), "\"in time\"");
+  const std::vector<v1::HistoryEvent> stale = AllTold("result.stale");
+  ASSERT_EQ(stale.size(), 1u) << "once, however often it comes";
+  EXPECT_EQ(stale[0].step(), "a");
+  EXPECT_EQ(stale[0].delivery(), 1u);
+  EXPECT_EQ(stale[0].identity(), "worker-s1");
 }
 
 TEST_F(F, F17_AForkWhoseWidthIsKnownAtRunTimeOnlyJoinsOnceInOrder) {
@@ -646,6 +655,11 @@ TEST_F(F, F26_AResultOfAnOldGenerationIsDiscardedAsStale) {
   EXPECT_EQ(world_.Counter("results_stale"), 1u);
   EXPECT_THAT(RunAll(), ElementsAre("a", "b"));
   EXPECT_EQ(Result(), "2");
+  const std::vector<v1::HistoryEvent> stale = AllTold("result.stale");
+  ASSERT_EQ(stale.size(), 1u);
+  EXPECT_EQ(stale[0].step(), "a");
+  EXPECT_EQ(stale[0].detail(),
+            "a result of delivery 1 of generation 0 came when it was wanted no more");
 }
 
 TEST_F(F, F27_AReplayOfWhatHasNotRunIsRefusedAndARewindWorksOnAnyStep) {
@@ -671,15 +685,27 @@ TEST_F(F, F28_OldResultsStayInTheHistoryAndAreMarkedSuperseded) {
   Define(kEventChain);
   Start();
   ASSERT_TRUE(world_.SendEvent("w", "go", "1").ok());
-  RunAll();
+  const auto run = [&](const char* a, const char* b) {
+    world_.Answer(worker_, world_.Take(worker_), a);
+    world_.Settle();
+    world_.Answer(worker_, world_.Take(worker_), b);
+    world_.Settle();
+  };
+  run("\"old a\"", "\"old b\"");
   ASSERT_TRUE(world_.Operate("w", "rewind { step: \"a\" }").ok());
-  RunAll();
-  int completed = 0;
+  run("\"new a\"", "\"new b\"");
+  EXPECT_EQ(Result(), "\"new b\"");
+  std::vector<std::string> told;
   for (const v1::HistoryEvent& event : world_.History("w")) {
-    completed += event.type() == "step.completed" && event.step() == "a";
+    if (event.step() != "a" && event.step() != "b") continue;
+    if (event.type() == "step.completed") {
+      told.push_back(absl::StrCat(event.step(), " ", event.payload().data()));
+    } else if (event.type() == "step.superseded") {
+      told.push_back(absl::StrCat(event.step(), " superseded"));
+    }
   }
-  EXPECT_EQ(completed, 2);
-  EXPECT_EQ(Told("step.superseded"), 2);  // a and b
+  EXPECT_THAT(told, ElementsAre("a \"old a\"", "b \"old b\"", "a superseded", "b superseded",
+                                "a \"new a\"", "b \"new b\""));
 }
 
 TEST_F(F, F29_FailedAndParkedStepsOfAWorkflowInATimeRangeArePreviewedAndRetriedInBulk) {
