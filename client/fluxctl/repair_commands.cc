@@ -185,9 +185,12 @@ CommandResult SignalWorkflow(Context& context, const SignalOptions& options) {
   FLUX_ASSIGN_OR_RETURN(const v1::SendEventResponse response,
                         context.connection.Call(context.connection.workflows(),
                                                 &WorkflowService::Stub::SendEvent, request));
+  // An older coordinator does not say it.
+  const std::string& event_id =
+      response.event_id().empty() ? request.event_id() : response.event_id();
   if (context.output != Output::kTable) {
     Json json = ToJson(response);
-    json["event_id"] = request.event_id();
+    json["event_id"] = event_id;
     context.Print(json);
     return kExitOk;
   }
@@ -202,7 +205,7 @@ CommandResult SignalWorkflow(Context& context, const SignalOptions& options) {
                                : absl::StrCat("due at ", TimeText(request.deliver_time_ms()));
   table.rows.push_back(
       {Cell(options.target.workflow_id, Style::kBold), Cell(options.event),
-       Cell(request.event_id()), Cell(response.run_id()),
+       Cell(event_id), Cell(response.run_id()),
        Cell(response.duplicate()  ? "it was here before: nothing changed"
             : response.replaced() ? absl::StrCat(when, ", instead of an earlier one")
                                   : when)});

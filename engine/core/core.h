@@ -288,6 +288,9 @@ struct OutboxMessage {
 // what it sends cannot be read: settle it with that failure.
 absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uint64_t number);
 
+// An id that no event of the execution has: for a delayed one that comes without.
+std::string MakeEventId(const Execution& execution);
+
 // Is an event of that id accepted, and not delivered yet?
 bool IsDelayed(const Execution& execution, const std::string& event_id);
 

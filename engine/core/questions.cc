@@ -251,6 +251,15 @@ void FillResult(const Execution& execution, v1::GetResultResponse* response) {
   if (s.closed() && s.failure != nullptr) *response->mutable_failure() = *s.failure;
 }
 
+std::string MakeEventId(const Execution& execution) {
+  const ExecutionState& s = execution.state();
+  for (uint64_t number = s.next_event;; ++number) {
+    std::string id = absl::StrCat("flux:delayed:", number);
+    // Whoever sends events may call one so.
+    if (!s.known_ids.contains(id) && !s.delayed_ids.contains(id)) return id;
+  }
+}
+
 bool IsDelayed(const Execution& execution, const std::string& event_id) {
   return execution.state().delayed_ids.contains(event_id);
 }

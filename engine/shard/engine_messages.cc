@@ -94,6 +94,11 @@ void Engine::TakeEvent(v1::SendEventRequest request, Reply<v1::SendEventResponse
     if (slot == nullptr) return ReplyWith<v1::SendEventResponse>(std::move(reply), found);
     v1::SendEventResponse response;
     response.set_run_id(slot->run.Text());
+    // Without one it could be neither cancelled nor replaced.
+    if (request.event_id().empty() && request.deliver_time_ms() > DecisionMs()) {
+      request.set_event_id(MakeEventId(*slot->execution));
+    }
+    response.set_event_id(request.event_id());
     response.set_replaced(IsDelayed(*slot->execution, request.event_id()));
     flux::engine::SendEvent command;
     command.blob = BlobFor(*slot, request.payload());

@@ -182,6 +182,29 @@ TEST_F(F, F7_ADelayedEventComesWhenDueMayBeReplacedListedAndCancelled) {
   EXPECT_EQ(world_.Events("w").events_size(), 1);
   EXPECT_EQ(world_.Operate("w", "cancel_event { event_id: \"other\" }").status().code(),
             absl::StatusCode::kNotFound);
+  // One without an id is given one, by which the same can be done to it.
+  const std::string made = world_.SendEvent("w", "go", "4", "", due + 1'000)->event_id();
+  const std::string another = world_.SendEvent("w", "go", "5", "", due + 1'000)->event_id();
+  EXPECT_NE(made, "");
+  EXPECT_NE(another, made);
+  EXPECT_TRUE(world_.SendEvent("w", "go", "6", made, due + 2'000)->replaced());
+  world_.Crash();
+  ASSERT_TRUE(world_.Open().ok());
+  worker_ = world_.Connect("s2", {"t"}, 100);
+  world_.Settle();
+  for (const std::string& id : {made, another}) {
+    EXPECT_TRUE(world_.Operate("w", absl::StrCat("cancel_event { event_id: \"", id, "\" }")).ok());
+  }
+  ASSERT_EQ(world_.Events("w").events_size(), 1);
+  EXPECT_EQ(world_.Events("w").events(0).event_id(), "e");
+  // Whoever calls an event as the next made one would be called is not mistaken for it.
+  const std::string theirs = "flux:delayed:8";
+  ASSERT_TRUE(world_.SendEvent("w", "go", "7", theirs, due + 1'000).ok());
+  const std::string third = world_.SendEvent("w", "go", "8", "", due + 1'000)->event_id();
+  EXPECT_EQ(third, "flux:delayed:9");
+  for (const std::string& id : {theirs, third}) {
+    EXPECT_TRUE(world_.Operate("w", absl::StrCat("cancel_event { event_id: \"", id, "\" }")).ok());
+  }
   world_.Advance(due - world_.now_ms() - 1, 250);
   EXPECT_TRUE(RunAll().empty());
   world_.Advance(1);
