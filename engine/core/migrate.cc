@@ -9,7 +9,7 @@
 //   --------------------------+--------------------------------------------------------------------
 //   a step that is settled    | of the same name, kind and place
 //   a step that is under way  | likewise, and the same work and inputs
-//   a map                     | over pages as before, or not
+//   a map                     | over pages as before, or not; it tolerates the items that failed
 //   a loop                    | has the turn that it is in
 //   an open body              | the body of the same step, of as many parameters; what it is yet to
 //                             |   be given comes from where it came
@@ -235,6 +235,9 @@ class Comparison {
                               : "is under way over a list, in the new version over pages");
     }
     const StepExtra* extra = frame.steps[index].extra.get();
+    if (extra != nullptr && extra->map != nullptr) {
+      return CheckTolerance(path, *extra->map, step.map());
+    }
     const uint64_t turns = step.loop().turns();
     if (extra != nullptr && extra->loop != nullptr && turns != 0 && turns <= extra->loop->turn) {
       return Refuse(path, absl::StrCat("is in turn ", extra->loop->turn,
@@ -242,6 +245,18 @@ class Comparison {
                                        " turns"));
     }
     return absl::OkStatus();
+  }
+
+  // Of how many items it is a share is known with the last page.
+  static absl::Status CheckTolerance(const std::string& path, const MapState& map,
+                                     const v1::MapStep& to) {
+    const uint64_t tolerated = std::max<uint64_t>(
+        to.tolerated_failures(), map.items * to.tolerated_failure_permille() / 1000);
+    const bool known = map.last_page || to.tolerated_failure_permille() == 0;
+    if (!known || map.failed <= tolerated) return absl::OkStatus();
+    return Refuse(path,
+                  absl::StrCat("has ", map.failed, map.failed == 1 ? " item" : " items",
+                               " that failed, in the new version ", tolerated, " are tolerated"));
   }
 
   // What early joins left behind holds good only for who knew of it: a step was cancelled since
@@ -260,14 +275,18 @@ class Comparison {
       });
     };
     bool read = plan.in_result && !s_.Plan(frame, index).in_result;
+    bool wanted = false;
+    for (const uint32_t old : before) wanted = wanted || !IsSettled(frame.steps[old].phase);
+    bool by_some = false;
     for (const uint32_t reader : ReadersOf(plan)) {
       if (reader < frame.steps.size() && IsSettled(frame.steps[reader].phase)) continue;
       const bool tolerates =
           plan.dependants.size() == 1 && plan.lazy_dependants.empty() && to.steps[reader].early &&
           Tolerated(frame, to, reader) <= to.steps[reader].step->join().tolerated_failures();
       read = read || (tolerated ? !tolerates : !known(reader));
+      by_some = by_some || tolerates;
     }
-    if (!read) return absl::OkStatus();
+    if (!read && !(tolerated && wanted && !by_some)) return absl::OkStatus();
     return Refuse(StepPath(s_, frame, index),
                   tolerated ? "failed, which was tolerated; in the new version it is not"
                             : "was cancelled as nobody needed it, and is read in the new version");

@@ -407,6 +407,10 @@ class Engine final : public DispatchHost {
 
   // engine_messages.cc: events, messages between executions, operators
   absl::Status CheckPayload(std::string_view what, const v1::Payload& payload) const;
+  // All about an operation that no execution's state decides. InvalidArgument, NotFound (of a
+  // definition) or ResourceExhausted names what it lacks. Blocks on the disk where it is to migrate
+  // to a definition that was not used yet.
+  absl::Status CheckOperation(const v1::Operation& operation) const;
   uint64_t BlobFor(const Slot& slot, const v1::Payload& payload) const;
   absl::Status FullDisk(std::string_view what) const;
   void TakeEvent(v1::SendEventRequest request, Reply<v1::SendEventResponse> reply);

@@ -27,6 +27,8 @@ constexpr uint32_t kPreviewMax = 100;
 constexpr size_t kRunningMax = 8;
 constexpr size_t kEndedMax = 100;
 constexpr int kErrorsMax = 10;
+constexpr size_t kReasonBytes =
+    100;                             // what each execution's reason says beside the operation's own
 constexpr size_t kInFlightMax = 64;  // executions of one operation that have not answered
 constexpr size_t kPageMin = 10;
 constexpr size_t kPageMax = 200;
@@ -58,13 +60,13 @@ absl::Status Engine::CheckBulk(v1::StartBulkOperationRequest& request) const {
     return absl::InvalidArgumentError(
         "the filter is empty and matches everything: if that is meant, say started <= now");
   }
-  if (request.operation().kind_case() == v1::Operation::KIND_NOT_SET) {
-    return absl::InvalidArgumentError("no operation is given");
-  }
-  if (request.operation().ByteSizeLong() + request.reason().size() >
-      options_.payload_inline_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "operation and reason have more than ", options_.payload_inline_bytes, " bytes together"));
+  FLUX_RETURN_IF_ERROR(CheckOperation(request.operation()));
+  const size_t bytes_max = options_.payload_inline_bytes - kReasonBytes;
+  if (const size_t bytes = request.operation().ByteSizeLong() + request.reason().size();
+      bytes > bytes_max) {
+    return absl::InvalidArgumentError(absl::StrCat("operation and reason have ", bytes,
+                                                   " bytes together; at most ", bytes_max,
+                                                   " are allowed"));
   }
   if (request.rate_per_second() == 0) request.set_rate_per_second(kRateDefault);
   if (request.rate_per_second() > kRateMax) {

@@ -285,7 +285,7 @@ struct Who {
   const std::string& reason;
 };
 
-// The command for an operation on one execution. Unimplemented: it is none of these.
+// The command for an operation on one execution, which CheckOperation let pass.
 absl::StatusOr<Command> CommandFor(const Execution& execution, const v1::Operation& operation,
                                    const Who& who, uint64_t blob) {
   const auto step = [&](const std::string& path) { return FindStep(execution, path); };
@@ -331,8 +331,8 @@ absl::StatusOr<Command> CommandFor(const Execution& execution, const v1::Operati
                                  operation.replay_event().payload(), blob, who.identity,
                                  who.reason});
     default:
-      return absl::InvalidArgumentError(
-          "the operation is not one this server version knows: upgrade the server");
+      return absl::InternalError(
+          absl::StrCat("operation ", operation.kind_case(), " is not made of one command"));
   }
 }
 
@@ -365,11 +365,56 @@ bool MayReopen(const v1::Operation& operation) {
 
 }  // namespace
 
+absl::Status Engine::CheckOperation(const v1::Operation& operation) const {
+  const auto step = [](std::string_view verb, const std::string& path) {
+    return path.empty() ? absl::InvalidArgumentError(absl::StrCat(
+                              "which step to ", ToAbsl(verb),
+                              " is empty: give its path, as `workflow show` prints it"))
+                        : absl::OkStatus();
+  };
+  switch (operation.kind_case()) {
+    case v1::Operation::kPark:
+      return step("park", operation.park().step());
+    case v1::Operation::kSkip:
+      return step("skip", operation.skip().step());
+    case v1::Operation::kRewind:
+      return step("rewind to", operation.rewind().step());
+    case v1::Operation::kSetResult:
+      FLUX_RETURN_IF_ERROR(step("set the result of", operation.set_result().step()));
+      return CheckPayload(
+          absl::StrCat("the result of step \"", operation.set_result().step(), "\""),
+          operation.set_result().result());
+    case v1::Operation::kCancelEvent:
+      return CheckId("event id", operation.cancel_event().event_id(), true);
+    case v1::Operation::kEditEvent:
+      FLUX_RETURN_IF_ERROR(CheckId("event's name", operation.edit_event().event(), true));
+      return CheckPayload(
+          absl::StrCat("the payload of event \"", operation.edit_event().event(), "\""),
+          operation.edit_event().payload());
+    case v1::Operation::kReplayEvent:
+      FLUX_RETURN_IF_ERROR(CheckId("event's name", operation.replay_event().event(), true));
+      return CheckPayload(
+          absl::StrCat("the payload of event \"", operation.replay_event().event(), "\""),
+          operation.replay_event().payload());
+    case v1::Operation::kMigrate:
+      // Without a hash, it is the newest of each execution's workflow.
+      if (operation.migrate().definition_hash().empty()) return absl::OkStatus();
+      return definitions_->ByHash(operation.migrate().definition_hash()).status();
+    case v1::Operation::KIND_NOT_SET:
+      return absl::InvalidArgumentError(
+          operation.GetReflection()->GetUnknownFields(operation).empty()
+              ? "no operation is given: set one of its kinds, such as retry"
+              : "the operation is not one this server version knows: upgrade the server");
+    default:
+      return absl::OkStatus();
+  }
+}
+
 void Engine::Operate(v1::OperateExecutionRequest request,
                      Reply<v1::OperateExecutionResponse> reply) {
   absl::Status status = CheckRef(*request.mutable_execution());
   if (status.ok()) status = CheckId("identity", request.identity(), false);
-  if (status.ok()) status = CheckPayload("the payload", PayloadOf(request.operation()));
+  if (status.ok()) status = CheckOperation(request.operation());
   if (status.ok() && request.reason().size() > options_.payload_inline_bytes) {
     status = absl::InvalidArgumentError(
         absl::StrCat("the reason has ", request.reason().size(), " bytes; at most ",

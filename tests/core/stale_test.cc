@@ -87,7 +87,9 @@ TEST(StaleResult, IsToldOnceInEachStateWhereItsDeliveryWasGivenUp) {
     EXPECT_EQ(Told(*run).size(), c.told ? 1u : 0u);
     if (!c.told) continue;
     // It stays told when the step is something else: "beside" keeps the execution open.
-    if (before != v1::STEP_STATE_CANCELLED) EXPECT_EQ(run->Resolve("s", "5"), "");
+    if (before != v1::STEP_STATE_CANCELLED) {
+      EXPECT_EQ(run->Resolve("s", "5"), "");
+    }
     run->Reload();
     Late(*run, s, {});
     EXPECT_EQ(run->Rewind("note"), "");

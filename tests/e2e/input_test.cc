@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "flux/client.h"
+#include "flux/v1/bulk.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/processes.h"
@@ -16,6 +17,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using Code = absl::StatusCode;
 
@@ -426,6 +428,214 @@ TEST_F(BadInput, Questions) {
                    Code::kInvalidArgument,
                    {"page token"}});
   Expect(cases);
+}
+
+TEST_F(BadInput, EventsAndOperations) {
+  const std::string over(kPayloadMax + 1, '7');
+  std::vector<Case> cases;
+  const auto event = [&](std::string name, const std::function<void(v1::SendEventRequest*)>& change,
+                         Code code, std::vector<std::string> words) {
+    v1::SendEventRequest request;
+    *request.mutable_execution() = Ref("open");
+    request.set_event("go");
+    *request.mutable_payload() = Json("1");
+    change(&request);
+    cases.push_back({absl::StrCat("event: ", name),
+                     [this, request = std::move(request)] {
+                       grpc::ClientContext context;
+                       v1::SendEventResponse response;
+                       return FromGrpc(api().workflows().SendEvent(&context, request, &response));
+                     },
+                     code, std::move(words)});
+  };
+  event("no name", [](auto* r) { r->clear_event(); }, Code::kInvalidArgument,
+        {"event's name is empty"});
+  event("one that nobody awaits", [](auto*) {}, Code::kInvalidArgument,
+        {"gated waits for no event \"go\""});
+  event("a control character", [](auto* r) { r->set_event("a\nb"); }, Code::kInvalidArgument,
+        {"event's name", "0x0a", "printable"});
+  event("an id that is too long", [](auto* r) { r->set_event_id(std::string(10'000, 'x')); },
+        Code::kInvalidArgument, {"event id has 10000 bytes", "shorter"});
+  event("a time before there was time", [](auto* r) { r->set_deliver_time_ms(-1); },
+        Code::kInvalidArgument, {"delivery time", "1970"});
+  event("a payload over the limit", [&](auto* r) { *r->mutable_payload() = Json(over); },
+        Code::kResourceExhausted,
+        {"the event's payload has 65537 bytes", "65536", "payload-bytes-max", "reference"});
+  event("a payload that is no JSON", [](auto* r) { *r->mutable_payload() = Json("{"); },
+        Code::kInvalidArgument, {"the event's payload", "JSON"});
+  event("an identity that is none", [](auto* r) { r->set_identity("a\nb"); },
+        Code::kInvalidArgument, {"identity", "0x0a"});
+  event("to one that has closed", [](auto* r) { *r->mutable_execution() = Ref("done"); },
+        Code::kFailedPrecondition, {"done", "COMPLETED", "no more events"});
+
+  // Of an operation on one execution, and on all that a query finds.
+  struct BadOperation {
+    std::string name;
+    std::function<void(v1::Operation*)> change;
+    Code code;
+    std::vector<std::string> words;
+  };
+  const std::string nowhere(32, '\x07');
+  const std::vector<BadOperation> operations = {
+      {"none", [](auto*) {}, Code::kInvalidArgument, {"no operation is given", "such as retry"}},
+      {"one of a later version",
+       // Field 500, a varint.
+       [](auto* o) { EXPECT_TRUE(o->ParseFromString("\xa0\x1f\x01")); },
+       Code::kInvalidArgument,
+       {"not one this server version knows", "upgrade"}},
+      {"a step to park without a name",
+       [](auto* o) { o->mutable_park(); },
+       Code::kInvalidArgument,
+       {"which step to park is empty", "workflow show"}},
+      {"a step to skip without a name",
+       [](auto* o) { o->mutable_skip(); },
+       Code::kInvalidArgument,
+       {"which step to skip is empty"}},
+      {"a step to rewind to without a name",
+       [](auto* o) { o->mutable_rewind(); },
+       Code::kInvalidArgument,
+       {"which step to rewind to is empty"}},
+      {"a result of no step",
+       [](auto* o) { *o->mutable_set_result()->mutable_result() = Json("1"); },
+       Code::kInvalidArgument,
+       {"which step to set the result of is empty"}},
+      {"a result that is no JSON",
+       [](auto* o) {
+         o->mutable_set_result()->set_step("wait");
+         *o->mutable_set_result()->mutable_result() = Json("[1");
+       },
+       Code::kInvalidArgument,
+       {"the result of step \"wait\"", "JSON"}},
+      {"a result over the limit",
+       [&](auto* o) {
+         o->mutable_set_result()->set_step("wait");
+         *o->mutable_set_result()->mutable_result() = Json(over);
+       },
+       Code::kResourceExhausted,
+       {"the result of step \"wait\" has 65537 bytes", "payload-bytes-max"}},
+      {"no event to cancel",
+       [](auto* o) { o->mutable_cancel_event(); },
+       Code::kInvalidArgument,
+       {"event id is empty"}},
+      {"no event to edit",
+       [](auto* o) { *o->mutable_edit_event()->mutable_payload() = Json("1"); },
+       Code::kInvalidArgument,
+       {"event's name is empty"}},
+      {"an edited payload that is no JSON",
+       [](auto* o) {
+         o->mutable_edit_event()->set_event("go");
+         *o->mutable_edit_event()->mutable_payload() = Json("tru");
+       },
+       Code::kInvalidArgument,
+       {"the payload of event \"go\"", "JSON"}},
+      {"an edited payload over the limit",
+       [&](auto* o) {
+         o->mutable_edit_event()->set_event("go");
+         *o->mutable_edit_event()->mutable_payload() = Json(over);
+       },
+       Code::kResourceExhausted,
+       {"the payload of event \"go\" has 65537 bytes"}},
+      {"a replayed payload that is no JSON",
+       [](auto* o) {
+         o->mutable_replay_event()->set_event("go");
+         *o->mutable_replay_event()->mutable_payload() = Json("");
+       },
+       Code::kInvalidArgument,
+       {"the payload of event \"go\"", "JSON"}},
+      {"no event to replay",
+       [](auto* o) { o->mutable_replay_event(); },
+       Code::kInvalidArgument,
+       {"event's name is empty"}},
+      {"a definition that there is not",
+       [&](auto* o) { o->mutable_migrate()->set_definition_hash(nowhere); },
+       Code::kNotFound,
+       {"definition", "0707070707"}},
+  };
+  const auto operate = [&](std::string name,
+                           const std::function<void(v1::OperateExecutionRequest*)>& change,
+                           Code code, std::vector<std::string> words) {
+    v1::OperateExecutionRequest request;
+    *request.mutable_execution() = Ref("open");
+    change(&request);
+    cases.push_back({absl::StrCat("operation: ", name),
+                     [this, request = std::move(request)] {
+                       grpc::ClientContext context;
+                       v1::OperateExecutionResponse response;
+                       return FromGrpc(
+                           api().workflows().OperateExecution(&context, request, &response));
+                     },
+                     code, std::move(words)});
+  };
+  const auto stub = v1::BulkService::NewStub(api().channel());
+  const auto bulk = [&](std::string name,
+                        const std::function<void(v1::StartBulkOperationRequest*)>& change,
+                        Code code, const std::vector<std::string>& words) {
+    v1::StartBulkOperationRequest request;
+    request.mutable_filter()->set_query("status = \"running\"");
+    change(&request);
+    for (const bool preview : {true, false}) {
+      request.set_preview(preview);
+      cases.push_back({absl::StrCat("bulk ", preview ? "preview: " : "operation: ", name),
+                       [&stub, request] {
+                         grpc::ClientContext context;
+                         v1::StartBulkOperationResponse response;
+                         return FromGrpc(stub->StartBulkOperation(&context, request, &response));
+                       },
+                       code, words});
+    }
+  };
+  for (const BadOperation& o : operations) {
+    operate(
+        o.name, [&](auto* r) { o.change(r->mutable_operation()); }, o.code, o.words);
+    bulk(
+        o.name, [&](auto* r) { o.change(r->mutable_operation()); }, o.code, o.words);
+  }
+  operate("a step that there is not",
+          [](auto* r) { r->mutable_operation()->mutable_park()->set_step("nothing"); },
+          Code::kNotFound, {"open", "\"nothing\"", "workflow show"});
+  operate("a reason over the limit",
+          [&](auto* r) {
+            r->mutable_operation()->mutable_pause();
+            r->set_reason(over);
+          },
+          Code::kInvalidArgument, {"the reason has 65537 bytes", "65536"});
+  bulk("a reason over the limit",
+       [&](auto* r) {
+         r->mutable_operation()->mutable_pause();
+         r->set_reason(over);
+       },
+       Code::kInvalidArgument, {"operation and reason have", "65436"});
+  const auto unnamed = [](auto* r) {
+    r->mutable_operation()->mutable_pause();
+    r->set_identity("a\nb");
+  };
+  operate("an identity that is none", unnamed, Code::kInvalidArgument, {"identity", "0x0a"});
+  bulk("an identity that is none", unnamed, Code::kInvalidArgument, {"identity", "0x0a"});
+  bulk("a query that is none",
+       [](auto* r) {
+         r->mutable_operation()->mutable_pause();
+         r->mutable_filter()->set_query("tenant = 1");
+       },
+       Code::kInvalidArgument, {"position 1", "\"tenant\"", "label.<name>"});
+  bulk("everything there is",
+       [](auto* r) {
+         r->mutable_operation()->mutable_pause();
+         r->clear_filter();
+       },
+       Code::kInvalidArgument, {"matches everything", "started <= now"});
+  bulk("a rate beyond all",
+       [](auto* r) {
+         r->mutable_operation()->mutable_pause();
+         r->set_rate_per_second(1'000'000);
+       },
+       Code::kInvalidArgument, {"rate_per_second is 1000000", "10000"});
+  Expect(cases);
+  grpc::ClientContext context;
+  v1::ListBulkOperationsResponse begun;
+  const absl::Status listed =
+      FromGrpc(stub->ListBulkOperations(&context, v1::ListBulkOperationsRequest(), &begun));
+  EXPECT_TRUE(listed.ok()) << listed;
+  EXPECT_THAT(begun.operations(), IsEmpty());
 }
 
 TEST_F(BadInput, BytesThatAreNoMessage) {
