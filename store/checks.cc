@@ -124,9 +124,9 @@ absl::Status StoppedStatus(const absl::Status& cause) {
       cause.message()));
 }
 
-absl::Status QueueFullStatus() {
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "more than ", kQueuedBytesMax, " bytes wait to be written; wait for acknowledgements"));
+absl::Status QueueFullStatus(size_t limit) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("more than ", limit, " bytes wait to be written; wait for acknowledgements"));
 }
 
 std::vector<AppendResult> RefuseAll(const std::vector<AppendEntry>& entries, size_t at,

@@ -17,7 +17,7 @@ inline constexpr size_t kAppendBytesMax = 256 * 1024 * 1024;
 // One row's value, chunks together.
 inline constexpr size_t kRowBytesMax = 256 * 1024 * 1024;
 // Accepted and not yet written; past it writes are refused: the caller is not waiting for its
-// acknowledgements.
+// acknowledgements. One that finds nothing waiting is taken whatever it has.
 inline constexpr size_t kQueuedBytesMax = size_t{1} << 30;
 inline constexpr uint32_t kShardsMax = 65536;
 
@@ -52,8 +52,11 @@ size_t EntryBytes(const AppendEntry& entry);
 // The status that every write gets once one has failed.
 absl::Status StoppedStatus(const absl::Status& cause);
 
-// Why the store stops when kQueuedBytesMax is passed.
-absl::Status QueueFullStatus();
+inline bool OverQueueLimit(size_t queued_bytes, size_t item_bytes, size_t limit) {
+  return queued_bytes > 0 && queued_bytes + item_bytes > limit;
+}
+// Why the store stops when more than `limit` bytes wait.
+absl::Status QueueFullStatus(size_t limit);
 
 // What a refusal before the disk makes of an Append: `at` is refused with `outcome` and `why`, the
 // others with kNotCommitted because the append is one write.

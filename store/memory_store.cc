@@ -141,7 +141,7 @@ void MemoryStore::Enqueue(Item item) {
   {
     Lock lock(disk_->mutex_);
     if (dead_) return;
-    item.over_limit = queued_bytes_ + item.bytes > kQueuedBytesMax;
+    item.over_limit = OverQueueLimit(queued_bytes_, item.bytes, options_.queued_bytes_max);
     queued_bytes_ += item.bytes;
     queue_.push_back(std::move(item));
   }
@@ -182,7 +182,7 @@ void MemoryStore::WriteNext() {
   Item item = std::move(queue_.front());
   queue_.pop_front();
   queued_bytes_ -= item.bytes;
-  if (item.over_limit) Break(QueueFullStatus());
+  if (item.over_limit) Break(QueueFullStatus(options_.queued_bytes_max));
   if (item.append_done) {
     std::vector<AppendResult> results = ApplyAppend(&item);
     completions_.push_back([done = std::move(item.append_done),

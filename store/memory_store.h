@@ -90,6 +90,7 @@ struct MemoryOptions {
   bool manual = false;
   uint64_t seed = 1;                 // of the nonces
   uint64_t reserve_bytes = 1 << 20;  // BelowReserve
+  size_t queued_bytes_max = kQueuedBytesMax;
 };
 
 struct CrashOptions {
@@ -147,7 +148,7 @@ class MemoryStore : public Store, public Log, public Rows {
     std::vector<RowBatch> batches;
     WriteCallback write_done;
     size_t bytes = 0;
-    bool over_limit = false;  // came when kQueuedBytesMax were waiting
+    bool over_limit = false;  // came when as much as may wait was waiting
   };
 
   MemoryStore(std::shared_ptr<MemoryDisk> disk, MemoryOptions options);

@@ -133,6 +133,7 @@ absl::StatusOr<std::unique_ptr<RocksStore::Impl>> RocksStore::Impl::Open(RocksOp
   RocksWriter::Options writer;
   writer.shards = data.format().shards;
   writer.idle_flush_after = options.idle_flush_after;
+  writer.queued_bytes_max = options.queued_bytes_max;
   writer.on_disk_full = callbacks.on_disk_full;
   impl->writer_ = std::make_unique<RocksWriter>(impl->database_.get(), std::move(writer));
   return impl;

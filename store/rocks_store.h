@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "store/checks.h"
 #include "store/store.h"
 
 namespace flux::store {
@@ -39,6 +40,7 @@ struct RocksOptions {
   size_t log_buffer_bytes = 64u << 20;
   size_t rows_buffer_bytes = 32u << 20;
   size_t block_cache_bytes = 32u << 20;
+  size_t queued_bytes_max = kQueuedBytesMax;
   // What a reopen has to replay at most.
   uint64_t wal_bytes_max = 128ull << 20;
   // After this long without a write, buffers are written out and their memory is given back.

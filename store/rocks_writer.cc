@@ -73,7 +73,7 @@ void RocksWriter::Enqueue(Item item) {
   bool wake = false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    item.over_limit = queued_bytes_ + item.bytes > kQueuedBytesMax;
+    item.over_limit = OverQueueLimit(queued_bytes_, item.bytes, options_.queued_bytes_max);
     queued_bytes_ += item.bytes;
     wake = queue_.empty();
     queue_.push_back(std::move(item));
@@ -178,7 +178,7 @@ void RocksWriter::Process(std::vector<Item>* items) {
   size_t begin = 0;
   for (size_t i = 0; i < items->size(); ++i) {
     Item& item = (*items)[i];
-    if (item.over_limit) Break(QueueFullStatus());
+    if (item.over_limit) Break(QueueFullStatus(options_.queued_bytes_max));
     if (item.kind == Kind::kClaim) {
       Commit(items, begin, i);
       item.claim->set_value(DoClaim(item.shard));

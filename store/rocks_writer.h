@@ -37,6 +37,7 @@ class RocksWriter {
  public:
   struct Options {
     uint32_t shards = 0;
+    size_t queued_bytes_max = kQueuedBytesMax;
     absl::Duration idle_flush_after;
     std::function<void()> on_disk_full;
   };
@@ -62,7 +63,7 @@ class RocksWriter {
   struct Item {
     Kind kind = Kind::kAppend;
     size_t bytes = 0;
-    bool over_limit = false;  // came when kQueuedBytesMax were waiting
+    bool over_limit = false;  // came when as much as may wait was waiting
     std::vector<AppendEntry> entries;
     Log::AppendCallback append_done;
     std::vector<AppendResult> results;  // filled in as it is admitted

@@ -30,8 +30,9 @@ Dispatcher::Dispatcher(DispatchOptions options, DispatchHost* host)
 Dispatcher::~Dispatcher() = default;
 
 OfferOutcome Dispatcher::Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered,
-                               DispatchNow now, std::string_view limit_key) {
-  return state_->Offer(run, offer, maybe_delivered, now, limit_key);
+                               DispatchNow now, std::string_view limit_key,
+                               DisplacedTask* displaced) {
+  return state_->Offer(run, offer, maybe_delivered, now, limit_key, displaced);
 }
 
 void Dispatcher::Withdraw(const DeliveryKey& key, std::string_view reason) {
@@ -45,6 +46,15 @@ void Dispatcher::WithdrawRun(const RunId& run, std::string_view reason) {
   for (size_t left = it->second->tasks.size(); left > 0; --left) {
     state_->Withdraw(state_->runs_.find(run)->second->tasks.front(), reason);
   }
+}
+
+bool Dispatcher::ForgetIfChanged(const RunId& run, const TaskOffer& offer) {
+  TaskNode* node = state_->Find({run, offer.key, offer.delivery});
+  if (node == nullptr || node->place != Place::kReady || State::SameTask(*node, *offer.task)) {
+    return false;
+  }
+  state_->Forget(node);
+  return true;
 }
 
 void Dispatcher::Withhold(const RunId& run) {
@@ -173,6 +183,16 @@ void Dispatcher::ListQueues(v1::ListTaskQueuesResponse* response) const {
   for (const auto& [name, queue] : state_->queues_) {
     state_->FillQueue(*queue, response->add_queues(), /*tasks=*/false);
   }
+}
+
+std::vector<std::string> Dispatcher::QueueNames(size_t max, size_t* all) const {
+  *all = state_->queues_.size();
+  std::vector<std::string> names;
+  for (const auto& [name, queue] : state_->queues_) {
+    if (names.size() == max) break;
+    names.push_back(name);
+  }
+  return names;
 }
 
 bool Dispatcher::DescribeQueue(std::string_view name, v1::GetTaskQueueResponse* response) const {

@@ -8,8 +8,9 @@
 // Whatever a callback sends leaves once the batch being built is durable (rule 2), so a task may be
 // placed in the same turn that scheduled it.
 //
-// Limits: `ready_per_queue_max` offers are held a queue; an offer above it answers kSpilled: the
-// shard then keeps it on disk alone and gives it again when Refill asks.
+// Limits: `ready_per_queue_max` offers are held a queue. One more takes the place of the newest of
+// the lowest priority if that is lower than its own (kDisplaced), or answers kSpilled: the shard
+// then keeps the one that has no place on disk alone and gives it again when Refill asks.
 #ifndef FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 #define FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 
@@ -112,7 +113,13 @@ struct DispatchStats {
            claims_refused = 0;
 };
 
-enum class OfferOutcome { kTaken, kSpilled };
+enum class OfferOutcome { kTaken, kSpilled, kDisplaced };
+
+// A ready task, handed out to nobody, whose place in memory another one took.
+struct DisplacedTask {
+  DeliveryKey key;
+  int64_t scheduled_ms = 0;  // as offered
+};
 
 class Dispatcher {
  public:
@@ -126,11 +133,17 @@ class Dispatcher {
   // already known is not taken twice; one that a session claims is bound to it, whatever the queue
   // holds. `limit_key`: what task->limit_key_pointer() yields, for
   // QueueLimits::per_key_concurrency; empty: none. `offer` is not referred to afterwards.
+  // `displaced`: what was forgotten for it (kDisplaced); null: nothing may be.
   OfferOutcome Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered,
-                     DispatchNow now, std::string_view limit_key = {});
+                     DispatchNow now, std::string_view limit_key = {},
+                     DisplacedTask* displaced = nullptr);
   // Wanted no more (completed otherwise, cancelled, closed): unqueued, or its worker told to stop.
   void Withdraw(const DeliveryKey& key, std::string_view reason);
   void WithdrawRun(const RunId& run, std::string_view reason);
+  // The step's delivery is ready, but its task's queue, name, priority or timeouts are others than
+  // when it was offered: forgets it, and answers true: it will be offered again. What a worker has
+  // or may have goes on as it was handed out.
+  bool ForgetIfChanged(const RunId& run, const TaskOffer& offer);
   // Forgets what of the run no worker has: it will be offered again.
   void Withhold(const RunId& run);
   void ClaimChecked(const DeliveryKey& key, bool current);
@@ -177,6 +190,8 @@ class Dispatcher {
   bool InFlight(const RunId& run) const;
   void ListWorkers(std::string_view queue, v1::ListWorkersResponse* response) const;
   void ListQueues(v1::ListTaskQueuesResponse* response) const;
+  // The first `max` in order, and how many there are.
+  std::vector<std::string> QueueNames(size_t max, size_t* all) const;
   // False: no such queue.
   bool DescribeQueue(std::string_view name, v1::GetTaskQueueResponse* response) const;
   // Ready work on disk, kept by the shards, for ListQueues and Refill.

@@ -28,6 +28,7 @@ class IntrusiveList {
   size_t size() const { return size_; }
 
   T* front() const { return empty() ? nullptr : static_cast<T*>(head_.next); }
+  T* back() const { return empty() ? nullptr : static_cast<T*>(head_.previous); }
   // The element behind `element`; nullptr at the end.
   T* Next(const T* element) const {
     ListLink<Tag>* next = static_cast<const ListLink<Tag>*>(element)->next;

@@ -46,7 +46,7 @@ LiveTask Dispatcher::State::Look(const DeliveryKey& key, const v1::TaskStep& tas
     if (lane == nullptr || lane->workers == 0) {
       live.reason = NoWorker(task.task(), queue_name, lane == nullptr ? 0 : lane->workers_away);
     } else {
-      live.reason = absl::StrCat("waits on disk behind ", Count(lane->queue->ready.size(), "task"),
+      live.reason = absl::StrCat("waits on disk behind ", Count(lane->queue->ready_count, "task"),
                                  " in memory on queue ", queue_name);
     }
     return live;
@@ -149,24 +149,19 @@ void Dispatcher::State::FillWorker(const Session& session, v1::WorkerInfo* info)
 
 void Dispatcher::State::FillQueue(const Queue& queue, v1::TaskQueueInfo* info, bool tasks) const {
   info->set_name(queue.name);
-  info->set_ready(queue.ready.size() + queue.held);
+  info->set_ready(queue.ready_count + queue.held);
   info->set_running(queue.running);
   info->set_executions_spilled(static_cast<uint64_t>(queue.spilled));
-  if (const TaskNode* oldest = queue.ready.front(); oldest != nullptr) {
-    info->set_oldest_ready_time_ms(oldest->scheduled_ms);
+  const TaskNode* oldest = nullptr;
+  for (const auto& [priority, tasks] : queue.ready) {
+    const TaskNode* first = tasks.front();
+    if (first == nullptr) continue;
+    if (oldest == nullptr || first->sequence < oldest->sequence) oldest = first;
   }
-  uint32_t workers = 0;
-  uint32_t slots = 0;
-  uint64_t credit = 0;
-  for (const auto& [id, session] : sessions_) {
-    if (session->profile->queue != &queue || session->presence != Presence::kConnected) continue;
-    ++workers;
-    slots += session->slots;
-    credit += session->credit;
-  }
-  info->set_workers(workers);
-  info->set_slots(slots);
-  info->set_credit(static_cast<uint32_t>(std::min<uint64_t>(credit, UINT32_MAX)));
+  if (oldest != nullptr) info->set_oldest_ready_time_ms(oldest->scheduled_ms);
+  info->set_workers(queue.workers);
+  info->set_slots(static_cast<uint32_t>(std::min<uint64_t>(queue.slots, UINT32_MAX)));
+  info->set_credit(static_cast<uint32_t>(std::min<uint64_t>(queue.credit, UINT32_MAX)));
   if (!tasks) return;
   std::vector<const Lane*> lanes;
   for (const auto& [name, lane] : queue.lanes) lanes.push_back(lane.get());

@@ -117,9 +117,18 @@ void Dispatcher::State::SetOffer(TaskNode* node, const TaskOffer& offer, Lane* l
   node->heartbeat_ms = timeouts.heartbeat_ms();
 }
 
+bool Dispatcher::State::SameTask(const TaskNode& node, const v1::TaskStep& task) {
+  const v1::TaskTimeouts& timeouts = task.timeouts();
+  return node.lane->queue->name == task.queue() && node.lane->task == task.task() &&
+         node.priority == task.priority() &&
+         node.schedule_to_start_ms == timeouts.schedule_to_start_ms() &&
+         node.start_to_close_ms == timeouts.start_to_close_ms() &&
+         node.heartbeat_ms == timeouts.heartbeat_ms();
+}
+
 OfferOutcome Dispatcher::State::Offer(const RunId& run, const TaskOffer& offer,
                                       bool maybe_delivered, DispatchNow now,
-                                      std::string_view limit_key) {
+                                      std::string_view limit_key, DisplacedTask* displaced) {
   static const std::string* const kDefaultQueue = new std::string("default");
   now_ms_ = now.monotonic_ms;
   const DeliveryKey key{run, offer.key, offer.delivery};
@@ -135,7 +144,19 @@ OfferOutcome Dispatcher::State::Offer(const RunId& run, const TaskOffer& offer,
     host_->Redeliver(key, kUnclaimed);
     return OfferOutcome::kTaken;
   }
-  if (!HasRoom(*queue)) return OfferOutcome::kSpilled;
+  OfferOutcome outcome = OfferOutcome::kTaken;
+  if (!HasRoom(*queue)) {
+    auto lowest = queue->ready.begin();
+    while (lowest != queue->ready.end() && lowest->second.empty()) ++lowest;
+    if (maybe_delivered || displaced == nullptr || lowest == queue->ready.end() ||
+        lowest->first >= offer.task->priority()) {
+      return OfferOutcome::kSpilled;
+    }
+    TaskNode* last = lowest->second.back();
+    *displaced = {last->key, last->scheduled_ms};
+    Forget(last);
+    outcome = OfferOutcome::kDisplaced;
+  }
   TaskNode* node = NewNode(key);
   SetOffer(node, offer, lane);
   SetLimitKey(node, limit_key);
@@ -144,7 +165,7 @@ OfferOutcome Dispatcher::State::Offer(const RunId& run, const TaskOffer& offer,
   } else {
     MakeReady(node, now);
   }
-  return OfferOutcome::kTaken;
+  return outcome;
 }
 
 void Dispatcher::State::Hold(TaskNode* node) {
@@ -165,7 +186,7 @@ void Dispatcher::State::LeaveHeld(TaskNode* node) {
 
 void Dispatcher::State::MakeReady(TaskNode* node, DispatchNow now) {
   node->place = Place::kReady;
-  node->lane->queue->ready.PushBack(node);
+  EnterReadyList(node);
   ++stats_.ready;
   if (node->schedule_to_start_ms > 0) {
     const int64_t waited_ms = std::max<int64_t>(0, now.wall_ms - node->scheduled_ms);
@@ -174,6 +195,21 @@ void Dispatcher::State::MakeReady(TaskNode* node, DispatchNow now) {
   }
   EnterLane(node);
   Touch(node->lane->queue);
+}
+
+void Dispatcher::State::EnterReadyList(TaskNode* node) {
+  Queue* queue = node->lane->queue;
+  queue->ready[node->priority].PushBack(node);
+  ++queue->ready_count;
+}
+
+void Dispatcher::State::LeaveReadyList(TaskNode* node) {
+  Queue* queue = node->lane->queue;
+  const auto it = queue->ready.find(node->priority);
+  it->second.Remove(node);
+  if (it->second.empty() && it->first != 0) queue->ready.erase(it);
+  --queue->ready_count;
+  --stats_.ready;
 }
 
 void Dispatcher::State::EnterLane(TaskNode* node) {
@@ -231,8 +267,7 @@ void Dispatcher::State::LeaveLane(TaskNode* node) {
 
 void Dispatcher::State::LeaveReady(TaskNode* node) {
   LeaveLane(node);
-  node->lane->queue->ready.Remove(node);
-  --stats_.ready;
+  LeaveReadyList(node);
   if (node->limit_key != nullptr) {
     AdmitWaiting(node->limit_key, KeyLane(node->limit_key, node->lane));
   }
@@ -449,8 +484,7 @@ bool Dispatcher::State::HandOut(Session* session, TaskNode* node, DispatchNow no
   Disarm(node);
   // Into the flight before what waits for the key is looked at: the slot is taken, not freed.
   LeaveLane(node);
-  node->lane->queue->ready.Remove(node);
-  --stats_.ready;
+  LeaveReadyList(node);
   EnterFlight(node, session);
   SetCredit(session, session->credit - 1);
   node->started_ms = node->last_heartbeat_ms = now.monotonic_ms;
@@ -493,7 +527,7 @@ void Dispatcher::State::SendPending() {
 // -------------------------------------------------------------------------------------------
 
 void Dispatcher::State::AskRefill(Queue* queue, DispatchNow now) {
-  const size_t held = queue->ready.size() + queue->held;
+  const size_t held = queue->ready_count + queue->held;
   if (queue->spilled <= 0) {
     queue->refill_asked = 0;
     queue->refill_retry_ms = kNever;
@@ -518,7 +552,7 @@ void Dispatcher::State::SetSpilled(const std::string& name, int64_t delta) {
 }
 
 bool Dispatcher::State::HasRoom(const Queue& queue) const {
-  return queue.ready.size() + queue.held < options_.ready_per_queue_max;
+  return queue.ready_count + queue.held < options_.ready_per_queue_max;
 }
 
 bool Dispatcher::State::HasRoom(const std::string& name) const {

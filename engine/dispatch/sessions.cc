@@ -170,7 +170,7 @@ absl::Status Dispatcher::State::Hello(StreamId stream, const std::string& peer,
   session->worker_id = hello.worker_id();
   session->peer = peer;
   session->sdk_version = hello.sdk_version();
-  session->slots = hello.slots();
+  SetSlots(session, hello.slots());
   session->stream = stream;
   streams_[stream] = session;
   session->last_seen_ms = now.monotonic_ms;
@@ -307,6 +307,16 @@ void Dispatcher::State::ClaimChecked(const DeliveryKey& key, bool current) {
 void Dispatcher::State::SetPresence(Session* session, Presence presence) {
   if (presence == session->presence) return;
   LeaveRing(session);
+  Queue* queue = session->profile->queue;
+  if (session->presence == Presence::kConnected) {
+    --queue->workers;
+    queue->slots -= session->slots;
+    queue->credit -= session->credit;
+  } else if (presence == Presence::kConnected) {
+    ++queue->workers;
+    queue->slots += session->slots;
+    queue->credit += session->credit;
+  }
   for (Lane* lane : session->profile->lanes) {
     if (session->presence == Presence::kConnected) --lane->workers;
     if (session->presence == Presence::kAway) --lane->workers_away;
@@ -315,6 +325,13 @@ void Dispatcher::State::SetPresence(Session* session, Presence presence) {
   }
   session->presence = presence;
   if (session->credit > 0) JoinRing(session);
+}
+
+void Dispatcher::State::SetSlots(Session* session, uint32_t slots) {
+  if (session->presence == Presence::kConnected) {
+    session->profile->queue->slots += uint64_t{slots} - session->slots;
+  }
+  session->slots = slots;
 }
 
 void Dispatcher::State::JoinRing(Session* session) {
@@ -331,6 +348,9 @@ void Dispatcher::State::LeaveRing(Session* session) {
 }
 
 void Dispatcher::State::SetCredit(Session* session, uint64_t credit) {
+  if (session->presence == Presence::kConnected) {
+    session->profile->queue->credit += credit - session->credit;
+  }
   session->credit = credit;
   if (credit > 0) {
     JoinRing(session);

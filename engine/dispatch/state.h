@@ -65,7 +65,7 @@ struct Profile;
 struct KeyState;
 
 struct InRun;    // of a run's deliveries
-struct InOwner;  // of the queue's ready or held tasks, or of the session's tasks in flight
+struct InOwner;  // of the queue's ready tasks, of the lane's held ones, or of the session's flight
 struct InTurn;   // of one run's ready tasks of one name and priority
 struct InRing;   // of runs in a level, or of sessions with credit in a profile
 
@@ -181,11 +181,17 @@ struct Queue {
   size_t serve_next = 0;
   size_t credited = 0;  // sessions in the profiles' rings
   absl::flat_hash_map<std::string, std::unique_ptr<KeyState>> keys;
-  IntrusiveList<TaskNode, InOwner> ready;  // in order of offer, whatever their lane
-  size_t lane_ready = 0;                   // of them, those in lanes
+  // By priority, in order of offer, whatever their lane.
+  std::map<int32_t, IntrusiveList<TaskNode, InOwner>> ready;
+  size_t ready_count = 0;
+  size_t lane_ready = 0;  // of them, those in lanes
   size_t held = 0;
   size_t running = 0;
   size_t sessions = 0;
+  // Of those that are connected and not draining.
+  uint32_t workers = 0;
+  uint64_t slots = 0;
+  uint64_t credit = 0;
   uint64_t stamp = 0;
   uint64_t sequence = 0;
   bool touched = false;           // lies in State::touched_
@@ -250,14 +256,18 @@ struct Dispatcher::State {
   Lane* GetLane(Queue* queue, const std::string& task);
   Profile* GetProfile(Queue* queue, std::vector<std::string> tasks);
   OfferOutcome Offer(const RunId& run, const TaskOffer& offer, bool maybe_delivered,
-                     DispatchNow now, std::string_view limit_key);
+                     DispatchNow now, std::string_view limit_key, DisplacedTask* displaced);
   void MakeReady(TaskNode* node, DispatchNow now);
   void EnterLane(TaskNode* node);
   void LeaveLane(TaskNode* node);
   void LeaveReady(TaskNode* node);
+  static void EnterReadyList(TaskNode* node);
+  void LeaveReadyList(TaskNode* node);
   void TakeSlot(TaskNode* node, Queue* queue);
   void FreeSlot(TaskNode* node);
   void SetOffer(TaskNode* node, const TaskOffer& offer, Lane* lane);
+  // Was it offered as what `task` says?
+  static bool SameTask(const TaskNode& node, const v1::TaskStep& task);
   void Hold(TaskNode* node);
   void LeaveHeld(TaskNode* node);
   void SetLimitKey(TaskNode* node, std::string_view key);
@@ -321,6 +331,7 @@ struct Dispatcher::State {
   void OfferClaimed(TaskNode* node, const TaskOffer& offer, std::string_view limit_key);
   void ClaimChecked(const DeliveryKey& key, bool current);
   void SetPresence(Session* session, Presence presence);
+  void SetSlots(Session* session, uint32_t slots);
   void GoAway(Session* session, DispatchNow now);
   // Ends its attempts and records the session closed, in this order; destroys it.
   void CloseSession(Session* session, int64_t wall_ms);

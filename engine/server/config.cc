@@ -127,6 +127,10 @@ std::vector<Setting> MakeSettings() {
   add("cache-bytes-max", "256MiB", "Memory for executions; idle ones leave it first",
       Size(
           [](Config & c) -> auto& { return c.engine.cache_bytes_max; }, 1 << 20, 1024 * kGiB));
+  add("inbox-bytes-max", "256MiB",
+      "Memory for payloads of unanswered requests, and for workers' messages: more has to wait",
+      Size(
+          [](Config & c) -> auto& { return c.engine.inbox_bytes_max; }, 1 << 20, 1024 * kGiB));
   add("log-tail-bytes-max", "64MiB", "How much log a restart may have to replay",
       Size(
           [](Config & c) -> auto& { return c.engine.log_tail_bytes_max; }, 1 << 20, 16 * kGiB));

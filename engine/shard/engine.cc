@@ -17,14 +17,40 @@ constexpr int64_t kStallSlackMs = 100;
 constexpr int64_t kIdleWaitMs = 1000;
 constexpr int64_t kHousekeepingMs = 20;
 
+// Nearly what it has in memory, without looking at all of it: what may be large is counted.
+size_t BytesOf(const v1::ConnectRequest& message) {
+  constexpr size_t kEach = 256;
+  size_t bytes = kEach;
+  for (const v1::TaskResult& result : message.results()) {
+    bytes += kEach + result.value().data().size() + result.progress().data().size();
+    if (result.has_failure()) bytes += result.failure().ByteSizeLong();
+    if (result.has_continuation()) bytes += result.continuation().ByteSizeLong();
+  }
+  for (const v1::Heartbeat& heartbeat : message.heartbeats()) {
+    bytes += kEach + heartbeat.progress().data().size();
+  }
+  if (message.has_hello()) bytes += message.hello().ByteSizeLong();
+  return bytes;
+}
+
 }  // namespace
 
 absl::Status Engine::ShuttingDown() {
   return absl::UnavailableError("the coordinator is shutting down; try again");
 }
 
+absl::Status Engine::TooMuchWaits() const {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("requests with ", request_bytes_.held(),
+                   " bytes of payload wait for their answers; the limit is ", request_bytes_.max(),
+                   ", fluxd's inbox-bytes-max: send it again later, or raise it"));
+}
+
 Engine::Engine(EngineOptions options, Environment environment)
-    : options_(std::move(options)), env_(std::move(environment)) {}
+    : options_(std::move(options)),
+      env_(std::move(environment)),
+      request_bytes_(options_.inbox_bytes_max),
+      message_bytes_(options_.inbox_bytes_max) {}
 
 Engine::~Engine() = default;
 
@@ -78,12 +104,17 @@ void Engine::ObserveStall() {
   last_turn_end_ms_ = now;  // replaced at the end of the turn
 }
 
-void Engine::RunDeferred() {
+bool Engine::RunDeferred() {
   while (!deferred_.empty()) {
-    std::vector<absl::AnyInvocable<void()>> jobs;
-    jobs.swap(deferred_);
-    for (auto& job : jobs) job();
+    if (BatchFull()) {
+      if (commit_in_flight_) return false;
+      Submit();
+    }
+    auto job = std::move(deferred_.front());
+    deferred_.pop_front();
+    job();
   }
+  return true;
 }
 
 void Engine::Turn() {
@@ -95,11 +126,12 @@ void Engine::Turn() {
   const bool was_held_up = held_up();
   RunJobs();
   // What came while it was held up is no later than a deadline that passed meanwhile.
-  if (was_held_up && !held_up() && !fatal_) RunJobs();
+  if (was_held_up && jobs_.empty() && !fatal_) RunJobs();
   if (fatal_) return;
   TakeCommit();
   if (fatal_) return;
-  if (streams_paused_.load(std::memory_order_relaxed) && inbox_.size() < options_.inbox_max / 2) {
+  if (streams_paused_.load(std::memory_order_relaxed) && inbox_.size() < options_.inbox_max / 2 &&
+      message_bytes_.held() < message_bytes_.max() / 2) {
     streams_paused_.store(false, std::memory_order_relaxed);
     if (resume_) resume_();
   }
@@ -133,7 +165,7 @@ void Engine::RunJobs() {
     // The log is free again: what is decided so far follows at once, whatever else waits.
     if (TakeCommit()) FinishBatch();
     if (fatal_) return;
-    if (batch_bytes_ >= options_.batch_bytes_max) {
+    if (BatchFull()) {
       if (commit_in_flight_) return;  // as large as it may get: the rest waits for the log
       FinishBatch();
     }
@@ -152,10 +184,7 @@ bool Engine::TakeCommit() {
 
 void Engine::FinishBatch() {
   dispatcher_->Flush(Now());
-  while (!deferred_.empty()) {
-    RunDeferred();
-    dispatcher_->Flush(Now());
-  }
+  while (!deferred_.empty() && RunDeferred()) dispatcher_->Flush(Now());
   BuildFlushes();
   Submit();
 }
@@ -168,6 +197,7 @@ int64_t Engine::NextDeadlineMs() const {
     planned_wake_ms_ = now;
     return next;
   }
+  if (!deferred_.empty()) next = now;
   if (const int64_t deadline = dispatcher_->NextDeadlineMs(); deadline != INT64_MAX) {
     next = std::min(next, deadline + stalled_ms_);
   }
@@ -188,7 +218,7 @@ int64_t Engine::NextDeadlineMs() const {
 
 bool Engine::Quiet() const {
   return !commit_in_flight_ && flushes_in_flight_ == 0 && outputs_.empty() &&
-         active_shards_.empty() && jobs_.empty() && inbox_.size() == 0;
+         active_shards_.empty() && jobs_.empty() && deferred_.empty() && inbox_.size() == 0;
 }
 
 void Engine::BeginShutdown(absl::AnyInvocable<void()> begun) {
@@ -265,19 +295,9 @@ void Engine::Release(Outputs outputs) {
   for (auto& reply : outputs.replies) reply();
   for (Flush& flush : outputs.flushes) {
     ++flushes_in_flight_;
-    for (const store::RowBatch& batch : flush.batches) {
-      for (const store::KeyValue& put : batch.puts) {
-        counters_.row_bytes += put.key.size() + put.value.size();
-      }
-    }
-    env_.store->rows().Write(std::move(flush.batches), [this, runs = std::move(flush.runs),
-                                                        removed = std::move(flush.removed)](
-                                                           const absl::Status& status) mutable {
-      Post([this, runs = std::move(runs), removed = std::move(removed), status] {
-        Flushed(runs, removed, status);
-      });
-    });
+    row_queue_.push_back(std::move(flush));
   }
+  SendRows();
 }
 
 void Engine::Fatal(const absl::Status& status) {
@@ -294,12 +314,15 @@ void Engine::OnWorkerOpen(StreamId stream, std::string peer) {
 }
 
 bool Engine::OnWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message) {
-  Post([this, stream, message = std::move(message)]() mutable {
+  ByteBudget::Hold hold = message_bytes_.Take(BytesOf(*message));
+  const bool full = message_bytes_.full() || inbox_.size() + 1 >= options_.inbox_max;
+  // Before its message is there: whoever takes that up has to see it.
+  if (full) streams_paused_.store(true, std::memory_order_relaxed);
+  Post([this, stream, hold = std::move(hold), message = std::move(message)]() mutable {
     HandleWorkerMessage(stream, std::move(message));
+    hold = {};
   });
-  if (inbox_.size() < options_.inbox_max) return true;
-  streams_paused_.store(true, std::memory_order_relaxed);
-  return false;
+  return !full;
 }
 
 void Engine::OnWorkerClosed(StreamId stream) {

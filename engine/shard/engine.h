@@ -40,6 +40,7 @@
 #include "engine/core/core.h"
 #include "engine/dispatch/dispatcher.h"
 #include "engine/shard/batch.h"
+#include "engine/shard/byte_budget.h"
 #include "engine/shard/definitions.h"
 #include "engine/shard/history.h"
 #include "engine/shard/inbox.h"
@@ -101,9 +102,16 @@ struct EngineOptions {
   uint64_t log_tail_bytes_max = 64 * 1024 * 1024;  // what a restart may have to replay
   size_t loads_in_flight_max = 256;
   size_t inbox_max = 100'000;  // above it, worker streams stop being read
+  // Payloads of requests that are not answered yet: more are refused. As much again of messages of
+  // workers that are not taken up yet: above it their streams stop being read. Either may pass it
+  // by what each caller brings at once.
+  size_t inbox_bytes_max = 256 * 1024 * 1024;
   absl::Duration wake_horizon =
       absl::Minutes(1);  // timers of evicted executions are looked up this far ahead
   uint64_t snapshot_records_min = 1'024;  // replaying this many is no burden
+  // Row images go to the store in writes of this size and one row batch, a few at a time: a
+  // snapshot may be larger than the store's queue.
+  size_t row_write_bytes_max = 8 * 1024 * 1024;
   KeptHistory history;
   // How long closed executions are kept; 0: for ever. The first rule that fits one decides, and
   // `retention` if none does.
@@ -152,7 +160,7 @@ class Engine final : public DispatchHost {
   Inbox& inbox() { return inbox_; }
   // The batch behind the commit under way is full: nothing but its end lets the loop go on. Loop
   // thread only.
-  bool held_up() const { return !jobs_.empty(); }
+  bool held_up() const { return !jobs_.empty() || (!deferred_.empty() && commit_in_flight_); }
   // True once nothing is on its way to the disk. Loop thread only.
   bool Quiet() const;
   // No more starts; who waits for a result is told to ask again, workers to reconnect later.
@@ -197,7 +205,7 @@ class Engine final : public DispatchHost {
   void GetQueue(v1::GetTaskQueueRequest request, Reply<v1::GetTaskQueueResponse> reply);
   void Verify(v1::VerifyExecutionRequest request, Reply<v1::VerifyExecutionResponse> reply);
 
-  // Worker streams. OnMessage answers false when the inbox is full: read on after `resume` was
+  // Worker streams. OnMessage answers false when as much waits as may: read on after `resume` was
   // called.
   void OnWorkerOpen(StreamId stream, std::string peer);
   bool OnWorkerMessage(StreamId stream, std::unique_ptr<v1::ConnectRequest> message);
@@ -232,9 +240,12 @@ class Engine final : public DispatchHost {
     std::deque<std::pair<store::Lsn, RunId>> tombstones;  // that stand, by the commit they are of
   };
 
-  // A row image of some executions, taken at the end of a turn.
+  // A row image of some executions, taken at the end of a turn. Written in order, a piece at a
+  // time: what is to be found together lies in one batch.
   struct Flush {
     std::vector<store::RowBatch> batches;
+    size_t next_batch = 0;  // of those, the first that is not on its way yet
+    size_t bytes = 0;
     std::vector<std::pair<RunId, uint64_t>> runs;  // and the ordinal each image goes to
     // Where the newest row of counts lies, by its key: batch and put.
     absl::flat_hash_map<std::string, std::pair<size_t, size_t>> counted;
@@ -259,7 +270,8 @@ class Engine final : public DispatchHost {
     bool stale = false;                      // a run was deleted since loading began
     std::vector<v1::ExecutionSummary> runs;  // not resident ones, the newest first
     RunId current;                           // the newest run; empty: none known
-    std::vector<absl::AnyInvocable<void(const absl::Status&)>> waiting;
+    // For the rows, in order; and while there are any that could not go on with the first.
+    std::deque<absl::AnyInvocable<void(const absl::Status&)>> waiting;
     absl::btree_set<RunId> in_memory;  // those with a slot
     uint32_t holds = 0;                // of callbacks that need the entry
     // By request id: deleted runs that it started.
@@ -319,8 +331,20 @@ class Engine final : public DispatchHost {
       reply(std::move(answer));
     });
   }
+  // What a request brings along is held until `reply` is called. ResourceExhausted: too much waits
+  // already.
+  template <typename T>
+  absl::Status TakeIn(size_t bytes, Reply<T>* reply) {
+    if (request_bytes_.full()) return TooMuchWaits();
+    *reply = [hold = request_bytes_.Take(bytes), reply = std::move(*reply)](
+                 absl::StatusOr<T> answer) mutable { reply(std::move(answer)); };
+    return absl::OkStatus();
+  }
+  absl::Status TooMuchWaits() const;
   static absl::Status ShuttingDown();
-  void RunDeferred();
+  bool BatchFull() const { return batch_bytes_ >= options_.batch_bytes_max; }
+  // False: the batch behind a commit is full, and the rest waits for the log.
+  bool RunDeferred();
   // Until nothing waits, or the batch behind a commit is full.
   void RunJobs();
   // True: a commit was done.
@@ -344,11 +368,13 @@ class Engine final : public DispatchHost {
   void Append(Slot& slot, uint64_t ordinal, const v1::Record& record);
   void Take(Slot& slot, const Effects& effects);
   void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
+  void Displace(const DisplacedTask& task);
   void OfferAll(Slot& slot);
   // Of a run that is paused: takes back what no worker has.
   void Withhold(Slot& slot);
   void MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count);
   void ForgetSpilled(Slot& slot, const StepKey& key);
+  void LeaveSpilledResident(const RunId& run, const std::string& queue);
   void Touch(Slot& slot);
   // Wall; when something is to be done for it though nobody asks. 0: never.
   static int64_t DueMs(const Slot& slot);
@@ -478,6 +504,9 @@ class Engine final : public DispatchHost {
   void PumpLoads();
   void LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
                 std::optional<Execution> execution);
+  // What waited for the load, in order, and no more at a time than a batch takes.
+  void RunWaiting(const RunId& run);
+  void RunIdWaiting(const std::string& id_key);
   Slot& NewSlot(const RunId& run, store::ShardId shard, std::string id_key);
   void EnterId(Slot& slot);
   void Adopt(Slot& slot, bool recovered);
@@ -489,8 +518,12 @@ class Engine final : public DispatchHost {
   void QueueFlush(Slot& slot, bool evict);
   void BuildFlushes();
   void BuildFlush(Slot& slot, bool evicting, Flush& flush);
+  // It leaves with the batch being built.
+  void QueueRows(Flush flush);
+  void SendRows();
+  void RowsWritten(size_t bytes, std::optional<Flush> done, const absl::Status& status);
   void Flushed(const std::vector<std::pair<RunId, uint64_t>>& runs,
-               const std::vector<RunId>& removed, const absl::Status& status);
+               const std::vector<RunId>& removed);
   void Housekeep();
   void TruncateLogs();
   void ScanWakes();
@@ -504,6 +537,8 @@ class Engine final : public DispatchHost {
 
   const EngineOptions options_;
   Environment env_;
+  ByteBudget request_bytes_;
+  ByteBudget message_bytes_;
   Inbox inbox_;
   std::function<void()> resume_;
   std::atomic<bool> streams_paused_{false};
@@ -530,22 +565,26 @@ class Engine final : public DispatchHost {
   std::vector<RunId> flush_queue_;
   std::deque<RunId> load_queue_;
   size_t loads_in_flight_ = 0;
-  std::map<std::string, std::deque<RunId>>
-      spilled_resident_;  // by queue: resident runs with spilled steps
-  struct DiskQueue {      // ready rows of one queue
+  // By queue: resident runs with spilled steps, the oldest first.
+  std::map<std::string, absl::btree_set<RunId>> spilled_resident_;
+  struct DiskQueue {  // ready rows of one queue
     int64_t rows = 0;
     store::ShardId cursor_shard = 0;
     std::string cursor;
     bool scanning = false;
   };
   std::map<std::string, DiskQueue> disk_queues_;
-  std::vector<store::ShardId> active_shards_;         // with something in their batch
-  std::vector<absl::AnyInvocable<void()>> deferred_;  // commands raised from inside the dispatcher
+  std::vector<store::ShardId> active_shards_;  // with something in their batch
+  // Commands raised from inside the dispatcher, and what a full batch had no room for.
+  std::deque<absl::AnyInvocable<void()>> deferred_;
 
   Outputs outputs_;            // of the batch being built
   Outputs in_flight_outputs_;  // of the commit under way
   bool commit_in_flight_ = false;
   size_t flushes_in_flight_ = 0;
+  std::deque<Flush> row_queue_;     // released, and not wholly on their way
+  size_t row_bytes_in_flight_ = 0;  // on their way to the store
+  size_t row_bytes_under_way_ = 0;  // of all flushes, from when they are built on
   bool fatal_ = false;
   bool shutting_down_ = false;
   uint64_t tail_bytes_ = 0;  // of log entries not truncated

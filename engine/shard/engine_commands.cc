@@ -137,12 +137,28 @@ void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
   TaskOffer offer = flux::engine::Offer(*slot.execution, key);
   if (slot.refilled && slot.refilled->first == key) offer.scheduled_ms = slot.refilled->second;
   const std::string limit_key = LimitKey(*slot.execution, offer);
-  if (dispatcher_->Offer(slot.run, offer, maybe_delivered, Now(), limit_key) ==
-      OfferOutcome::kSpilled) {
+  DisplacedTask displaced;
+  const OfferOutcome outcome =
+      dispatcher_->Offer(slot.run, offer, maybe_delivered, Now(), limit_key, &displaced);
+  if (outcome == OfferOutcome::kSpilled) {
     MarkSpilled(slot, offer, {.unsure = maybe_delivered}, true);
-  } else {
-    ForgetSpilled(slot, key);
+    return;
   }
+  ForgetSpilled(slot, key);
+  if (outcome == OfferOutcome::kDisplaced) Displace(displaced);
+}
+
+// It waits on disk from now on; no worker has seen its delivery.
+void Engine::Displace(const DisplacedTask& task) {
+  const auto& [run, step, delivery] = task.key;
+  const auto it = slots_.find(run);
+  if (it == slots_.end() || !it->second->execution ||
+      !IsCurrent(*it->second->execution, step, delivery)) {
+    return;
+  }
+  TaskOffer offer = flux::engine::Offer(*it->second->execution, step);
+  offer.scheduled_ms = task.scheduled_ms;  // its wait goes on
+  MarkSpilled(*it->second, offer, {}, true);
 }
 
 void Engine::Withhold(Slot& slot) {
@@ -166,7 +182,7 @@ void Engine::MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, b
   // Whoever may have it already may have begun.
   if (within > 0 && !step.unsure) step.start_by_ms = offer.scheduled_ms + within;
   if (!HasSpilled(slot, step.queue)) {
-    spilled_resident_[step.queue].push_back(slot.run);
+    spilled_resident_[step.queue].insert(slot.run);
     if (count) dispatcher_->SetSpilled(step.queue, +1);
   }
   SpilledStep& entry = slot.spilled[key];
@@ -181,7 +197,16 @@ void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
   const std::string queue = std::move(it->second.queue);
   slot.start_by.erase({it->second.start_by_ms, key});
   slot.spilled.erase(it);
-  if (!HasSpilled(slot, queue)) dispatcher_->SetSpilled(queue, -1);
+  if (HasSpilled(slot, queue)) return;
+  LeaveSpilledResident(slot.run, queue);
+  dispatcher_->SetSpilled(queue, -1);
+}
+
+void Engine::LeaveSpilledResident(const RunId& run, const std::string& queue) {
+  const auto it = spilled_resident_.find(queue);
+  if (it == spilled_resident_.end()) return;
+  it->second.erase(run);
+  if (it->second.empty()) spilled_resident_.erase(it);
 }
 
 void Engine::RefillFrom(Slot& slot, const std::string& queue) {
@@ -214,9 +239,16 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
   }
 }
 
-// What waits on disk stands in the queue that the execution's version names, where it is looked
-// for.
+// What waits stands in the queue that the execution's version names: on disk, where it is looked
+// for, and in memory, where it gets a place behind what stands there.
 void Engine::Requeue(Slot& slot) {
+  if (!IsPaused(*slot.execution)) {
+    for (const StepKey& key : ReadyTasks(*slot.execution)) {
+      if (slot.spilled.contains(key)) continue;
+      const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
+      if (dispatcher_->ForgetIfChanged(slot.run, offer)) OfferStep(slot, key, false);
+    }
+  }
   std::vector<TaskOffer> moved;
   for (const auto& [key, step] : slot.spilled) {
     const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
@@ -597,23 +629,24 @@ void Engine::RecordSession(v1::SessionChange change) {
   store::RowChange& row = shard.rows.emplace_back();
   row.key = keys::Session(change.session_id());
   if (!change.closed()) row.value = change.SerializeAsString();
+  batch_bytes_ += row.key.size() + row.value.value_or("").size();
 }
 
 void Engine::Refill(const std::string& queue, size_t count) {
   deferred_.push_back([this, queue, count] {
     size_t refilled = 0;
+    RunId run;
     while (refilled < count && dispatcher_->HasRoom(queue)) {
-      std::deque<RunId>& resident = spilled_resident_[queue];
-      if (resident.empty()) break;
-      const RunId run = resident.front();
-      resident.pop_front();
-      const auto it = slots_.find(run);
-      if (it == slots_.end() || !it->second->execution) continue;
-      Slot& slot = *it->second;
+      // Looked up again and again: refilling takes runs out of it.
+      const auto resident = spilled_resident_.find(queue);
+      if (resident == spilled_resident_.end()) break;
+      const auto next = resident->second.upper_bound(run);
+      if (next == resident->second.end()) break;
+      run = *next;
+      Slot& slot = *slots_.at(run);
       const size_t before = slot.spilled.size();
       RefillFrom(slot, queue);
       refilled += before - std::min(before, slot.spilled.size());
-      if (HasSpilled(slot, queue) && !dispatcher_->HasRoom(queue)) resident.push_front(run);
     }
     if (refilled < count) ScanReady(queue, count - refilled);
   });

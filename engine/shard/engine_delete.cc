@@ -278,6 +278,10 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
     Unpin(slot);
     cache_bytes_ -= slot.memory_bytes;
     lru_.erase(slot.lru);
+    for (SlotCallback& callback : slot.waiting) {
+      deferred_.push_back(
+          [run, callback = std::move(callback)]() mutable { callback(nullptr, Unknown(run)); });
+    }
     slots_.erase(it);
   }
   RememberRequest(shard, id_key, request_id, run, last.close_ms);
@@ -353,7 +357,7 @@ void Engine::RemoveRows(const RunId& run, absl::StatusOr<store::RowBatch> batch)
     deletion.indexed.reset();
   }
   flush.removed.push_back(run);
-  outputs_.flushes.push_back(std::move(flush));
+  QueueRows(std::move(flush));
 }
 
 void Engine::RowsRemoved(const RunId& run) {
@@ -376,8 +380,9 @@ void Engine::ForgetDeletions() {
     if (batch.deletes.empty()) continue;
     batch.shard = shard.id;
     batch.epoch = shard.epoch;
-    Flush& flush = outputs_.flushes.emplace_back();
+    Flush flush;
     flush.batches.push_back(std::move(batch));
+    QueueRows(std::move(flush));
   }
 }
 
@@ -587,7 +592,9 @@ void Engine::ForgetRequests() {
       }
       if (batches.empty()) return;
       for (store::RowBatch& batch : batches) batch.epoch = shards_[batch.shard].epoch;
-      outputs_.flushes.emplace_back().batches = std::move(batches);
+      Flush flush;
+      flush.batches = std::move(batches);
+      QueueRows(std::move(flush));
     });
   });
 }

@@ -78,6 +78,7 @@ void Engine::SendEvent(v1::SendEventRequest request, Reply<v1::SendEventResponse
   if (status.ok() && request.deliver_time_ms() < 0) {
     status = absl::InvalidArgumentError("the delivery time is before 1970");
   }
+  if (status.ok()) status = TakeIn(request.payload().ByteSizeLong(), &reply);
   if (!status.ok()) return reply(status);
   Post([this, request = std::move(request), reply = std::move(reply)]() mutable {
     TakeEvent(std::move(request), std::move(reply));
@@ -152,7 +153,7 @@ void Engine::RetryMessages() {
   while (!message_retries_.empty() && message_retries_.begin()->first <= now) {
     const auto [run, number] = message_retries_.begin()->second;
     message_retries_.erase(message_retries_.begin());
-    SendMessage(run, number);
+    deferred_.push_back([this, run = run, number = number] { SendMessage(run, number); });
   }
 }
 
@@ -423,6 +424,9 @@ void Engine::Operate(v1::OperateExecutionRequest request,
   if (!status.ok()) return reply(status);
   if (request.operation().has_delete_()) {
     return Delete(request.execution(), request.identity(), request.reason(), std::move(reply));
+  }
+  if (const size_t bytes = PayloadOf(request.operation()).ByteSizeLong(); bytes > 0) {
+    if (status = TakeIn(bytes, &reply); !status.ok()) return reply(status);
   }
   Post([this, request = std::move(request), reply = std::move(reply)]() mutable {
     const v1::ExecutionRef ref = request.execution();

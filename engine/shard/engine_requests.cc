@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/core/json_value.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/history.h"
@@ -15,6 +16,7 @@ namespace flux::engine {
 namespace {
 
 constexpr uint32_t kResultWaitMaxMs = 60'000;
+constexpr size_t kQueuesNamedMax = 20;  // in the refusal of one that is not known
 
 std::string IdKey(std::string_view ns, std::string_view workflow_id) {
   return absl::StrCat(ToAbsl(ns), absl::string_view("\0", 1), ToAbsl(workflow_id));
@@ -140,6 +142,9 @@ void Engine::Start(v1::StartWorkflowRequest request, Reply<v1::StartWorkflowResp
   absl::StatusOr<std::shared_ptr<const Graph>> graph = GraphOf(request);
   if (!graph.ok()) return reply(graph.status());
   if (absl::Status status = CheckStart(request, **graph); !status.ok()) return reply(status);
+  size_t bytes = 0;
+  for (const v1::Payload& input : request.inputs()) bytes += input.ByteSizeLong();
+  if (absl::Status status = TakeIn(bytes, &reply); !status.ok()) return reply(status);
   request.clear_parent();
   Post([this, request = std::move(request), graph = *std::move(graph),
         reply = std::move(reply)]() mutable {
@@ -576,6 +581,7 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     const DispatchStats dispatch = dispatcher_->stats();
     info.set_tasks_ready(dispatch.ready);
     info.set_tasks_running(dispatch.running);
+    uint64_t spilled = 0;
     auto& counters = *info.mutable_counters();
     counters["commits"] = counters_.commits;
     counters["records"] = counters_.records;
@@ -596,6 +602,7 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     counters["deletions"] = counters_.deletions;
     counters["retention_deletions"] = counters_.retention_deletions;
     counters["log_tail_bytes"] = tail_bytes_;
+    counters["row_bytes_under_way"] = row_bytes_under_way_;
     counters["cache_bytes"] = cache_bytes_;
     counters["history_cursors"] = histories_->cursors();
     counters["handed_out"] = dispatch.handed_out;
@@ -606,6 +613,8 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     counters["claims_refused"] = dispatch.claims_refused;
     counters["tasks_held_for_grace"] = dispatch.held_for_grace;
     counters["sessions"] = dispatch.sessions;
+    for (const auto& [queue, runs] : spilled_resident_) spilled += runs.size();
+    counters["executions_spilled_in_memory"] = spilled;
     if (env_.store->BelowReserve()) {
       info.set_degraded(true);
       info.set_degraded_reason(
@@ -635,14 +644,14 @@ void Engine::GetQueue(v1::GetTaskQueueRequest request, Reply<v1::GetTaskQueueRes
   Post([this, request = std::move(request), reply = std::move(reply)]() mutable {
     v1::GetTaskQueueResponse response;
     if (!dispatcher_->DescribeQueue(request.name(), &response)) {
-      v1::ListTaskQueuesResponse queues;
-      dispatcher_->ListQueues(&queues);
-      std::vector<std::string> known;
-      for (const v1::TaskQueueInfo& queue : queues.queues()) known.push_back(queue.name());
+      size_t all = 0;
+      const std::vector<std::string> names = dispatcher_->QueueNames(kQueuesNamedMax, &all);
+      std::string known = absl::StrJoin(names, ", ");
+      if (all > names.size()) absl::StrAppend(&known, " and ", all - names.size(), " more");
       return ReplyWith<v1::GetTaskQueueResponse>(
           std::move(reply), absl::NotFoundError(absl::StrCat(
                                 "no task queue \"", request.name(), "\" has workers or work",
-                                known.empty() ? "" : "; known are: ", ListSome(known))));
+                                known.empty() ? "" : "; known are: ", known)));
     }
     ReplyWith<v1::GetTaskQueueResponse>(std::move(reply), std::move(response));
   });

@@ -19,6 +19,9 @@ constexpr size_t kFlushesPerTurn = 4'096;
 constexpr int64_t kFlushIntervalMs = 20;
 constexpr size_t kFlushAtOnce = 512;
 constexpr size_t kFlushesInFlightMax = 4;
+constexpr size_t kRowWritesInFlightMax = 4;  // as many bytes as that many writes may have
+// Images that are built and not yet acknowledged, and one more: as many bytes as that many writes.
+constexpr size_t kRowWritesUnderWayMax = 8;
 constexpr int kEvictionChecksPerTick = 20'000;
 constexpr int64_t kTruncateIntervalMs = 250;
 constexpr int64_t kSpaceIntervalMs = 1'000;
@@ -27,6 +30,8 @@ constexpr size_t kReadyScanMax = 1'000;
 size_t BytesOf(const store::RowBatch& batch) {
   size_t bytes = 0;
   for (const store::KeyValue& put : batch.puts) bytes += put.key.size() + put.value.size();
+  for (const std::string& key : batch.deletes) bytes += key.size();
+  for (const auto& [begin, end] : batch.delete_ranges) bytes += begin.size() + end.size();
   return bytes;
 }
 
@@ -92,12 +97,12 @@ void Engine::Adopt(Slot& slot, bool recovered) {
 void Engine::WithId(const std::string& id_key,
                     absl::AnyInvocable<void(const absl::Status&)> callback) {
   IdEntry& entry = ids_[id_key];
-  if (entry.loaded) {
+  if (entry.loaded && entry.waiting.empty()) {
     callback(absl::OkStatus());
     return;
   }
   entry.waiting.push_back(std::move(callback));
-  if (entry.loading) return;
+  if (entry.loading || entry.loaded) return;
   entry.loading = true;
   const size_t split = id_key.find('\0');
   std::string ns = id_key.substr(0, split);
@@ -132,6 +137,7 @@ void Engine::WithId(const std::string& id_key,
           if (!known) found.runs.push_back(std::move(summary));
         }
       }
+      if (rows.ok()) return RunIdWaiting(id_key);
       auto waiting = std::exchange(found.waiting, {});
       ++found.holds;
       for (auto& each : waiting) each(status);
@@ -141,11 +147,31 @@ void Engine::WithId(const std::string& id_key,
   });
 }
 
+void Engine::RunIdWaiting(const std::string& id_key) {
+  ++ids_[id_key].holds;
+  // Looked up again and again: a callback may enter other ids.
+  for (IdEntry* entry = &ids_[id_key]; !entry->waiting.empty(); entry = &ids_[id_key]) {
+    if (!entry->loaded) {  // a run was deleted meanwhile: the rows are read again
+      for (auto& each : std::exchange(entry->waiting, {})) WithId(id_key, std::move(each));
+      break;
+    }
+    auto callback = std::move(entry->waiting.front());
+    entry->waiting.pop_front();
+    callback(absl::OkStatus());
+    if (BatchFull()) {
+      deferred_.push_back([this, id_key] { RunIdWaiting(id_key); });
+      break;
+    }
+  }
+  --ids_[id_key].holds;
+  DropIdIfUnused(id_key);
+}
+
 void Engine::WithRun(const RunId& run, SlotCallback callback) {
   const auto it = slots_.find(run);
   if (it != slots_.end()) {
     Slot& slot = *it->second;
-    if (slot.execution) {
+    if (slot.execution && slot.waiting.empty()) {
       callback(&slot, absl::OkStatus());
     } else {
       slot.waiting.push_back(std::move(callback));
@@ -199,9 +225,9 @@ void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
   const auto it = slots_.find(run);
   if (it == slots_.end() || it->second->execution) return;
   Slot& slot = *it->second;
-  std::vector<SlotCallback> waiting = std::exchange(slot.waiting, {});
   if (!execution) {
     if (!absl::IsNotFound(status)) Log(3, status.ToString());
+    auto waiting = std::exchange(slot.waiting, {});
     lru_.erase(slot.lru);
     slots_.erase(it);
     for (SlotCallback& callback : waiting) callback(nullptr, status);
@@ -213,8 +239,23 @@ void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
       absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1), slot.root.workflow_id());
   for (const v1::ReadyMark& mark : slot.root.ready()) --disk_queues_[mark.queue()].rows;
   Adopt(slot, false);
-  for (SlotCallback& callback : waiting) callback(&slot, absl::OkStatus());
+  RunWaiting(run);
   PumpLoads();
+}
+
+void Engine::RunWaiting(const RunId& run) {
+  const auto it = slots_.find(run);
+  if (it == slots_.end() || !it->second->execution) return;  // deleted, and they were told
+  Slot& slot = *it->second;
+  while (!slot.waiting.empty()) {
+    SlotCallback callback = std::move(slot.waiting.front());
+    slot.waiting.pop_front();
+    callback(&slot, absl::OkStatus());
+    if (BatchFull()) {
+      deferred_.push_back([this, run] { RunWaiting(run); });
+      return;
+    }
+  }
 }
 
 // ---- pins: what the rows lack
@@ -264,23 +305,76 @@ void Engine::QueueFlush(Slot& slot, bool evict) {
 // Taken at a batch boundary: the images belong to the batch that is about to be submitted and leave
 // when it is durable.
 void Engine::BuildFlushes() {
-  if (flush_queue_.empty() || flushes_in_flight_ >= kFlushesInFlightMax) return;
+  if (flush_queue_.empty() || flushes_in_flight_ >= kFlushesInFlightMax ||
+      row_bytes_under_way_ >= kRowWritesUnderWayMax * options_.row_write_bytes_max) {
+    return;
+  }
   if (flush_queue_.size() < kFlushAtOnce && last_turn_end_ms_ - last_flush_ms_ < kFlushIntervalMs) {
     return;
   }
   last_flush_ms_ = last_turn_end_ms_;
   Flush flush;
-  const size_t count = std::min(flush_queue_.size(), kFlushesPerTurn);
-  for (size_t i = 0; i < count; ++i) {
-    const auto it = slots_.find(flush_queue_[i]);
+  size_t taken = 0;
+  // The image that passes the limit is the last one: there may be no smaller ones.
+  while (taken < std::min(flush_queue_.size(), kFlushesPerTurn) &&
+         row_bytes_under_way_ + flush.bytes <
+             kRowWritesUnderWayMax * options_.row_write_bytes_max) {
+    const auto it = slots_.find(flush_queue_[taken++]);
     if (it == slots_.end()) continue;
     Slot& slot = *it->second;
     slot.flush_queued = false;
     if (!slot.execution || slot.flushing) continue;
     BuildFlush(slot, slot.evict && Evictable(slot), flush);
   }
-  flush_queue_.erase(flush_queue_.begin(), flush_queue_.begin() + static_cast<ptrdiff_t>(count));
-  if (!flush.runs.empty()) outputs_.flushes.push_back(std::move(flush));
+  flush_queue_.erase(flush_queue_.begin(), flush_queue_.begin() + static_cast<ptrdiff_t>(taken));
+  if (!flush.runs.empty()) QueueRows(std::move(flush));
+}
+
+void Engine::QueueRows(Flush flush) {
+  flush.bytes = 0;
+  for (const store::RowBatch& batch : flush.batches) flush.bytes += BytesOf(batch);
+  counters_.row_bytes += flush.bytes;
+  row_bytes_under_way_ += flush.bytes;
+  outputs_.flushes.push_back(std::move(flush));
+}
+
+void Engine::SendRows() {
+  while (!row_queue_.empty() &&
+         row_bytes_in_flight_ < kRowWritesInFlightMax * options_.row_write_bytes_max) {
+    Flush& flush = row_queue_.front();
+    std::vector<store::RowBatch> batches;
+    size_t bytes = 0;
+    do {
+      store::RowBatch& batch = flush.batches[flush.next_batch++];
+      bytes += BytesOf(batch);
+      batches.push_back(std::move(batch));
+    } while (flush.next_batch < flush.batches.size() && bytes < options_.row_write_bytes_max);
+    std::optional<Flush> done;
+    if (flush.next_batch == flush.batches.size()) {
+      flush.batches.clear();
+      done = std::move(flush);
+      row_queue_.pop_front();
+    }
+    row_bytes_in_flight_ += bytes;
+    env_.store->rows().Write(std::move(batches), [this, bytes, done = std::move(done)](
+                                                     const absl::Status& status) mutable {
+      Post([this, bytes, done = std::move(done), status]() mutable {
+        RowsWritten(bytes, std::move(done), status);
+      });
+    });
+  }
+}
+
+void Engine::RowsWritten(size_t bytes, std::optional<Flush> done, const absl::Status& status) {
+  row_bytes_in_flight_ -= bytes;
+  row_bytes_under_way_ -= bytes;
+  if (!status.ok()) {
+    Fatal(status);
+    return;
+  }
+  // What it goes on with leaves before what its end brings.
+  SendRows();
+  if (done) Flushed(done->runs, done->removed);
 }
 
 void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
@@ -305,6 +399,7 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
   const auto put = [&](std::string key, std::string value) {
     if (bytes > kRowBatchTarget) next_batch();
     bytes += key.size() + value.size();
+    flush.bytes += key.size() + value.size();
     batch->puts.push_back({std::move(key), std::move(value)});
   };
 
@@ -351,14 +446,19 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
     root.set_definition_hash(execution.graph().hash());
     const bool was_base = IsBase(root, before);
     MoveBase(options_.history, execution, image, slot.shard, slot.run, &root, &unneeded);
-    if (before > 0 && !was_base) {
-      std::string old = keys::SnapshotPrefix(slot.shard, slot.run, before);
-      std::string end = keys::PrefixEnd(old);
-      unneeded.delete_ranges.emplace_back(std::move(old), std::move(end));
+    // A crash may have cut one short behind it, which no root names.
+    const bool keep = before == 0 || was_base;
+    if (!keep || slot.recovered) {
+      unneeded.delete_ranges.emplace_back(
+          keys::SnapshotPrefix(slot.shard, slot.run, keep ? before + 1 : before),
+          keys::SnapshotPrefix(slot.shard, slot.run, ordinal));
     }
     ++counters_.snapshots;
   }
 
+  // The rest in one batch: no crash leaves the rows that find a run, the index, its counts and the
+  // root apart.
+  if (bytes > kRowBatchTarget / 2) next_batch();
   // Wake rows: only what differs from what stands.
   const int64_t due = DueMs(slot);
   if (due != root.wake_due_ms()) {
@@ -405,8 +505,6 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
     root.set_active(active);
   }
 
-  // The rest in one batch: no crash leaves the index, its counts and the root apart.
-  if (bytes > kRowBatchTarget) next_batch();
   if (slot.flushed() == 0 || execution.closed() || ordinal != slot.flushed()) {
     batch->puts.push_back(
         {keys::Current(slot.shard, started.namespace_(), started.workflow_id(), slot.run),
@@ -426,12 +524,8 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
 }
 
 void Engine::Flushed(const std::vector<std::pair<RunId, uint64_t>>& runs,
-                     const std::vector<RunId>& removed, const absl::Status& status) {
+                     const std::vector<RunId>& removed) {
   --flushes_in_flight_;
-  if (!status.ok()) {
-    Fatal(status);
-    return;
-  }
   for (const RunId& run : removed) RowsRemoved(run);
   for (const auto& [run, ordinal] : runs) {
     if (auto waiting = after_flush_.find(run); waiting != after_flush_.end()) {
@@ -472,7 +566,10 @@ void Engine::Evict(Slot& slot) {
   if (slot.timer_ms != 0 && slot.timer_ms >= wakes_scanned_ms_) {
     timers_.erase({slot.timer_ms, slot.run});  // a later scan of the wake rows finds it
   }
-  for (const v1::ReadyMark& mark : slot.root.ready()) ++disk_queues_[mark.queue()].rows;
+  for (const v1::ReadyMark& mark : slot.root.ready()) {
+    ++disk_queues_[mark.queue()].rows;
+    LeaveSpilledResident(slot.run, mark.queue());
+  }
   cache_bytes_ -= slot.memory_bytes;
   lru_.erase(slot.lru);
   slots_.erase(slot.run);

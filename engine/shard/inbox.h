@@ -15,8 +15,8 @@
 
 namespace flux::engine {
 
-// Thread-safe. Unbounded by itself: its producers watch size() (worker streams stop reading,
-// handlers refuse).
+// Thread-safe. Unbounded by itself: its producers watch size() and what their jobs bring along
+// (byte_budget.h): worker streams stop reading, requests are refused.
 class Inbox {
  public:
   using Job = absl::AnyInvocable<void()>;

@@ -44,7 +44,8 @@ struct Slot {
   store::ShardId shard = 0;
   std::string id_key;  // namespace 0 workflow_id
   std::optional<Execution> execution;
-  std::vector<SlotCallback> waiting;  // for the load, in order
+  // For the load, in order; resident with some of them: a full batch had no room for them yet.
+  std::deque<SlotCallback> waiting;
 
   // ---- what the rows lack ----
   v1::RunRoot root;                    // as acknowledged

@@ -122,14 +122,14 @@ class DispatchTest : public ::testing::Test {
   }
 
   OfferOutcome OfferStep(const DeliveryKey& key, const v1::TaskStep& step, bool maybe = false,
-                         std::string_view limit_key = {}) {
+                         std::string_view limit_key = {}, DisplacedTask* displaced = nullptr) {
     TaskOffer offer;
     offer.key = key.step;
     offer.delivery = key.delivery;
     offer.attempt = 1;
     offer.scheduled_ms = now_.wall_ms;
     offer.task = &step;
-    return dispatcher_->Offer(key.run, offer, maybe, now_, limit_key);
+    return dispatcher_->Offer(key.run, offer, maybe, now_, limit_key, displaced);
   }
   OfferOutcome Offer(const DeliveryKey& key, bool maybe = false) {
     return OfferStep(key, Step(), maybe);

@@ -362,6 +362,87 @@ TEST_F(Queues, AnOfferAboveTheLimitIsSpilledAndAskedForAgain) {
   EXPECT_EQ(host_.refills.size(), 2u);
 }
 
+TEST_F(Queues, AnOfferToAFullQueueTakesThePlaceOfTheNewestOfTheLowestPriorityBelowIt) {
+  options_.ready_per_queue_max = 4;
+  Start();
+  const auto step = [&](int priority) {
+    v1::TaskStep made = Step(priority > 0 ? "t" : "u");
+    made.set_priority(priority);
+    return made;
+  };
+  DisplacedTask displaced;
+  const auto offer = [&](uint32_t number, int priority) {
+    displaced = {};
+    return OfferStep(Key(1, number), step(priority), false, {}, &displaced);
+  };
+  EXPECT_EQ(offer(0, -1), OfferOutcome::kTaken);
+  EXPECT_EQ(offer(1, 5), OfferOutcome::kTaken);
+  EXPECT_EQ(offer(2, -1), OfferOutcome::kTaken);
+  EXPECT_EQ(offer(3, 0), OfferOutcome::kTaken);
+  EXPECT_EQ(offer(4, -1), OfferOutcome::kSpilled) << "not for its equals";
+  const int64_t offered_ms = now_.wall_ms;
+  Advance(5'000);
+  EXPECT_EQ(offer(5, 0), OfferOutcome::kDisplaced);
+  EXPECT_EQ(Text(displaced.key), "1/2/1");
+  EXPECT_EQ(displaced.scheduled_ms, offered_ms);
+  EXPECT_EQ(offer(6, 9), OfferOutcome::kDisplaced);
+  EXPECT_EQ(Text(displaced.key), "1/0/1");
+  EXPECT_EQ(offer(7, 9), OfferOutcome::kDisplaced);
+  EXPECT_EQ(Text(displaced.key), "1/5/1");
+  EXPECT_EQ(offer(8, 9), OfferOutcome::kDisplaced);
+  EXPECT_EQ(Text(displaced.key), "1/3/1");
+  EXPECT_EQ(OfferStep(Key(1, 9), step(9), true, {}, &displaced), OfferOutcome::kTaken)
+      << "nobody can have it: its delivery is replaced";
+  EXPECT_EQ(OfferStep(Key(1, 10), step(9)), OfferOutcome::kSpilled) << "by nobody's leave";
+  EXPECT_EQ(dispatcher_->stats().ready, 4u);
+  Hello(1, {.tasks = {"t", "u"}, .credit = 10});
+  EXPECT_THAT(Handed(1), ElementsAre("1/6/1", "1/7/1", "1/8/1", "1/1/1"));
+}
+
+TEST_F(Queues, ATaskHeldForGraceKeepsItsPlace) {
+  options_.ready_per_queue_max = 1;
+  Start();
+  dispatcher_->Restore({Listed("s9")}, now_);
+  EXPECT_EQ(Offer(Key(1, 0), true), OfferOutcome::kTaken);
+  v1::TaskStep step = Step();
+  step.set_priority(9);
+  DisplacedTask displaced;
+  EXPECT_EQ(OfferStep(Key(1, 1), step, false, {}, &displaced), OfferOutcome::kSpilled);
+  Pass(20'000);
+  EXPECT_THAT(host_.redelivered, ElementsAre("1/0/1 unclaimed after a restart"));
+  EXPECT_EQ(OfferStep(Key(1, 1), step, false, {}, &displaced), OfferOutcome::kTaken);
+}
+
+TEST_F(Queues, ATaskThatIsNotWhatItWasIsForgottenWhileItWaitsButNotOnceAWorkerHasIt) {
+  TaskOffer offer;
+  offer.key = Key(1, 0).step;
+  offer.delivery = 1;
+  v1::TaskStep step = Step();
+  offer.task = &step;
+  EXPECT_FALSE(dispatcher_->ForgetIfChanged(RunOf(1), offer)) << "it is not known";
+  ASSERT_EQ(Offer(Key(1, 0)), OfferOutcome::kTaken);
+  EXPECT_FALSE(dispatcher_->ForgetIfChanged(RunOf(1), offer)) << "it is what it was";
+  const auto changed = [&](auto change) {
+    step = Step();
+    change(step);
+    const bool forgotten = dispatcher_->ForgetIfChanged(RunOf(1), offer);
+    step = Step();
+    Offer(Key(1, 0));
+    return forgotten;
+  };
+  EXPECT_TRUE(changed([](v1::TaskStep& other) { other.set_queue("other"); }));
+  EXPECT_TRUE(changed([](v1::TaskStep& other) { other.set_task("u"); }));
+  EXPECT_TRUE(changed([](v1::TaskStep& other) { other.set_priority(3); }));
+  EXPECT_TRUE(
+      changed([](v1::TaskStep& other) { other.mutable_timeouts()->set_schedule_to_start_ms(1); }));
+  EXPECT_TRUE(
+      changed([](v1::TaskStep& other) { other.mutable_timeouts()->set_start_to_close_ms(1); }));
+  EXPECT_TRUE(changed([](v1::TaskStep& other) { other.mutable_timeouts()->set_heartbeat_ms(1); }));
+  Hello(1, {.credit = 1});
+  ASSERT_THAT(Handed(1), ElementsAre("1/0/1"));
+  EXPECT_FALSE(changed([](v1::TaskStep& other) { other.set_queue("other"); }));
+}
+
 TEST_F(Queues, ARefillWithoutAnswerIsAskedForAgain) {
   dispatcher_->SetSpilled("q", 3);
   Flush();
@@ -442,6 +523,59 @@ TEST_F(Queues, NamesNobodyUsesAreDropped) {
   EXPECT_EQ(queues.queues_size(), 1);
   Hello(1, {.credit = 1});
   EXPECT_THAT(Handed(1), ElementsAre("2/0/1"));
+}
+
+// What a queue says of its workers is what they say one by one.
+TEST_F(Queues, CountsTheWorkersSlotsAndCreditOfAQueueAsTheyComeAndGo) {
+  const auto expect = [&](uint32_t workers, uint32_t slots, uint32_t credit) {
+    v1::ListTaskQueuesResponse queues;
+    dispatcher_->ListQueues(&queues);
+    ASSERT_EQ(queues.queues_size(), 1);
+    EXPECT_EQ(queues.queues(0).workers(), workers);
+    EXPECT_EQ(queues.queues(0).slots(), slots);
+    EXPECT_EQ(queues.queues(0).credit(), credit);
+    v1::ListWorkersResponse all;
+    dispatcher_->ListWorkers("q", &all);
+    uint32_t connected = 0, of_slots = 0, of_credit = 0;
+    for (const v1::WorkerInfo& worker : all.workers()) {
+      if (worker.state() != "connected") continue;
+      ++connected;
+      of_slots += worker.slots();
+      of_credit += worker.credit();
+    }
+    EXPECT_EQ(connected, workers);
+    EXPECT_EQ(of_slots, slots);
+    EXPECT_EQ(of_credit, credit);
+  };
+  Hello(1, {.session = "s1", .slots = 4, .credit = 4});
+  expect(1, 4, 4);
+  Hello(2, {.session = "s2", .slots = 8, .credit = 3});
+  expect(2, 12, 7);
+  Offer(Key(1, 0));
+  Flush();
+  expect(2, 12, 6);
+  Hello(3, {.session = "s1", .slots = 6, .credit = 1});  // a new stream of a connected session
+  expect(2, 14, 4);
+  dispatcher_->StreamClosed(2, now_);
+  expect(1, 6, 1);
+  Hello(4, {.session = "s2", .slots = 2, .credit = 2});  // back, with less
+  expect(2, 8, 3);
+  dispatcher_->Draining(3);
+  expect(1, 2, 2);
+  dispatcher_->StreamClosed(3, now_);
+  dispatcher_->StreamClosed(4, now_);
+  expect(0, 0, 0);
+  Pass(20'000);  // their grace
+  Hello(5, {.session = "s5", .slots = 1, .credit = 1});
+  expect(1, 1, 1);
+}
+
+TEST_F(Queues, NamesTheFirstQueuesAndCountsAll) {
+  for (const char* name : {"b", "c", "a"}) Hello(name[0], {.session = name, .queue = name});
+  size_t all = 0;
+  EXPECT_THAT(dispatcher_->QueueNames(2, &all), ElementsAre("a", "b"));
+  EXPECT_EQ(all, 3u);
+  EXPECT_THAT(dispatcher_->QueueNames(5, &all), ElementsAre("a", "b", "c"));
 }
 
 }  // namespace

@@ -66,6 +66,8 @@ class World : public DispatchHost {
     EXPECT_EQ(stats.ready + stats.running + stats.held_for_grace, 0u);
   }
 
+  uint64_t displaced() const { return displaced_; }
+
   // ---- DispatchHost ----
   bool BuildTask(const DeliveryKey& key, v1::Task* task) override {
     Task& wanted = Find(key);
@@ -138,9 +140,19 @@ class World : public DispatchHost {
     offer.delivery = task.key.delivery;
     offer.scheduled_ms = now_.wall_ms;
     offer.task = &task.step;
-    const OfferOutcome outcome =
-        dispatcher_->Offer(task.key.run, offer, task.granted_in < process_, now_, task.limit_key);
-    const bool on_disk = outcome == OfferOutcome::kSpilled;
+    DisplacedTask displaced;
+    const OfferOutcome outcome = dispatcher_->Offer(task.key.run, offer, task.granted_in < process_,
+                                                    now_, task.limit_key, &displaced);
+    PutOnDisk(task, outcome == OfferOutcome::kSpilled);
+    if (outcome != OfferOutcome::kDisplaced) return;
+    Task& other = Find(displaced.key);
+    EXPECT_EQ(other.key, displaced.key);
+    EXPECT_LT(other.step.priority(), task.step.priority());
+    PutOnDisk(other, true);
+    ++displaced_;
+  }
+
+  void PutOnDisk(Task& task, bool on_disk) {
     if (on_disk != task.on_disk) dispatcher_->SetSpilled(task.step.queue(), on_disk ? 1 : -1);
     task.on_disk = on_disk;
   }
@@ -326,6 +338,7 @@ class World : public DispatchHost {
   uint64_t process_ = 0;
   uint64_t streams_made_ = 0;
   uint64_t sessions_made_ = 0;
+  uint64_t displaced_ = 0;
   std::vector<Task> tasks_;
   std::vector<Worker> workers_;
   std::set<DeliveryKey> handed_;
@@ -340,11 +353,15 @@ TEST(Storm, NothingIsStuckLostOrHandedOutTwice) {
   // FLUX_STORM_SEEDS=1000 runs more of them.
   const char* more = std::getenv("FLUX_STORM_SEEDS");
   const uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 40;
+  uint64_t displaced = 0;
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    World(seed).RunStorm();
+    World world(seed);
+    world.RunStorm();
     if (::testing::Test::HasFailure()) return;
+    displaced += world.displaced();
   }
+  EXPECT_GT(displaced, 0u);
 }
 
 }  // namespace

@@ -9,9 +9,12 @@
 
 namespace flux::engine::testing {
 
-World::World(EngineOptions options)
+World::World(EngineOptions options, store::MemoryOptions store)
     : options_(std::move(options)),
-      disk_(std::make_shared<store::MemoryDisk>(store::MemoryDiskOptions{.shards = 4})) {}
+      store_options_(store),
+      disk_(std::make_shared<store::MemoryDisk>(store::MemoryDiskOptions{.shards = 4})) {
+  store_options_.manual = true;
+}
 
 World::~World() {
   jobs_.clear();
@@ -20,7 +23,7 @@ World::~World() {
 }
 
 absl::Status World::Open() {
-  auto memory = store::MemoryStore::Open(disk_, {.manual = true});
+  auto memory = store::MemoryStore::Open(disk_, store_options_);
   if (!memory.ok()) return memory.status();
   memory_ = memory->get();
   store_ = std::make_unique<store::FaultyStore>(*std::move(memory));

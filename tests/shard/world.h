@@ -26,7 +26,7 @@ namespace flux::engine::testing {
 // Single-threaded. Destroy after its worker streams are no longer used.
 class World final : public Clock, public Background, public WorkerOutput {
  public:
-  explicit World(EngineOptions options = {});
+  explicit World(EngineOptions options = {}, store::MemoryOptions store = {});
   ~World() override;
 
   // ---- the coordinator's life ----
@@ -126,6 +126,7 @@ class World final : public Clock, public Background, public WorkerOutput {
 
  private:
   const EngineOptions options_;
+  store::MemoryOptions store_options_;
   int64_t now_ms_ = 1'700'000'000'000;
   uint64_t random_ = 1;
   std::shared_ptr<store::MemoryDisk> disk_;

@@ -18,6 +18,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+constexpr size_t kQueuedMax = 8 << 20;
+
 // Keeps what a store leaves behind and opens a store over it again.
 class Medium {
  public:
@@ -33,6 +35,7 @@ class RocksMedium : public Medium {
     options.shards = 4;
     options.ballast_bytes = 0;
     options.reserve_bytes = 0;
+    options.queued_bytes_max = kQueuedMax;
     auto store = RocksStore::Open(options);
     EXPECT_TRUE(store.ok()) << store.status();
     return store.ok() ? *std::move(store) : nullptr;
@@ -45,7 +48,7 @@ class RocksMedium : public Medium {
 class MemoryMedium : public Medium {
  public:
   std::unique_ptr<Store> Open() override {
-    auto store = MemoryStore::Open(disk_);
+    auto store = MemoryStore::Open(disk_, {.queued_bytes_max = kQueuedMax});
     EXPECT_TRUE(store.ok()) << store.status();
     return *std::move(store);
   }
@@ -481,6 +484,31 @@ TEST_P(StoreConformance, RangesAndKeysWithZeroBytesDoNotTouchTheChunksOfTheirNei
   for (const std::string& key : {"a"s, "a\0"s, "a\x01"s, "a\xFF"s, "b"s}) {
     EXPECT_EQ(GetOr(rows(), key), large + key);
   }
+}
+
+TEST_P(StoreConformance, AWriteOfAnySizeIsTakenIfNothingWaitsAndNoneBeyondTheLimitBehindIt) {
+  const ShardClaim claim = Claim(0);
+  std::promise<void> busy, go;
+  std::promise<absl::Status> large, small;
+  rows().Write({Puts(0, claim.epoch, {{"first", "1"}})}, [&](const absl::Status&) {
+    busy.set_value();
+    go.get_future().wait();
+  });
+  busy.get_future().wait();  // the store's thread writes nothing more until it is told to go on
+  std::vector<RowBatch> batches;
+  const std::string value = Bytes(kRowValueBytesMax, 4);
+  for (size_t bytes = 0; bytes <= kQueuedMax; bytes += value.size()) {
+    batches.push_back(Puts(0, claim.epoch, {{"k" + std::to_string(bytes), value}}));
+  }
+  rows().Write(std::move(batches), [&](const absl::Status& status) { large.set_value(status); });
+  rows().Write({Puts(0, claim.epoch, {{"one more", "1"}})},
+               [&](const absl::Status& status) { small.set_value(status); });
+  go.set_value();
+  const absl::Status taken = large.get_future().get();
+  EXPECT_TRUE(taken.ok()) << taken;
+  EXPECT_EQ(GetOr(rows(), "k0"), value);
+  const absl::Status refused = small.get_future().get();
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("more than 8388608 bytes wait"));
 }
 
 TEST_P(StoreConformance, KeysAndBatchesAtTheirLimits) {
