@@ -230,8 +230,15 @@ struct Effects {
   }
 };
 
-// Makes the first record of an execution. InvalidArgument: wrong number of inputs, or an input a
-// map of the root scope cannot read. `started` comes filled in except `semantics`.
+// What DecideStart refuses of a start, for those who must know before they do anything for it.
+// InvalidArgument: wrong number of inputs, an input a map of the root scope cannot read, or a
+// timeout out of range (0: the definition's). O(bytes) of inputs that are mapped over.
+absl::Status CheckStart(const Graph& graph,
+                        const google::protobuf::RepeatedPtrField<v1::Payload>& inputs,
+                        int64_t execution_timeout_ms);
+
+// Makes the first record of an execution. InvalidArgument: as CheckStart. `started` comes filled in
+// except `semantics`.
 absl::StatusOr<v1::Record> DecideStart(const Graph& graph, v1::ExecutionStarted started, NowMs now);
 
 // Inputs of more than kBlobBytesMin bytes are to lie under blobs of their own: gives them the

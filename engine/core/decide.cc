@@ -380,13 +380,14 @@ Decision Decider::Failed(const StepKey& key, const StepState& step, v1::Failure 
 namespace {
 
 // A map of the root scope over an input must find a list there.
-absl::Status CheckMapInputs(const Graph& graph, const v1::ExecutionStarted& started) {
+absl::Status CheckMapInputs(const Graph& graph,
+                            const google::protobuf::RepeatedPtrField<v1::Payload>& inputs) {
   for (const Graph::StepPlan& plan : graph.scopes()[0].steps) {
     // Over pages, it is a cursor.
     if (plan.kind != v1::Step::kMap || plan.step->map().has_page_body()) continue;
     const Graph::InputPlan& input = plan.inputs[0];
     if (input.source != Graph::InputPlan::Source::kParameter) continue;
-    const v1::Payload& payload = started.inputs(static_cast<int>(input.index));
+    const v1::Payload& payload = inputs.Get(static_cast<int>(input.index));
     const auto unowned = std::shared_ptr<const v1::Payload>(std::shared_ptr<void>(), &payload);
     absl::StatusOr<Value> list =
         payload.encoding() == v1::ENCODING_NONE
@@ -404,14 +405,23 @@ absl::Status CheckMapInputs(const Graph& graph, const v1::ExecutionStarted& star
 
 }  // namespace
 
+absl::Status CheckStart(const Graph& graph,
+                        const google::protobuf::RepeatedPtrField<v1::Payload>& inputs,
+                        int64_t execution_timeout_ms) {
+  const uint32_t takes = graph.scopes()[0].scope->parameters();
+  if (static_cast<uint32_t>(inputs.size()) != takes) {
+    return absl::InvalidArgumentError(absl::StrCat("workflow \"", graph.name(), "\" takes ", takes,
+                                                   " input(s), the start gives ", inputs.size()));
+  }
+  if (execution_timeout_ms < 0 || execution_timeout_ms > kSpanMsMax) {
+    return absl::InvalidArgumentError(absl::StrCat("execution_timeout_ms is ", execution_timeout_ms,
+                                                   "; it must be 0 (none) to ", kSpanMsMax));
+  }
+  return CheckMapInputs(graph, inputs);
+}
+
 absl::StatusOr<v1::Record> DecideStart(const Graph& graph, v1::ExecutionStarted started,
                                        NowMs now) {
-  const uint32_t takes = graph.scopes()[0].scope->parameters();
-  if (static_cast<uint32_t>(started.inputs_size()) != takes) {
-    return absl::InvalidArgumentError(absl::StrCat("workflow ", graph.name(), " takes ", takes,
-                                                   takes == 1 ? " input" : " inputs", ", got ",
-                                                   started.inputs_size()));
-  }
   if (!RunId::FromBytes(started.run_id()).has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat("a run id has 16 bytes, got ", started.run_id().size()));
@@ -419,12 +429,7 @@ absl::StatusOr<v1::Record> DecideStart(const Graph& graph, v1::ExecutionStarted 
   if (started.execution_timeout_ms() == 0) {
     started.set_execution_timeout_ms(graph.definition().execution_timeout_ms());
   }
-  if (started.execution_timeout_ms() < 0 || started.execution_timeout_ms() > kSpanMsMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the execution timeout of ", started.execution_timeout_ms(),
-                     " ms is out of range: 0 (none) to ", kSpanMsMax));
-  }
-  FLUX_RETURN_IF_ERROR(CheckMapInputs(graph, started));
+  FLUX_RETURN_IF_ERROR(CheckStart(graph, started.inputs(), started.execution_timeout_ms()));
   if (started.workflow().empty()) started.set_workflow(graph.name());
   if (started.version().empty()) started.set_version(graph.definition().version());
   if (started.definition_hash().empty()) started.set_definition_hash(graph.hash());

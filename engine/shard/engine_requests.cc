@@ -101,12 +101,6 @@ absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& 
   FLUX_RETURN_IF_ERROR(CheckId("request id", request.request_id(), false));
   FLUX_RETURN_IF_ERROR(CheckId("identity", request.identity(), false));
   FLUX_RETURN_IF_ERROR(CheckLabels("execution", request.labels(), request.labels().size()));
-  const uint32_t wanted = graph.definition().scopes(0).parameters();
-  if (static_cast<uint32_t>(request.inputs_size()) != wanted) {
-    return absl::InvalidArgumentError(absl::StrCat("workflow \"", graph.name(), "\" takes ", wanted,
-                                                   " input(s), the start gives ",
-                                                   request.inputs_size()));
-  }
   for (int i = 0; i < request.inputs_size(); ++i) {
     const size_t bytes = request.inputs(i).data().size();
     if (bytes > options_.payload_bytes_max) {
@@ -120,10 +114,7 @@ absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& 
       }
     }
   }
-  if (request.execution_timeout_ms() < 0) {
-    return absl::InvalidArgumentError("execution_timeout_ms is negative");
-  }
-  return absl::OkStatus();
+  return flux::engine::CheckStart(graph, request.inputs(), request.execution_timeout_ms());
 }
 
 absl::StatusOr<std::shared_ptr<const Graph>> Engine::GraphOf(

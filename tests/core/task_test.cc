@@ -499,12 +499,12 @@ TEST(Execution, StartChecksItsInputs) {
     const char* message;
   };
   const Case kCases[] = {
-      {start({}), "workflow maps takes 1 input, got 0"},
-      {start({Json("1"), Json("2")}), "takes 1 input, got 2"},
+      {start({}), "workflow \"maps\" takes 1 input(s), the start gives 0"},
+      {start({Json("1"), Json("2")}), "takes 1 input(s), the start gives 2"},
       {start({Json("{}")}), "step \"each\" cannot map over input 0"},
       {start({Json("{\"list\":5}")}), "step \"each\" cannot map over input 0"},
       {start({Json("{\"list\":[]}")}, "short"), "a run id has 16 bytes, got 5"},
-      {start({Json("{\"list\":[]}")}, std::string(16, 'r'), -1), "execution timeout of -1 ms"},
+      {start({Json("{\"list\":[]}")}, std::string(16, 'r'), -1), "execution_timeout_ms is -1"},
   };
   for (const Case& c : kCases) {
     EXPECT_EQ(c.record.status().code(), absl::StatusCode::kInvalidArgument);

@@ -335,7 +335,11 @@ TEST_F(BadInput, Starts) {
       {"a timeout below zero",
        Starting([](auto* r) { r->set_execution_timeout_ms(-5); }),
        Code::kInvalidArgument,
-       {"execution_timeout_ms"}},
+       {"execution_timeout_ms is -5"}},
+      {"a timeout beyond all bounds",
+       Starting([](auto* r) { r->set_execution_timeout_ms(INT64_MAX); }),
+       Code::kInvalidArgument,
+       {"execution_timeout_ms is 9223372036854775807", "0 (none) to"}},
   });
 }
 

@@ -507,6 +507,8 @@ TEST_F(SchedulerTest, SaysWhatIsWrongWithASchedule) {
        absl::StatusCode::kInvalidArgument, "workflow id"},
       {[](auto& s) { s.mutable_start()->set_execution_timeout_ms(-1); },
        absl::StatusCode::kInvalidArgument, "execution_timeout_ms"},
+      {[](auto& s) { s.mutable_start()->set_execution_timeout_ms(INT64_MAX); },
+       absl::StatusCode::kInvalidArgument, "execution_timeout_ms"},
       {[](auto& s) {
          for (int i = 0; i < 63; ++i) {
            (*s.mutable_start()->mutable_labels())[absl::StrCat("l", i)] = "v";

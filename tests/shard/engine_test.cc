@@ -538,6 +538,33 @@ TEST(Engine, StartPolicies) {
   EXPECT_TRUE(reused->started());
 }
 
+TEST(Engine, AStartThatIsRefusedTerminatesNothing) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Nap("nap", 3'600'000));
+  world.Define(MapAndSum("wide"));
+  const auto first = world.Start("nap", "a", {"1"});
+  ASSERT_TRUE(first.ok());
+  v1::StartWorkflowRequest request = StartRequest("wide", "a");
+  request.set_conflict_policy(v1::CONFLICT_POLICY_TERMINATE_EXISTING);
+  *request.mutable_inputs(0) = Json("5");
+  v1::StartWorkflowRequest late = request;
+  *late.mutable_inputs(0) = Json("[5]");
+  late.set_execution_timeout_ms(INT64_MAX);
+  for (const auto& [start, words] :
+       {std::pair{request, "step \"map\" cannot map over input 0"},
+        std::pair{late, "execution_timeout_ms is 9223372036854775807; it must be"}}) {
+    const auto refused = world.Start(start);
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(refused.status().ToString(), HasSubstr(words));
+    EXPECT_EQ(world.engine().ValidateStart(start), refused.status()) << "schedules ask for it";
+    EXPECT_EQ(world.Describe("a").info().run_id(), first->run_id());
+    EXPECT_EQ(world.Result("a").status(), v1::EXECUTION_STATUS_RUNNING);
+  }
+  late.set_execution_timeout_ms(1'000);
+  EXPECT_TRUE(world.Start(late).ok());
+}
+
 TEST(Engine, TheSameRequestIdIsTheSameStartWhateverThePolicy) {
   World world;
   ASSERT_TRUE(world.Open().ok());
