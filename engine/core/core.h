@@ -292,8 +292,11 @@ struct OutboxMessage {
   ReportChild report;              // NOTIFY_PARENT
 };
 // NotFound: it is settled. FailedPrecondition: the step that sends it is gone; InvalidArgument:
-// what it sends cannot be read: settle it with that failure.
-absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uint64_t number);
+// what it sends cannot be read; ResourceExhausted: a payload of it would be larger than
+// `payload_bytes_max`: settle it with that failure. A result that is larger is reported as a
+// failure: the parent is to hear of the end.
+absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uint64_t number,
+                                                 size_t payload_bytes_max = SIZE_MAX);
 
 // An id that no event of the execution has: for a delayed one that comes without.
 std::string MakeEventId(const Execution& execution);
@@ -302,6 +305,8 @@ std::string MakeEventId(const Execution& execution);
 bool IsDelayed(const Execution& execution, const std::string& event_id);
 
 void FillEvents(const Execution& execution, bool payloads, v1::ListEventsResponse* response);
+// Of their payloads, as PayloadBytes counts them. O(events).
+size_t EventBytes(const Execution& execution);
 
 // Due time of the earliest durable timer; none once it is closed.
 std::optional<int64_t> NextTimerMs(const Execution& execution);
@@ -361,9 +366,12 @@ struct LiveTask {
 };
 using LiveLookup = std::function<LiveTask(const StepKey& key, uint64_t delivery)>;
 
-// The tree of steps with state and why each unfinished one waits.
+// The tree of steps with state and why each unfinished one waits. Of payloads, so many bytes: the
+// result first, then inputs (an empty payload stands for one that is left out), then those of steps
+// in order.
 void DescribeExecution(const Execution& execution, uint32_t items_max, bool payloads,
-                       const LiveLookup& live, v1::DescribeExecutionResponse* response);
+                       const LiveLookup& live, v1::DescribeExecutionResponse* response,
+                       size_t payload_bytes_max = SIZE_MAX);
 
 // Root-scope steps without frames, for watching; O(root steps).
 void DescribeProgress(const Execution& execution, const LiveLookup& live,
@@ -371,6 +379,8 @@ void DescribeProgress(const Execution& execution, const LiveLookup& live,
 
 // The result of a closed execution, or status RUNNING.
 void FillResult(const Execution& execution, v1::GetResultResponse* response);
+// Of that result, as PayloadBytes counts it. 0: there is none.
+size_t ResultBytes(const Execution& execution);
 
 // Approximate bytes the execution holds, O(1); what the cache is bounded by.
 size_t MemoryBytes(const Execution& execution);

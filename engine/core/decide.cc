@@ -36,6 +36,7 @@
 #include "engine/core/graph_check.h"
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
+#include "engine/core/payload_limit.h"
 #include "engine/core/retry.h"
 #include "proto/bridge.h"
 
@@ -444,7 +445,7 @@ void AssignInputBlobs(v1::ExecutionStarted* started) {
   started->clear_input_blobs();
   uint64_t next = 1;
   for (const v1::Payload& input : started->inputs()) {
-    started->add_input_blobs(input.data().size() > kBlobBytesMin ? next++ : 0);
+    started->add_input_blobs(PayloadBytes(input) > kBlobBytesMin ? next++ : 0);
   }
   if (next == 1) started->clear_input_blobs();
 }

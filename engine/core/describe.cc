@@ -8,6 +8,7 @@
 #include "engine/core/core.h"
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
+#include "engine/core/payload_limit.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -37,7 +38,9 @@ std::string Brief(const v1::Failure& failure) {
 
 class Describer {
  public:
-  Describer(const ExecutionState& state, const LiveLookup& live, uint32_t items_max, bool payloads)
+  // `payloads`: null: without any.
+  Describer(const ExecutionState& state, const LiveLookup& live, uint32_t items_max,
+            PayloadBudget* payloads)
       : s_(state),
         live_(live),
         items_max_(items_max == 0 ? kItemsShownDefault : items_max),
@@ -85,6 +88,18 @@ class Describer {
   }
 
  private:
+  bool Takes(size_t bytes) const { return payloads_ != nullptr && payloads_->Take(bytes); }
+
+  // Lists are made into a payload here, whatever their size: it is looked at before.
+  void Output(const Value& output, v1::StepInfo* info) const {
+    if (Takes(output.limit_bytes())) {
+      output.AppendTo(info->mutable_output());
+    } else {
+      info->set_reason(absl::StrCat("its output of ", output.limit_bytes(),
+                                    " bytes is left out: the history has it, or its parts"));
+    }
+  }
+
   void Step(const Frame& frame, uint32_t index, bool frames, v1::StepInfo* info) const {
     const StepState& step = frame.steps[index];
     const Graph::StepPlan& plan = s_.Plan(frame, index);
@@ -110,10 +125,10 @@ class Describer {
     if (step.labels != nullptr) {
       for (const auto& [key, value] : *step.labels) (*info->mutable_labels())[key] = value;
     }
-    if (payloads_ && step.phase == Phase::kCompleted) step.output.AppendTo(info->mutable_output());
+    if (payloads_ != nullptr && step.phase == Phase::kCompleted) Output(step.output, info);
     if (step.extra != nullptr) {
       if (step.extra->failure != nullptr) *info->mutable_failure() = *step.extra->failure;
-      if (payloads_ && step.extra->progress != nullptr) {
+      if (step.extra->progress != nullptr && Takes(PayloadBytes(*step.extra->progress))) {
         *info->mutable_progress() = *step.extra->progress;
       }
       if (!step.extra->yielding) info->set_next_time_ms(step.extra->wake_ms);
@@ -183,7 +198,8 @@ class Describer {
           info->set_state(v1::STEP_STATE_RUNNING);
           info->set_reason(absl::StrCat("runs on worker ", task.worker));
           info->set_worker(task.worker);
-          if (payloads_ && task.progress.encoding() != v1::ENCODING_UNSPECIFIED) {
+          if (task.progress.encoding() != v1::ENCODING_UNSPECIFIED &&
+              Takes(PayloadBytes(task.progress))) {
             *info->mutable_progress() = std::move(task.progress);
           }
         } else if (!task.reason.empty()) {
@@ -396,30 +412,38 @@ class Describer {
   const ExecutionState& s_;
   const LiveLookup& live_;
   const uint32_t items_max_;
-  const bool payloads_;
+  PayloadBudget* const payloads_;
   std::vector<uint64_t> failed_frames_;
 };
 
 }  // namespace
 
 void DescribeExecution(const Execution& execution, uint32_t items_max, bool payloads,
-                       const LiveLookup& live, v1::DescribeExecutionResponse* response) {
+                       const LiveLookup& live, v1::DescribeExecutionResponse* response,
+                       size_t payload_bytes_max) {
   const ExecutionState& s = execution.state();
-  const Describer describer(s, live, items_max, payloads);
+  PayloadBudget budget(payload_bytes_max);
+  if (payloads) {
+    if (s.status == v1::EXECUTION_STATUS_COMPLETED && budget.Take(s.result.limit_bytes())) {
+      s.result.AppendTo(response->mutable_result());
+    }
+    for (const v1::Payload& input : s.started->inputs()) {
+      v1::Payload* to = response->add_inputs();
+      if (budget.Take(PayloadBytes(input))) *to = input;
+    }
+  }
+  const Describer describer(s, live, items_max, payloads ? &budget : nullptr);
   describer.Info(response->mutable_info());
   describer.AddSteps(*s.root, /*frames=*/true, response->mutable_steps());
   describer.AddUndo(response->mutable_steps());
-  if (payloads) {
-    *response->mutable_inputs() = s.started->inputs();
-    if (s.status == v1::EXECUTION_STATUS_COMPLETED) s.result.AppendTo(response->mutable_result());
-  }
+  response->set_payload_bytes_left_out(budget.left_out());
   if (s.failure != nullptr) *response->mutable_failure() = *s.failure;
 }
 
 void DescribeProgress(const Execution& execution, const LiveLookup& live,
                       v1::WatchExecutionResponse* response) {
   const ExecutionState& s = execution.state();
-  const Describer describer(s, live, 0, /*payloads=*/false);
+  const Describer describer(s, live, 0, /*payloads=*/nullptr);
   describer.Info(response->mutable_info());
   describer.AddSteps(*s.root, /*frames=*/false, response->mutable_steps());
   describer.AddUndo(response->mutable_steps());

@@ -30,6 +30,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json_value.h"
 #include "engine/core/machine.h"
+#include "engine/core/payload_limit.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -242,15 +243,25 @@ bool HasOutbox(const Execution& execution) { return !execution.state().outbox.em
 
 namespace {
 
-absl::StatusOr<Value> InputOf(const internal::Frame& frame, const Graph::InputPlan& input) {
-  const Value& source = internal::SourceValue(frame, input);
-  if (input.input->pointer().empty()) return source;
-  return Project(source, input.input->pointer());
+// Lists are made into a payload here, whatever their size: it is looked at before.
+absl::Status AppendInput(const internal::Frame& frame, const Graph::InputPlan& input,
+                         std::string_view what, size_t bytes_max, v1::Payload* to) {
+  Value value = internal::SourceValue(frame, input);
+  if (!input.input->pointer().empty()) {
+    FLUX_ASSIGN_OR_RETURN(value, Project(value, input.input->pointer()));
+  }
+  if (value.limit_bytes() > bytes_max) {
+    return absl::ResourceExhaustedError(
+        OverPayloadLimit(what, value.limit_bytes(), bytes_max, "pass"));
+  }
+  value.AppendTo(to);
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uint64_t number) {
+absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uint64_t number,
+                                                 size_t payload_bytes_max) {
   const internal::ExecutionState& s = execution.state();
   const auto entry = s.outbox.find(number);
   if (entry == s.outbox.end()) {
@@ -278,8 +289,16 @@ absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uin
     to.report.generation = s.started->parent().generation();
     to.report.run_id = s.started->run_id();
     to.report.status = s.status;
-    if (s.status == v1::EXECUTION_STATUS_COMPLETED) s.result.AppendTo(&to.report.result);
     if (s.failure != nullptr) to.report.failure = *s.failure;
+    if (s.status != v1::EXECUTION_STATUS_COMPLETED) return to;
+    if (s.result.limit_bytes() > payload_bytes_max) {
+      to.report.status = v1::EXECUTION_STATUS_FAILED;
+      to.report.failure = internal::MakeFailure(
+          kPayloadTooLarge, OverPayloadLimit("the result", s.result.limit_bytes(),
+                                             payload_bytes_max, "return"));
+      return to;
+    }
+    s.result.AppendTo(&to.report.result);
     return to;
   }
   if (from.kind != v1::OUTBOX_KIND_EMIT && from.kind != v1::OUTBOX_KIND_START_CHILD) return to;
@@ -302,8 +321,8 @@ absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uin
                                    plan.step->emit().delay_ms());
     }
     to.event.set_identity(s.started->workflow_id());
-    FLUX_ASSIGN_OR_RETURN(const Value payload, InputOf(*frame, plan.inputs[0]));
-    payload.AppendTo(to.event.mutable_payload());
+    FLUX_RETURN_IF_ERROR(AppendInput(*frame, plan.inputs[0], "the event's payload",
+                                     payload_bytes_max, to.event.mutable_payload()));
     return to;
   }
   const v1::ChildStep& child = plan.step->child();
@@ -317,8 +336,8 @@ absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uin
   to.start.set_identity(s.started->workflow_id());
   const size_t arguments = plan.inputs.size() - (child.id_input() ? 1 : 0);
   for (size_t i = 0; i < arguments; ++i) {
-    FLUX_ASSIGN_OR_RETURN(const Value input, InputOf(*frame, plan.inputs[i]));
-    input.AppendTo(to.start.add_inputs());
+    FLUX_RETURN_IF_ERROR(AppendInput(*frame, plan.inputs[i], absl::StrCat("input ", i),
+                                     payload_bytes_max, to.start.add_inputs()));
   }
   return to;
 }

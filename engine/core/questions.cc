@@ -174,7 +174,7 @@ absl::Status FillTask(const Execution& execution, const StepKey& key, size_t byt
   token->set_delivery(step.delivery);
   size_t bytes = 0;
   for (const Graph::InputPlan& input : plan.inputs) {
-    bytes += SourceValue(frame, input).data_bytes();
+    bytes += SourceValue(frame, input).limit_bytes();
   }
   if (bytes > bytes_max) {
     return absl::ResourceExhaustedError(
@@ -260,6 +260,10 @@ std::string MakeEventId(const Execution& execution) {
   }
 }
 
+size_t ResultBytes(const Execution& execution) {
+  return execution.state().result.limit_bytes();
+}
+
 bool IsDelayed(const Execution& execution, const std::string& event_id) {
   return execution.state().delayed_ids.contains(event_id);
 }
@@ -276,6 +280,12 @@ void FillEvents(const Execution& execution, bool payloads, v1::ListEventsRespons
     info->set_readers(event.readers);
     if (payloads) event.payload.AppendTo(info->mutable_payload());
   }
+}
+
+size_t EventBytes(const Execution& execution) {
+  size_t bytes = 0;
+  for (const auto& [number, event] : execution.state().events) bytes += event.payload.limit_bytes();
+  return bytes;
 }
 
 namespace {

@@ -64,7 +64,7 @@ std::string SerializeRecord(const v1::Record& record) {
   if (!output_blob && !input_blobs) return SerializeDeterministic(record);
   if (output_blob && !record.has_step_completed()) {
     v1::Record shell = record;
-    LargePayload(&shell)->clear_data();
+    CopyShell(BlobPayload(record), LargePayload(&shell));
     return SerializeDeterministic(shell);
   }
   // Copied without its large data: only the shell of each payload is.
@@ -105,9 +105,8 @@ absl::StatusOr<v1::Record> ParseRecord(std::string_view bytes, const BlobReader&
 }
 
 void CopyShell(const v1::Payload& from, v1::Payload* to) {
+  to->Clear();
   to->set_encoding(from.encoding());
-  to->set_content_type(from.content_type());
-  *to->mutable_metadata() = from.metadata();
 }
 
 void StripStarted(const v1::ExecutionStarted& from, v1::ExecutionStarted* to) {

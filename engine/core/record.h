@@ -13,10 +13,10 @@ uint64_t BlobOf(const v1::Record& record);
 // That payload. Only if BlobOf is not 0.
 const v1::Payload& BlobPayload(const v1::Record& record);
 
-// Everything of a payload but its data.
+// What a payload leaves in its record when it lies in a blob.
 void CopyShell(const v1::Payload& from, v1::Payload* to);
 
-// A start record without the data of inputs that lie in blobs; and with it again.
+// A start record without the inputs that lie in blobs; and with them again.
 // RestoreStarted: DataLoss, or what the reader answers.
 void StripStarted(const v1::ExecutionStarted& from, v1::ExecutionStarted* to);
 absl::Status RestoreStarted(const BlobReader& blobs, v1::ExecutionStarted* started);

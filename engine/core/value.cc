@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json_value.h"
+#include "engine/core/payload_limit.h"
+#include "google/protobuf/io/coded_stream.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -14,6 +16,11 @@ namespace flux::engine {
 // What a payload message costs beside its bytes: the message, its string and the two control
 // blocks.
 static constexpr size_t kPayloadOverheadBytes = 192;
+
+// A length-delimited field of a low number: tag, length, bytes.
+static size_t FieldBytes(size_t bytes) {
+  return 1 + google::protobuf::io::CodedOutputStream::VarintSize64(bytes) + bytes;
+}
 
 // `payload` is shared because several steps, and the execution's own start record, may hold the
 // same bytes.
@@ -115,8 +122,7 @@ absl::StatusOr<Value> Value::List(std::vector<Value> items) {
   rep->memory_bytes = sizeof(ListRep) + items.size() * sizeof(Value);
   for (const Value& item : items) {
     if (item.is_list()) depth = std::max(depth, item.rep_->depth);
-    // Tag, length, and the item's own two fields.
-    rep->data_bytes += item.data_bytes() + 12;
+    rep->data_bytes += FieldBytes(item.message_bytes());
     rep->memory_bytes += item.memory_bytes();
   }
   if (depth + 1u > kListDepthMax) {
@@ -333,6 +339,29 @@ size_t Value::data_bytes() const {
   return 0;
 }
 
+size_t Value::limit_bytes() const {
+  if (rep_ != nullptr && rep_->kind == RepKind::kPayload) {
+    return PayloadBytes(*static_cast<const PayloadRep*>(rep_)->payload);
+  }
+  if (kind() == Kind::kSplit) return base().limit_bytes();
+  return data_bytes();
+}
+
+size_t Value::message_bytes() const {
+  if (rep_ != nullptr && rep_->kind == RepKind::kPayload) {
+    return static_cast<const PayloadRep*>(rep_)->payload->ByteSizeLong();
+  }
+  if (kind() == Kind::kSplit) return base().message_bytes();
+  if (kind() == Kind::kItem &&
+      static_cast<const SplitRep*>(rep_)->encoding_of_base != v1::ENCODING_JSON) {
+    return data_bytes();  // it lies there as a message
+  }
+  // Data and the encoding, one of the low ones, as far as there are any.
+  const bool encoded = rep_ == nullptr || rep_->kind != RepKind::kCompact || rep_->encoding != 0;
+  const size_t bytes = data_bytes();
+  return (bytes == 0 ? 0 : FieldBytes(bytes)) + (encoded ? 2 : 0);
+}
+
 size_t Value::memory_bytes() const {
   if (rep_ == nullptr) return 0;
   switch (rep_->kind) {
@@ -343,7 +372,7 @@ size_t Value::memory_bytes() const {
       const auto* held = static_cast<const PayloadRep*>(rep_);
       // Literals and inputs are counted where they are kept.
       if (held->origin != Origin::kState) return sizeof(PayloadRep);
-      return sizeof(PayloadRep) + kPayloadOverheadBytes + held->payload->data().size();
+      return sizeof(PayloadRep) + kPayloadOverheadBytes + PayloadBytes(*held->payload);
     }
     case RepKind::kList:
       return static_cast<const ListRep*>(rep_)->memory_bytes;

@@ -113,8 +113,10 @@ class Value {
   };
   View Look(v1::Payload* scratch) const;
 
-  // Bytes of data when made into a payload, near enough to hold it against a limit. O(1).
+  // Bytes of data when made into a payload; of an item of a list, with its frame. O(1).
   size_t data_bytes() const;
+  // As PayloadBytes counts that payload: to be held against a limit before it is made. O(metadata).
+  size_t limit_bytes() const;
   // Bytes of memory it keeps alive, counted once a holder. O(1).
   size_t memory_bytes() const;
 
@@ -137,6 +139,9 @@ class Value {
     uint16_t depth = 0;    // kList: lists within; kSplit: splits it is an item within
     uint32_t size = 0;     // kCompact: bytes behind the header
   };
+  // Of the payload as a message.
+  size_t message_bytes() const;
+
   struct PayloadRep;
   struct ListRep;
   struct SplitRep;

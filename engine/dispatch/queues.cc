@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/core/payload_limit.h"
 #include "engine/dispatch/state.h"
 #include "proto/bridge.h"
 
@@ -15,9 +16,9 @@ constexpr char kUnclaimed[] = "unclaimed after a restart";
 
 size_t EstimateBytes(const v1::Task& task) {
   size_t bytes = 160 + task.name().size() + task.workflow_id().size() + task.step().size() +
-                 task.workflow().size() + task.progress().data().size();
+                 task.workflow().size() + PayloadBytes(task.progress());
   for (const v1::TaskInput& input : task.inputs()) {
-    bytes += 32 + input.pointer().size() + input.payload().data().size();
+    bytes += 32 + input.pointer().size() + PayloadBytes(input.payload());
   }
   return bytes;
 }

@@ -91,7 +91,10 @@ struct EngineOptions {
   GraphLimits graph;
   size_t payload_bytes_max = 4 * 1024 * 1024;      // of one input or output
   size_t payload_inline_bytes = 64 * 1024;         // larger ones lie under their own key (rule 19)
-  size_t task_input_bytes_max = 48 * 1024 * 1024;  // all inputs of one task together
+  size_t task_input_bytes_max = 48 * 1024 * 1024;  // all inputs of one task, or start, together
+  // Payloads of one answer together. What is over it is left out, or refused, in words.
+  size_t answer_bytes_max = 48 * 1024 * 1024;
+  size_t history_page_bytes = 8 * 1024 * 1024;  // a page ends behind the record that passes it
   // While a commit is under way the next batch grows to this size, and by one message.
   size_t batch_bytes_max = 12 * 1024 * 1024;
   size_t id_bytes_max = 256;  // workflow ids, namespaces, request ids
@@ -363,7 +366,8 @@ class Engine final : public DispatchHost {
   bool ShardOfRun(const RunId& run, store::ShardId* shard) const;
 
   // engine_commands.cc: executions
-  absl::StatusOr<Verdict> Execute(Slot& slot, Command&& command);
+  // `retried`: how many steps it had tried again.
+  absl::StatusOr<Verdict> Execute(Slot& slot, Command&& command, uint64_t* retried = nullptr);
   void AddRecord(Slot& slot, v1::Record&& record, std::shared_ptr<const Graph> graph);
   void Append(Slot& slot, uint64_t ordinal, const v1::Record& record);
   void Take(Slot& slot, const Effects& effects);
@@ -396,6 +400,8 @@ class Engine final : public DispatchHost {
   // engine_requests.cc
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;
   absl::Status CheckRef(v1::ExecutionRef& ref) const;
+  // Of a command: what goes into its record.
+  absl::Status CheckWho(std::string_view identity, std::string_view reason) const;
   // `count` is how many `whose` ("execution", "step") would have.
   absl::Status CheckLabels(std::string_view whose,
                            const google::protobuf::Map<std::string, std::string>& labels,
@@ -413,11 +419,13 @@ class Engine final : public DispatchHost {
   // Finds the run a reference names and calls back with its slot, loading it if need be.
   void WithExecution(const v1::ExecutionRef& ref, SlotCallback callback);
   void AddWaiter(const RunId& run, uint32_t wait_ms, Reply<v1::GetResultResponse> reply);
+  // ResourceExhausted: one answer does not hold it.
+  absl::StatusOr<v1::GetResultResponse> ResultOf(const Slot& slot) const;
   void NotifyClosed(Slot& slot);
   void ExpireWaiters();
   LiveLookup LiveOf(const Slot& slot) const;
-  template <typename Response>
-  void StopExecution(v1::ExecutionRef ref, Command command, Reply<Response> reply);
+  template <typename Response, typename Request>
+  void StopExecution(Request request, Command command, Reply<Response> reply);
 
   // engine_visibility.cc: the index of executions
   using SearchCallback = absl::AnyInvocable<void(absl::StatusOr<std::unique_ptr<VisibleSearch>>)>;
@@ -429,7 +437,12 @@ class Engine final : public DispatchHost {
   void Search(VisibleRequest request, SearchCallback done);
   void Overlay(VisibleRequest* request) const;
   void StepSearch(std::unique_ptr<VisibleSearch> search, SearchCallback done);
-  std::map<v1::ExecutionStatus, uint64_t> CountByIndex(const std::string& ns, const Query& query);
+  template <typename Visit>
+  void VisitCounts(const std::string& ns, Visit count) const;
+  std::map<v1::ExecutionStatus, uint64_t> CountByIndex(const std::string& ns,
+                                                       const Query& query) const;
+  // In memory or not.
+  uint64_t CountOpen() const;
 
   // engine_messages.cc: events, messages between executions, operators
   absl::Status CheckPayload(std::string_view what, const v1::Payload& payload) const;
@@ -448,6 +461,9 @@ class Engine final : public DispatchHost {
   void NotifyParent(const RunId& run, OutboxMessage message);
   void MessageAnswered(const RunId& run, uint64_t number, const absl::Status& status,
                        std::string workflow_id = "", std::string child_run = "");
+  // As MessageAnswered, of an answer that stands.
+  void SettleMessage(const RunId& run, uint64_t number, const absl::Status& status,
+                     std::string workflow_id = "", std::string child_run = "");
   void MigrateOn(Slot& slot, const v1::OperateExecutionRequest& request,
                  Reply<v1::OperateExecutionResponse> reply);
   void Reopen(const RunId& run, const std::string& id_key, v1::OperateExecutionRequest request,

@@ -7,10 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/dropped.h"
 #include "engine/core/json_value.h"
+#include "engine/core/payload_limit.h"
 #include "engine/core/record.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
-#include "engine/shard/refusals.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -58,12 +58,15 @@ v1::TaskResult Failed(v1::TaskResult result, std::string_view type, std::string 
 // ---- records
 // ------------------------------------------------------------------------------------------------
 
-absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command&& command) {
+absl::StatusOr<Verdict> Engine::Execute(Slot& slot, Command&& command, uint64_t* retried) {
   std::shared_ptr<const Graph> graph;
   if (const auto* migrate = std::get_if<Migrate>(&command)) graph = migrate->graph;
   FLUX_ASSIGN_OR_RETURN(Decision decision,
                         Decide(*slot.execution, std::move(command), DecisionMs()));
-  for (v1::Record& record : decision.records) AddRecord(slot, std::move(record), graph);
+  for (v1::Record& record : decision.records) {
+    if (retried != nullptr && record.has_step_retried()) ++*retried;
+    AddRecord(slot, std::move(record), graph);
+  }
   if (!decision.records.empty()) Touch(slot);
   return decision.verdict;
 }
@@ -443,28 +446,28 @@ void Engine::HandleResult(StreamId stream, v1::TaskResult&& result) {
   if (result.outcome_case() == v1::TaskResult::OUTCOME_NOT_SET) {
     note = "the result has no outcome: set value, failure or skip";
     result = Failed(std::move(result), "flux.invalid_result", note);
-  } else if (result.has_value() && result.value().data().size() > options_.payload_bytes_max) {
-    note = OverPayloadLimit("the result", result.value().data().size(), options_.payload_bytes_max,
+  } else if (result.has_value() && PayloadBytes(result.value()) > options_.payload_bytes_max) {
+    note = OverPayloadLimit("the result", PayloadBytes(result.value()), options_.payload_bytes_max,
                             "return");
-    result = Failed(std::move(result), "flux.payload_too_large", note);
+    result = Failed(std::move(result), kPayloadTooLarge, note);
   } else if (result.has_failure() &&
              result.failure().ByteSizeLong() > options_.payload_inline_bytes) {
     note = absl::StrCat("the failure has more than ", options_.payload_inline_bytes, " bytes");
-    result = Failed(std::move(result), "flux.payload_too_large", note);
+    result = Failed(std::move(result), kPayloadTooLarge, note);
   } else if (absl::Status type = CheckId("the failure's type", result.failure().type(), false);
              !type.ok()) {
     note = std::string(type.message());
     result = Failed(std::move(result), "flux.invalid_result", note);
-  } else if (result.progress().data().size() > options_.payload_inline_bytes) {
+  } else if (PayloadBytes(result.progress()) > options_.payload_inline_bytes) {
     note = absl::StrCat("the progress has more than ", options_.payload_inline_bytes, " bytes");
     result.clear_progress();
-    result = Failed(std::move(result), "flux.payload_too_large", note);
+    result = Failed(std::move(result), kPayloadTooLarge, note);
   } else if (result.has_continuation()) {
     for (const v1::Payload& input : result.continuation().inputs()) {
-      if (input.data().size() <= options_.payload_bytes_max) continue;
-      note = OverPayloadLimit("an input of the continuation", input.data().size(),
+      if (PayloadBytes(input) <= options_.payload_bytes_max) continue;
+      note = OverPayloadLimit("an input of the continuation", PayloadBytes(input),
                               options_.payload_bytes_max, "pass");
-      result = Failed(std::move(result), "flux.payload_too_large", note);
+      result = Failed(std::move(result), kPayloadTooLarge, note);
       break;
     }
   }
@@ -505,9 +508,7 @@ void Engine::FinishResult(StreamId stream, const DeliveryKey& key, Slot* slot,
   }
   Command command(std::in_place_type<ReportResult>);
   ReportResult& report = std::get<ReportResult>(command);
-  if (result.has_value() && result.value().data().size() > options_.payload_inline_bytes) {
-    report.blob = slot->execution->next_blob();
-  }
+  if (result.has_value()) report.blob = BlobFor(*slot, result.value());
   report.worker_id = std::move(worker_id);
   report.result = std::move(result);
   const v1::TaskToken& token = report.result.token();

@@ -10,8 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json_value.h"
+#include "engine/core/payload_limit.h"
 #include "engine/shard/engine.h"
-#include "engine/shard/refusals.h"
 #include "proto/bridge.h"
 
 namespace flux::engine {
@@ -30,11 +30,13 @@ bool Passes(const absl::Status& status) {
          absl::IsInternal(status) || absl::IsDataLoss(status);
 }
 
+// Of a refusal that does not pass; ResourceExhausted: what is sent is too large.
 v1::Failure FailureFor(const absl::Status& status) {
   v1::Failure failure;
-  failure.set_type(absl::IsNotFound(status)        ? kNotFound
-                   : absl::IsAlreadyExists(status) ? kConflict
-                                                   : kRefused);
+  failure.set_type(absl::IsNotFound(status)            ? kNotFound
+                   : absl::IsAlreadyExists(status)     ? kConflict
+                   : absl::IsResourceExhausted(status) ? kPayloadTooLarge
+                                                       : kRefused);
   failure.set_message(ToUtf8(Message(status)));
   failure.set_non_retriable(true);
   failure.set_source("coordinator");
@@ -46,9 +48,9 @@ v1::Failure FailureFor(const absl::Status& status) {
 // ---- events ----
 
 absl::Status Engine::CheckPayload(std::string_view what, const v1::Payload& payload) const {
-  if (payload.data().size() > options_.payload_bytes_max) {
+  if (const size_t bytes = PayloadBytes(payload); bytes > options_.payload_bytes_max) {
     return absl::ResourceExhaustedError(
-        OverPayloadLimit(what, payload.data().size(), options_.payload_bytes_max, "pass"));
+        OverPayloadLimit(what, bytes, options_.payload_bytes_max, "pass"));
   }
   if (payload.encoding() == v1::ENCODING_JSON) {
     if (absl::Status json = CheckJson(payload.data()); !json.ok()) {
@@ -60,7 +62,7 @@ absl::Status Engine::CheckPayload(std::string_view what, const v1::Payload& payl
 }
 
 uint64_t Engine::BlobFor(const Slot& slot, const v1::Payload& payload) const {
-  return payload.data().size() > options_.payload_inline_bytes ? NextBlob(*slot.execution) : 0;
+  return PayloadBytes(payload) > options_.payload_inline_bytes ? NextBlob(*slot.execution) : 0;
 }
 
 absl::Status Engine::FullDisk(std::string_view what) const {
@@ -130,6 +132,15 @@ void Engine::ListEvents(v1::ListEventsRequest request, Reply<v1::ListEventsRespo
                       Slot* slot, const absl::Status& status) mutable {
                     if (slot == nullptr)
                       return ReplyWith<v1::ListEventsResponse>(std::move(reply), status);
+                    const size_t bytes = payloads ? EventBytes(*slot->execution) : 0;
+                    if (bytes > options_.answer_bytes_max) {
+                      return ReplyWith<v1::ListEventsResponse>(
+                          std::move(reply),
+                          absl::ResourceExhaustedError(absl::StrCat(
+                              "the events' payloads have ", bytes,
+                              " bytes together and an answer holds at most ",
+                              options_.answer_bytes_max, ": list the events without payloads")));
+                    }
                     v1::ListEventsResponse response;
                     FillEvents(*slot->execution, payloads, &response);
                     ReplyWith<v1::ListEventsResponse>(std::move(reply), std::move(response));
@@ -163,9 +174,10 @@ void Engine::SendMessage(const RunId& run, uint64_t number) {
       if (!absl::IsNotFound(status)) MessageAnswered(run, number, status);
       return;
     }
-    absl::StatusOr<OutboxMessage> message = BuildOutboxMessage(*slot->execution, number);
+    absl::StatusOr<OutboxMessage> message =
+        BuildOutboxMessage(*slot->execution, number, options_.payload_bytes_max);
     if (!message.ok()) {
-      if (!absl::IsNotFound(message.status())) MessageAnswered(run, number, message.status());
+      if (!absl::IsNotFound(message.status())) SettleMessage(run, number, message.status());
       return;
     }
     switch (message->kind) {
@@ -193,12 +205,10 @@ void Engine::StartChild(const RunId& run, OutboxMessage message) {
   absl::StatusOr<std::shared_ptr<const Graph>> graph = GraphOf(message.start);
   absl::Status status = graph.status();
   if (status.ok()) status = CheckStart(message.start, **graph);
+  // What its inputs are too large for does not pass.
+  if (absl::IsResourceExhausted(status)) return SettleMessage(run, number, status);
   if (status.ok() && env_.store->BelowReserve()) status = FullDisk("starts");
   if (status.ok() && shutting_down_) status = ShuttingDown();
-  // A limit that the child's inputs break does not pass.
-  if (absl::IsResourceExhausted(status) && !env_.store->BelowReserve()) {
-    status = absl::InvalidArgumentError(status.message());
-  }
   if (!status.ok()) return MessageAnswered(run, number, status);
   TakeStart(std::move(message.start), *std::move(graph),
             [this, run, number](absl::StatusOr<v1::StartWorkflowResponse> answer) {
@@ -261,6 +271,11 @@ void Engine::MessageAnswered(const RunId& run, uint64_t number, const absl::Stat
                              std::make_pair(run, number));
     return;
   }
+  SettleMessage(run, number, status, std::move(workflow_id), std::move(child_run));
+}
+
+void Engine::SettleMessage(const RunId& run, uint64_t number, const absl::Status& status,
+                           std::string workflow_id, std::string child_run) {
   SettleOutbox command;
   command.number = number;
   if (!status.ok()) command.failure = FailureFor(status);
@@ -414,13 +429,8 @@ absl::Status Engine::CheckOperation(const v1::Operation& operation) const {
 void Engine::Operate(v1::OperateExecutionRequest request,
                      Reply<v1::OperateExecutionResponse> reply) {
   absl::Status status = CheckRef(*request.mutable_execution());
-  if (status.ok()) status = CheckId("identity", request.identity(), false);
+  if (status.ok()) status = CheckWho(request.identity(), request.reason());
   if (status.ok()) status = CheckOperation(request.operation());
-  if (status.ok() && request.reason().size() > options_.payload_inline_bytes) {
-    status = absl::InvalidArgumentError(
-        absl::StrCat("the reason has ", request.reason().size(), " bytes; at most ",
-                     options_.payload_inline_bytes, " are allowed"));
-  }
   if (!status.ok()) return reply(status);
   if (request.operation().has_delete_()) {
     return Delete(request.execution(), request.identity(), request.reason(), std::move(reply));
@@ -472,23 +482,22 @@ void Engine::Reopen(const RunId& run, const std::string& id_key,
 void Engine::OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
                        Reply<v1::OperateExecutionResponse> reply) {
   if (request.operation().has_migrate()) return MigrateOn(slot, request, std::move(reply));
-  const uint64_t before = slot.execution->ordinal();
   absl::StatusOr<Command> command =
       CommandFor(*slot.execution, request.operation(), {request.identity(), request.reason()},
                  BlobFor(slot, PayloadOf(request.operation())));
   if (!command.ok()) {
     return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), command.status());
   }
-  const absl::StatusOr<Verdict> verdict = Execute(slot, *std::move(command));
+  uint64_t retried = 0;
+  const absl::StatusOr<Verdict> verdict = Execute(slot, *std::move(command), &retried);
   if (!verdict.ok()) {
     return ReplyWith<v1::OperateExecutionResponse>(std::move(reply), verdict.status());
   }
   v1::OperateExecutionResponse response;
   response.set_run_id(slot.run.Text());
-  const uint64_t records = slot.execution->ordinal() - before;
   if (request.operation().has_retry()) {
     response.set_detail(
-        absl::StrCat(records, records == 1 ? " step is" : " steps are", " tried again"));
+        absl::StrCat(retried, retried == 1 ? " step is" : " steps are", " tried again"));
   }
   ReplyWith<v1::OperateExecutionResponse>(std::move(reply), std::move(response));
 }

@@ -34,8 +34,10 @@ absl::Status Engine::Recover() {
       env_.store, shards_[0].epoch, options_.graph,
       [this](absl::Status status) { Post([this, status = std::move(status)] { Fatal(status); }); });
   FLUX_RETURN_IF_ERROR(definitions_->Load());
-  histories_ = std::make_unique<Histories>(env_.store, definitions_.get(),
-                                           [clock = env_.clock] { return clock->MonotonicMs(); });
+  histories_ = std::make_unique<Histories>(
+      env_.store, definitions_.get(),
+      Histories::Limits{options_.history_page_bytes, options_.answer_bytes_max},
+      [clock = env_.clock] { return clock->MonotonicMs(); });
 
   DispatchOptions dispatch = options_.dispatch;
   dispatch.incarnation = incarnation_;

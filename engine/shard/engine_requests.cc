@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/core/json_value.h"
+#include "engine/core/payload_limit.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/history.h"
 #include "engine/shard/keys.h"
@@ -76,6 +77,17 @@ absl::Status Engine::CheckRef(v1::ExecutionRef& ref) const {
   return absl::OkStatus();
 }
 
+absl::Status Engine::CheckWho(std::string_view identity, std::string_view reason) const {
+  FLUX_RETURN_IF_ERROR(CheckId("identity", identity, false));
+  if (reason.size() > options_.payload_inline_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the reason has ", reason.size(),
+                                                   " bytes; at most ",
+                                                   options_.payload_inline_bytes,
+                                                   " are allowed: shorten it"));
+  }
+  return absl::OkStatus();
+}
+
 // ---- start
 // ------------------------------------------------------------------------------------------------------
 
@@ -101,18 +113,16 @@ absl::Status Engine::CheckStart(v1::StartWorkflowRequest& request, const Graph& 
   FLUX_RETURN_IF_ERROR(CheckId("request id", request.request_id(), false));
   FLUX_RETURN_IF_ERROR(CheckId("identity", request.identity(), false));
   FLUX_RETURN_IF_ERROR(CheckLabels("execution", request.labels(), request.labels().size()));
+  size_t bytes = 0;
   for (int i = 0; i < request.inputs_size(); ++i) {
-    const size_t bytes = request.inputs(i).data().size();
-    if (bytes > options_.payload_bytes_max) {
-      return absl::ResourceExhaustedError(OverPayloadLimit(
-          std::string(absl::StrCat("input ", i)), bytes, options_.payload_bytes_max, "pass"));
-    }
-    if (request.inputs(i).encoding() == v1::ENCODING_JSON) {
-      if (absl::Status json = CheckJson(request.inputs(i).data()); !json.ok()) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("input ", i, " says it is JSON, but is ", json.message()));
-      }
-    }
+    FLUX_RETURN_IF_ERROR(CheckPayload(absl::StrCat("input ", i), request.inputs(i)));
+    bytes += PayloadBytes(request.inputs(i));
+  }
+  // They become one record.
+  if (bytes > options_.task_input_bytes_max) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the inputs have ", bytes, " bytes together; the limit is ",
+                     options_.task_input_bytes_max, ": pass references to the data instead"));
   }
   return flux::engine::CheckStart(graph, request.inputs(), request.execution_timeout_ms());
 }
@@ -368,10 +378,7 @@ void Engine::GetResult(v1::GetResultRequest request, Reply<v1::GetResultResponse
                                            Slot* slot, const absl::Status& status) mutable {
       if (slot == nullptr) return ReplyWith<v1::GetResultResponse>(std::move(reply), status);
       if (slot->execution->closed() || wait_ms == 0) {
-        v1::GetResultResponse response;
-        FillResult(*slot->execution, &response);
-        response.set_run_id(slot->run.Text());
-        return ReplyWith<v1::GetResultResponse>(std::move(reply), std::move(response));
+        return ReplyWith<v1::GetResultResponse>(std::move(reply), ResultOf(*slot));
       }
       AddWaiter(slot->run, wait_ms, std::move(reply));
     });
@@ -388,6 +395,22 @@ void Engine::AddWaiter(const RunId& run, uint32_t wait_ms, Reply<v1::GetResultRe
   waiters_[run].push_back(std::move(waiter));
 }
 
+// What maps and joins made of many steps' results may be larger than any one of them.
+absl::StatusOr<v1::GetResultResponse> Engine::ResultOf(const Slot& slot) const {
+  if (const size_t bytes = ResultBytes(*slot.execution); bytes > options_.answer_bytes_max) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "execution ", slot.execution->started().workflow_id(), " (run ", slot.run.Text(),
+        ") has completed, but its result has ", bytes, " bytes and an answer holds at most ",
+        options_.answer_bytes_max,
+        ": read the results of its steps one by one from its history (with payloads), and let the "
+        "workflow return a reference to the data instead"));
+  }
+  v1::GetResultResponse response;
+  FillResult(*slot.execution, &response);
+  response.set_run_id(slot.run.Text());
+  return response;
+}
+
 void Engine::NotifyClosed(Slot& slot) {
   const auto it = waiters_.find(slot.run);
   if (it == waiters_.end()) return;
@@ -395,10 +418,7 @@ void Engine::NotifyClosed(Slot& slot) {
   waiters_.erase(it);
   for (Waiter& waiter : waiters) {
     waiter_deadlines_.erase({waiter.deadline_ms, {waiter.number, slot.run}});
-    v1::GetResultResponse response;
-    FillResult(*slot.execution, &response);
-    response.set_run_id(slot.run.Text());
-    ReplyWith<v1::GetResultResponse>(std::move(waiter.reply), std::move(response));
+    ReplyWith<v1::GetResultResponse>(std::move(waiter.reply), ResultOf(slot));
   }
 }
 
@@ -451,7 +471,7 @@ void Engine::Describe(v1::DescribeExecutionRequest request,
                     }
                     v1::DescribeExecutionResponse response;
                     DescribeExecution(*slot->execution, items == 0 ? 10 : items, payloads,
-                                      LiveOf(*slot), &response);
+                                      LiveOf(*slot), &response, options_.answer_bytes_max);
                     response.set_server_time_ms(env_.clock->WallMs());
                     ReplyWith<v1::DescribeExecutionResponse>(std::move(reply), std::move(response));
                   });
@@ -524,9 +544,12 @@ void Engine::Verify(v1::VerifyExecutionRequest request, Reply<v1::VerifyExecutio
 // ---- stopping
 // -------------------------------------------------------------------------------------------------------
 
-template <typename Response>
-void Engine::StopExecution(v1::ExecutionRef ref, Command command, Reply<Response> reply) {
-  if (absl::Status status = CheckRef(ref); !status.ok()) return reply(status);
+template <typename Response, typename Request>
+void Engine::StopExecution(Request request, Command command, Reply<Response> reply) {
+  v1::ExecutionRef ref = std::move(*request.mutable_execution());
+  absl::Status checked = CheckRef(ref);
+  if (checked.ok()) checked = CheckWho(request.identity(), request.reason());
+  if (!checked.ok()) return reply(checked);
   Post([this, ref = std::move(ref), command = std::move(command),
         reply = std::move(reply)]() mutable {
     WithExecution(ref, [this, command = std::move(command), reply = std::move(reply)](
@@ -540,16 +563,14 @@ void Engine::StopExecution(v1::ExecutionRef ref, Command command, Reply<Response
 }
 
 void Engine::Cancel(v1::CancelExecutionRequest request, Reply<v1::CancelExecutionResponse> reply) {
-  StopExecution<v1::CancelExecutionResponse>(
-      request.execution(), flux::engine::Cancel{request.reason(), request.identity()},
-      std::move(reply));
+  Command command = flux::engine::Cancel{request.reason(), request.identity()};
+  StopExecution(std::move(request), std::move(command), std::move(reply));
 }
 
 void Engine::Terminate(v1::TerminateExecutionRequest request,
                        Reply<v1::TerminateExecutionResponse> reply) {
-  StopExecution<v1::TerminateExecutionResponse>(
-      request.execution(), flux::engine::Terminate{request.reason(), request.identity()},
-      std::move(reply));
+  Command command = flux::engine::Terminate{request.reason(), request.identity()};
+  StopExecution(std::move(request), std::move(command), std::move(reply));
 }
 
 // ---- operators
@@ -564,11 +585,7 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     info.set_shards(static_cast<uint32_t>(shards_.size()));
     info.set_incarnation(incarnation_);
     info.set_executions_resident(slots_.size());
-    uint64_t open = 0;
-    for (const auto& [run, slot] : slots_) {
-      if (slot->execution && !slot->execution->closed()) ++open;
-    }
-    info.set_executions_open(open);
+    info.set_executions_open(CountOpen());
     const DispatchStats dispatch = dispatcher_->stats();
     info.set_tasks_ready(dispatch.ready);
     info.set_tasks_running(dispatch.running);

@@ -238,21 +238,16 @@ void Engine::List(v1::ListExecutionsRequest request, Reply<v1::ListExecutionsRes
 }
 
 // The counts kept by workflow and status, with what the rows lack, or have too much, set right.
-std::map<v1::ExecutionStatus, uint64_t> Engine::CountByIndex(const std::string& ns,
-                                                             const Query& query) {
-  std::map<v1::ExecutionStatus, uint64_t> counts;
-  const auto count = [&](std::string_view workflow, v1::ExecutionStatus status, uint64_t by) {
-    ExecutionFields fields;
-    fields.workflow = workflow;
-    fields.status = status;
-    if (by != 0 && query.Check(fields) == Match::kYes) counts[status] += by;
-  };
-  const std::string head = ns + '\0';
+// An empty namespace: all of them.
+template <typename Visit>
+void Engine::VisitCounts(const std::string& ns, Visit count) const {
+  const std::string head = ns.empty() ? "" : ns + '\0';
   for (const Shard& shard : shards_) {
     const auto& groups = shard.counts.groups();
     for (auto it = groups.lower_bound(head);
          it != groups.end() && std::string_view(it->first).substr(0, head.size()) == head; ++it) {
-      std::string_view workflow = std::string_view(it->first).substr(head.size());
+      std::string_view workflow = std::string_view(it->first);
+      workflow.remove_prefix(workflow.find('\0') + 1);
       workflow.remove_suffix(1);
       for (int status = kStatusMin; status <= kStatusMax; ++status) {
         count(workflow, static_cast<v1::ExecutionStatus>(status),
@@ -262,7 +257,7 @@ std::map<v1::ExecutionStatus, uint64_t> Engine::CountByIndex(const std::string& 
     for (const Slot* slot : shard.pins) {
       if (!slot->execution) continue;
       const v1::ExecutionStarted& started = slot->execution->started();
-      if (started.namespace_() != ns) continue;
+      if (!ns.empty() && started.namespace_() != ns) continue;
       const v1::RunRoot& root = slot->flushing ? slot->sent_root : slot->root;
       if (root.has_indexed()) {
         count(root.indexed().workflow(), root.indexed().status(), ~uint64_t{0});  // one less
@@ -272,11 +267,30 @@ std::map<v1::ExecutionStatus, uint64_t> Engine::CountByIndex(const std::string& 
   }
   for (const RunId& run : standing_) {
     const Deletion& deletion = deletions_.at(run);
-    if (deletion.ns == ns && deletion.indexed) {
+    if ((ns.empty() || deletion.ns == ns) && deletion.indexed) {
       count(deletion.indexed->workflow(), deletion.indexed->status(), ~uint64_t{0});
     }
   }
+}
+
+std::map<v1::ExecutionStatus, uint64_t> Engine::CountByIndex(const std::string& ns,
+                                                             const Query& query) const {
+  std::map<v1::ExecutionStatus, uint64_t> counts;
+  VisitCounts(ns, [&](std::string_view workflow, v1::ExecutionStatus status, uint64_t by) {
+    ExecutionFields fields;
+    fields.workflow = workflow;
+    fields.status = status;
+    if (by != 0 && query.Check(fields) == Match::kYes) counts[status] += by;
+  });
   return counts;
+}
+
+uint64_t Engine::CountOpen() const {
+  uint64_t open = 0;
+  VisitCounts("", [&](std::string_view, v1::ExecutionStatus status, uint64_t by) {
+    if ((kOpenStatuses & StatusBit(status)) != 0) open += by;
+  });
+  return open;
 }
 
 void Engine::Count(v1::CountExecutionsRequest request, Reply<v1::CountExecutionsResponse> reply) {

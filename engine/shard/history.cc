@@ -6,6 +6,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/core/payload_limit.h"
 #include "engine/shard/keys.h"
 #include "engine/shard/loader.h"
 #include "proto/bridge.h"
@@ -36,6 +37,15 @@ absl::Status VisitAll(store::Rows& rows, store::ShardId shard, const RunId& run,
   return absl::OkStatus();
 }
 
+// Leaves the event's payload out, and says so, if a page of `bytes` has no room for it.
+void TrimPayload(size_t bytes, size_t bytes_max, v1::HistoryEvent* event) {
+  const size_t payload = PayloadBytes(event->payload());
+  if (payload == 0 || bytes + payload <= bytes_max) return;
+  event->clear_payload();
+  absl::StrAppend(event->mutable_detail(), event->detail().empty() ? "" : "; ", "its payload of ",
+                  payload, " bytes is left out: an answer has no room for it");
+}
+
 // Reads again what lacked something if the rows it needed may have gone meanwhile: the run moved
 // its base on.
 template <typename Read>
@@ -52,8 +62,9 @@ auto ReadSettled(store::Rows& rows, store::ShardId shard, const RunId& run, cons
 
 }  // namespace
 
-Histories::Histories(store::Store* store, Definitions* definitions, std::function<int64_t()> now_ms)
-    : store_(store), definitions_(definitions), now_ms_(std::move(now_ms)) {}
+Histories::Histories(store::Store* store, Definitions* definitions, Limits limits,
+                     std::function<int64_t()> now_ms)
+    : store_(store), definitions_(definitions), limits_(limits), now_ms_(std::move(now_ms)) {}
 
 std::optional<Execution> Histories::TakeCursor(const RunId& run, uint64_t ordinal) {
   std::lock_guard lock(mutex_);
@@ -139,7 +150,9 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::PageFrom(uint64_t first,
   }
   const uint64_t size =
       std::min(request.page_size() == 0 ? kPageRecords : request.page_size(), kPageRecordsMax);
-  const uint64_t through = std::min(last, first + size - 1);
+  uint64_t through = std::min(last, first + size - 1);
+  size_t bytes = 0;
+  size_t weighed = 0;  // events of the story that `bytes` counts
   const uint64_t from = execution ? execution->ordinal() + 1 : 1;
   const BlobReader blobs = BlobsOf(store_->rows(), shard, run);
   absl::Status bad;
@@ -173,14 +186,18 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::PageFrom(uint64_t first,
                    }
                    Apply(*execution, *std::move(record), &effects, std::move(graph));
                  }
+                 for (; weighed < story.size(); ++weighed) {
+                   v1::HistoryEvent& event = story[weighed];
+                   if (!request.payloads()) event.clear_payload();
+                   TrimPayload(bytes, limits_.answer_bytes, &event);
+                   bytes += event.ByteSizeLong();
+                 }
+                 if (bytes > limits_.page_bytes && ordinal >= first) through = ordinal;
                  return ordinal < through;
                }));
   FLUX_RETURN_IF_ERROR(bad);
   v1::GetHistoryResponse response;
-  for (v1::HistoryEvent& event : story) {
-    if (!request.payloads()) event.clear_payload();
-    *response.add_events() = std::move(event);
-  }
+  for (v1::HistoryEvent& event : story) *response.add_events() = std::move(event);
   if (through < last) response.set_next_page_token(absl::StrCat(through + 1));
   if (execution && through < last) KeepCursor(run, *std::move(execution));
   return response;

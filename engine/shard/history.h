@@ -26,8 +26,14 @@ namespace flux::engine {
 // it. Limits: kCursorsMax of them, kCursorsBytesMax together but for the newest, kCursorMs each.
 class Histories {
  public:
+  struct Limits {
+    size_t page_bytes = 0;    // a page ends behind the record that passes it
+    size_t answer_bytes = 0;  // a payload with which a page would have more is left out
+  };
+
   // `now_ms` is monotonic, and called from any thread.
-  Histories(store::Store* store, Definitions* definitions, std::function<int64_t()> now_ms);
+  Histories(store::Store* store, Definitions* definitions, Limits limits,
+            std::function<int64_t()> now_ms);
 
   // `tail` holds the serialised records behind `flushed`; the history is read up to record `last`.
   // A page that would begin before the run's base begins behind it, with an event that says so.
@@ -73,6 +79,7 @@ class Histories {
 
   store::Store* const store_;
   Definitions* const definitions_;
+  const Limits limits_;
   const std::function<int64_t()> now_ms_;
   mutable std::mutex mutex_;   // guards what follows
   std::list<Cursor> cursors_;  // the newest first

@@ -2,14 +2,9 @@
 #ifndef FLUX_ENGINE_SHARD_REFUSALS_H_
 #define FLUX_ENGINE_SHARD_REFUSALS_H_
 
-#include <cstddef>
-#include <string>
-#include <string_view>
-
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "flux/v1/workflow.pb.h"
-#include "proto/bridge.h"
 
 namespace flux::engine {
 
@@ -21,14 +16,6 @@ inline absl::Status NoExecution(const v1::ExecutionRef& ref) {
                        : absl::StrCat("no run ", ref.run_id()),
                    " in namespace \"", ref.namespace_(),
                    "\": check both; what has closed is deleted after fluxd's retention"));
-}
-
-// Of a payload that has more than `bytes_max`. `act`: "pass" or "return".
-inline std::string OverPayloadLimit(std::string_view what, size_t bytes, size_t bytes_max,
-                                    std::string_view act) {
-  return absl::StrCat(ToAbsl(what), " has ", bytes, " bytes; the limit is ", bytes_max,
-                      ", fluxd's payload-bytes-max: ", ToAbsl(act),
-                      " a reference to the data instead, or raise it");
 }
 
 }  // namespace flux::engine

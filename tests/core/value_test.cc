@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/core/json_value.h"
+#include "engine/core/payload_limit.h"
 #include "engine/core/retry.h"
 #include "proto/bridge.h"
 #include "tests/core/harness.h"
@@ -130,6 +131,32 @@ TEST(Value, KeepsPayloadsAsTheyWere) {
   }
   EXPECT_EQ(Value().ToPayload().encoding(), v1::ENCODING_NONE);
   EXPECT_TRUE(Value::FromPayload(Value().ToPayload()).none());
+}
+
+TEST(Value, KnowsTheBytesOfThePayloadItMakesBeforeItIsMade) {
+  v1::Payload rich = Json("{}");
+  rich.set_content_type("a.B");
+  (*rich.mutable_metadata())["k"] = std::string(300, 'v');
+  const Value array = *Value::Split(JsonValue("[1,\"two\",[]]"));
+  std::vector<Value> values = {Value(),
+                               JsonValue(""),
+                               JsonValue("1"),
+                               JsonValue(std::string(kCompactBytesMax + 1, 'x')),
+                               Value::FromPayload(rich),
+                               array,
+                               array.Item(1)};
+  values.push_back(Value::FromData("x", v1::ENCODING_UNSPECIFIED));
+  values.push_back(*Value::List({}));
+  values.push_back(*Value::List(values));
+  values.push_back(*Value::List(std::vector<Value>(200, values.back())));
+  const Value parts = *Value::Split(Value::FromPayload(values[9].ToPayload()));
+  values.push_back(*Value::List({parts.Item(1), parts.Item(2), parts.Item(4), parts.Item(8)}));
+  for (const Value& value : values) {
+    const v1::Payload made = value.ToPayload();
+    EXPECT_EQ(value.data_bytes(), made.data().size());
+    EXPECT_EQ(value.limit_bytes(), PayloadBytes(made));
+  }
+  EXPECT_EQ(PayloadBytes(rich), 2u + 3u + 1u + 300u);
 }
 
 TEST(Value, SplitsListsAndArraysIntoSharedItems) {

@@ -634,6 +634,37 @@ TEST(Engine, ListsAndCountsWhatIsInMemoryAndOnDiskAlike) {
   for (int i = 0; i < 30; ++i) EXPECT_EQ(ids[i], absl::StrCat("id", 29 - i));
 }
 
+TEST(Engine, TellsHowManyExecutionsAreOpenWhetherTheyAreInMemoryOrNot) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  world.Define(Nap("nap", 3'600'000));
+  const auto info = [&] {
+    return *world.Ask<v1::GetServerInfoResponse>(
+        [&](auto reply) { world.engine().Info(std::move(reply)); });
+  };
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  ASSERT_TRUE(world.Start("chain", "done", {"1"}).ok());
+  world.RunWorker(worker);
+  for (int i = 0; i < 20; ++i) {
+    v1::StartWorkflowRequest request = StartRequest("nap", absl::StrCat("nap", i));
+    if (i % 2 == 1) request.set_namespace_("other");
+    ASSERT_TRUE(world.Start(request).ok());
+  }
+  EXPECT_EQ(info().executions_open(), 20u) << "no row says so yet";
+  world.Advance(5'000);
+  ASSERT_TRUE(world.Operate("nap0", "pause {}").ok());
+  ASSERT_TRUE(world.Operate("nap2", "terminate {}").ok());
+  ASSERT_TRUE(world.Start("chain", "runs", {"1"}).ok());
+  EXPECT_EQ(info().executions_open(), 20u);
+  EXPECT_LT(info().executions_resident(), 5u);
+  world.Advance(5'000);
+  EXPECT_EQ(info().executions_open(), 20u);
+  world.Crash();
+  ASSERT_TRUE(world.Open().ok());
+  EXPECT_EQ(info().executions_open(), 20u);
+}
+
 TEST(Engine, RefusesBadRequestsAndSaysWhy) {
   EngineOptions options;
   options.payload_bytes_max = 100;

@@ -83,6 +83,138 @@ TEST(Limits, ATasksLabelsAndFailureTypesAreHeldToWhatAStartsAre) {
   }
 }
 
+v1::Payload WithMetadata(size_t bytes) {
+  v1::Payload payload = Json("7");
+  payload.set_content_type("t");
+  (*payload.mutable_metadata())["k"] = std::string(bytes - 3, 'm');
+  return payload;
+}
+
+TEST(Limits, APayloadCountsWithAllThatItCarries) {
+  EngineOptions options;
+  options.payload_bytes_max = 1'000;
+  for (const size_t bytes : {1'000u, 1'001u}) {
+    const bool fits = bytes == 1'000;
+    SCOPED_TRACE(bytes);
+    World world(options);
+    ASSERT_TRUE(world.Open().ok());
+    world.Define(Parse(R"(
+      name: "both"
+      scopes {
+        parameters: 1
+        steps { name: "wait" wait_event { event: "go" } }
+        steps { name: "use" inputs { parameter: 0 } task { task: "t" } }
+        result { step: 1 }
+      })"));
+    v1::StartWorkflowRequest start = StartOf("both", "a");
+    *start.mutable_inputs(0) = WithMetadata(bytes);
+    EXPECT_EQ(world.Start(start).status().code(),
+              fits ? absl::StatusCode::kOk : absl::StatusCode::kResourceExhausted);
+    if (!fits) {
+      EXPECT_TRUE(world.Start(StartOf("both", "a")).ok());
+    }
+    v1::SendEventRequest event;
+    event.mutable_execution()->set_workflow_id("a");
+    event.set_event("go");
+    *event.mutable_payload() = WithMetadata(bytes);
+    EXPECT_EQ(world
+                  .Ask<v1::SendEventResponse>(
+                      [&](auto reply) { world.engine().SendEvent(event, std::move(reply)); })
+                  .status()
+                  .code(),
+              fits ? absl::StatusCode::kOk : absl::StatusCode::kResourceExhausted);
+    if (!fits) {
+      EXPECT_TRUE(world.SendEvent("a", "go", "1").ok());
+    }
+    const StreamId worker = world.Connect("s1", {"t"}, 1);
+    world.Settle();
+    v1::ConnectRequest message;
+    *message.add_results()->mutable_token() = world.Take(worker).token();
+    *message.mutable_results(0)->mutable_value() = WithMetadata(bytes);
+    world.Message(worker, message);
+    world.Settle();
+    const v1::GetResultResponse answer = world.Result("a");
+    EXPECT_EQ(answer.failure().type(), fits ? "" : "flux.payload_too_large");
+    if (fits) {
+      EXPECT_EQ(answer.result().metadata().at("k").size(), 997u);
+    } else {
+      EXPECT_THAT(answer.failure().message(), HasSubstr("the result has 1001 bytes"));
+    }
+  }
+}
+
+TEST(Limits, APayloadOfMuchMetadataLiesUnderItsOwnKeyToo) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  v1::StartWorkflowRequest start = StartOf("chain", "a");
+  *start.mutable_inputs(0) = WithMetadata(100'000);
+  ASSERT_TRUE(world.Start(start).ok());
+  const StreamId worker = world.Connect("s1", {"t"}, 1);
+  world.Settle();
+  v1::ConnectRequest message;
+  *message.add_results()->mutable_token() = world.Take(worker).token();
+  *message.mutable_results(0)->mutable_value() = WithMetadata(90'000);
+  world.Message(worker, message);
+  world.Settle();
+  EXPECT_EQ(CountRows(world, keys::Table::kPayload), 2u);
+  world.Advance(5'000);
+  // Once each, and not in the records again.
+  EXPECT_LT(world.Counter("commit_bytes") + world.Counter("row_bytes"), 200'000u);
+  world.Crash();
+  ASSERT_TRUE(world.Open().ok());
+  EXPECT_EQ(world.Result("a").result().metadata().at("k").size(), 89'997u);
+  EXPECT_TRUE(world.Verify("a")->equal()) << world.Verify("a")->difference();
+}
+
+TEST(Limits, WhoStopsAnExecutionAndWhyIsHeldToWhatOperationsAre) {
+  World world;
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  struct Case {
+    std::string identity;
+    std::string reason;
+    const char* words;  // null: it is done
+  };
+  const Case cases[] = {
+      {std::string(257, 'i'), "", "identity has 257 bytes; at most 256"},
+      {"a\nb", "", "identity has a control character"},
+      {"", std::string(65'537, 'r'), "the reason has 65537 bytes; at most 65536"},
+      {std::string(256, 'i'), std::string(65'536, 'r'), nullptr},
+  };
+  int runs = 0;
+  for (const Case& c : cases) {
+    for (const bool terminate : {false, true}) {
+      const std::string id = absl::StrCat("a-", ++runs);
+      ASSERT_TRUE(world.Start(StartOf("chain", id)).ok());
+      absl::Status status;
+      const auto stop = [&](auto request, auto response, auto method) {
+        request.mutable_execution()->set_workflow_id(id);
+        request.set_identity(c.identity);
+        request.set_reason(c.reason);
+        status = world
+                     .Ask<decltype(response)>([&](auto reply) {
+                       (world.engine().*method)(request, std::move(reply));
+                     })
+                     .status();
+      };
+      if (terminate) {
+        stop(v1::TerminateExecutionRequest(), v1::TerminateExecutionResponse(),
+             &Engine::Terminate);
+      } else {
+        stop(v1::CancelExecutionRequest(), v1::CancelExecutionResponse(), &Engine::Cancel);
+      }
+      if (c.words == nullptr) {
+        EXPECT_TRUE(status.ok()) << status;
+        continue;
+      }
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(status.ToString(), HasSubstr(c.words));
+      EXPECT_EQ(world.Result(id).status(), v1::EXECUTION_STATUS_RUNNING);
+    }
+  }
+}
+
 TEST(Limits, LabelsOfAStepAreKeptWithItAndHeldToTheSame) {
   World world;
   ASSERT_TRUE(world.Open().ok());

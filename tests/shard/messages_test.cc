@@ -209,6 +209,110 @@ TEST_F(Messages, AChildThatFailsFailsItsStepWithItsType) {
   EXPECT_THAT(world_.Result("p").failure().message(), HasSubstr("child p/child: "));
 }
 
+// A value that a map made was never one message: it is looked at before it goes into a record of
+// another execution, which the log might not take.
+TEST(LargeMessages, AComposedValueGoesToAnotherExecutionUpToThePayloadLimit) {
+  const std::string map_of = R"(
+      parameters: 1
+      steps { name: "each" inputs { parameter: 0 } map { body: 1 } }
+    )";
+  const std::string body = R"(
+    scopes {
+      parameters: 1
+      steps { name: "item" inputs { parameter: 0 } task { task: "t" } }
+      result { step: 0 }
+    })";
+  // Seven bytes an item: the number, what says that it is one, and the place in the list.
+  constexpr size_t kItems = 100;
+  EngineOptions options;
+  options.payload_bytes_max = 7 * kItems;
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Parse(absl::StrCat("name: 'many' scopes {", map_of, "result { step: 0 } }", body)));
+  world.Define(Parse(R"(
+    name: "asks"
+    scopes {
+      parameters: 1
+      steps { name: "child" inputs { parameter: 0 } child { workflow: "many" } }
+      result { literal { data: "1" encoding: ENCODING_JSON } }
+    })"));
+  world.Define(Parse(absl::StrCat("name: 'emits' scopes {", map_of, R"(
+      steps {
+        name: "send"
+        inputs { step: 0 }
+        inputs { literal { data: "\"w\"" encoding: ENCODING_JSON } }
+        emit { event: "go" }
+      }
+      result { literal { data: "1" encoding: ENCODING_JSON } } })", body)));
+  world.Define(Parse(absl::StrCat("name: 'starts' scopes {", map_of, R"(
+      steps { name: "child" inputs { step: 0 } child { workflow: "inner" } }
+      result { literal { data: "1" encoding: ENCODING_JSON } } })", body)));
+  world.Define(Inner());
+  world.Define(Waiter());
+  ASSERT_TRUE(world.Start("waiter", "w").ok());
+  const StreamId worker = world.Connect("s", {"t"}, 1'000);
+  const auto list = [](size_t items) {
+    std::string text = "[1";
+    for (size_t i = 1; i < items; ++i) text += ",1";
+    return text + "]";
+  };
+  struct Case {
+    const char* workflow;
+    const char* words;
+  };
+  for (const auto& [workflow, words] :
+       {Case{"asks", "child over-asks/child: the result has 707 bytes; the limit is 700, fluxd's "
+                     "payload-bytes-max: return a reference to the data instead, or raise it"},
+        Case{"emits", "the event's payload has 707 bytes; the limit is 700"},
+        Case{"starts", "input 0 has 707 bytes; the limit is 700"}}) {
+    SCOPED_TRACE(workflow);
+    ASSERT_TRUE(world.Start(workflow, absl::StrCat("fits-", workflow), {list(kItems)}).ok());
+    ASSERT_TRUE(world.Start(workflow, absl::StrCat("over-", workflow), {list(kItems + 1)}).ok());
+    world.RunWorker(worker);
+    EXPECT_EQ(world.Result(absl::StrCat("fits-", workflow)).status(),
+              v1::EXECUTION_STATUS_COMPLETED);
+    const v1::GetResultResponse over = world.Result(absl::StrCat("over-", workflow));
+    EXPECT_EQ(over.status(), v1::EXECUTION_STATUS_FAILED);
+    EXPECT_EQ(over.failure().type(), "flux.payload_too_large");
+    EXPECT_THAT(over.failure().message(), HasSubstr(words));
+    const auto verified = world.Verify(absl::StrCat("over-", workflow));
+    ASSERT_TRUE(verified.ok()) << verified.status();
+    EXPECT_TRUE(verified->equal());
+  }
+  EXPECT_EQ(world.Result("over-asks/child").status(), v1::EXECUTION_STATUS_COMPLETED);
+  EXPECT_EQ(world.Events("w").events_size(), 1) << "the one that fits";
+  EXPECT_TRUE(world.fatal().ok()) << world.fatal();
+}
+
+TEST(LargeMessages, AChildsInputsAreHeldToTheirLimitTogether) {
+  EngineOptions options;
+  options.payload_bytes_max = 100;
+  options.task_input_bytes_max = 180;
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Parse(R"(
+    name: "outer"
+    scopes {
+      parameters: 1
+      steps { name: "child" inputs { parameter: 0 } inputs { parameter: 0 } child { workflow: "two" } }
+      result { literal { data: "1" encoding: ENCODING_JSON } }
+    })"));
+  world.Define(Parse(R"(
+    name: "two"
+    scopes {
+      parameters: 2
+      result { parameter: 0 }
+    })"));
+  ASSERT_TRUE(world.Start("outer", "fits", {std::string(90, '1')}).ok());
+  ASSERT_TRUE(world.Start("outer", "over", {std::string(91, '1')}).ok());
+  world.Settle();
+  EXPECT_EQ(world.Result("fits").status(), v1::EXECUTION_STATUS_COMPLETED);
+  const v1::GetResultResponse over = world.Result("over");
+  EXPECT_EQ(over.failure().type(), "flux.payload_too_large");
+  EXPECT_THAT(over.failure().message(),
+              HasSubstr("the inputs have 182 bytes together; the limit is 180"));
+}
+
 TEST_F(Messages, AChildOfAnUnknownWorkflowFailsItsStep) {
   Open();
   world_.Define(Outer());
@@ -405,6 +509,7 @@ TEST_F(Messages, AFailedExecutionGoesOnWhereItFailedWhenItIsRetried) {
   Open();
   const auto retried = Operate("c", "retry {}");
   ASSERT_TRUE(retried.ok()) << retried.status();
+  EXPECT_EQ(retried->detail(), "1 step is tried again") << "reopening is no step";
   const v1::Task again = Take();
   EXPECT_EQ(again.step(), "s1");
   EXPECT_EQ(again.attempt(), 1u);
