@@ -59,14 +59,17 @@ absl::Status CheckBatchLimits(const RowBatch& batch) {
     FLUX_RETURN_IF_ERROR(CheckKey(key));
     bytes += key.size();
   }
-  for (const auto& [begin, end] : batch.delete_ranges) {
-    FLUX_RETURN_IF_ERROR(CheckKey(begin));
-    FLUX_RETURN_IF_ERROR(CheckKey(end));
-    if (begin > end) {
-      return absl::InvalidArgumentError(absl::StrCat("delete range begins at '", Shown(begin),
-                                                     "', after its end '", Shown(end), "'"));
+  for (const auto* ranges : {&batch.delete_ranges, &batch.emptied}) {
+    for (const auto& [begin, end] : *ranges) {
+      FLUX_RETURN_IF_ERROR(CheckKey(begin));
+      FLUX_RETURN_IF_ERROR(CheckKey(end));
+      if (begin > end) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(ranges == &batch.emptied ? "emptied" : "delete", " range begins at '",
+                         Shown(begin), "', after its end '", Shown(end), "'"));
+      }
+      bytes += begin.size() + end.size();
     }
-    bytes += begin.size() + end.size();
   }
   if (bytes > kRowBatchBytesMax) {
     return absl::ResourceExhaustedError(absl::StrCat("a row batch of shard ", batch.shard, " has ",
@@ -106,7 +109,9 @@ size_t BatchBytes(const RowBatch& batch) {
   size_t bytes = 0;
   for (const KeyValue& put : batch.puts) bytes += put.key.size() + put.value.size();
   for (const std::string& key : batch.deletes) bytes += key.size();
-  for (const auto& [begin, end] : batch.delete_ranges) bytes += begin.size() + end.size();
+  for (const auto* ranges : {&batch.delete_ranges, &batch.emptied}) {
+    for (const auto& [begin, end] : *ranges) bytes += begin.size() + end.size();
+  }
   return bytes;
 }
 

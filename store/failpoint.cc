@@ -86,10 +86,12 @@ const std::vector<std::string_view>& Failpoint::Names() {
       "truncate_after_write",
       "claim_before_write",
       "claim_after_write",
-      "wal_write",       // before bytes are handed to the operating system; error: disk full
-      "wal_write_torn",  // hands over the first half of the bytes, then acts
-      "wal_sync",        // before fdatasync; error: the sync fails
-      "mark_write",      // synced, before the note of how far is made
+      "wal_write",          // before bytes are handed to the operating system; error: disk full
+      "wal_write_torn",     // hands over the first half of the bytes, then acts
+      "wal_sync",           // before fdatasync; error: the sync fails
+      "mark_write",         // synced, before the note of how far is made
+      "compaction_write",   // of a table; error: disk full
+      "compaction_delete",  // a compaction's result stands, what it read is about to be deleted
   };
   return *names;
 }

@@ -123,6 +123,9 @@ rocksdb::ColumnFamilyOptions FamilyOptions(const std::shared_ptr<rocksdb::Cache>
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(kBloomBitsPerKey));
   // In parts: those of a large file would be larger than the cache, and be read anew for each row.
   table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  // Full keys: shortened ones reach past the end of a run's rows, so that the last block of each
+  // run would not be counted when the bytes of its rows are asked for (store/rocks_reclaim.h).
+  table.index_shortening = rocksdb::BlockBasedTableOptions::IndexShorteningMode::kNoShortening;
   table.partition_filters = true;
   table.metadata_block_size = kMetadataBlockBytes;
   table.cache_index_and_filter_blocks = true;

@@ -25,6 +25,8 @@ std::string_view FileName(std::string_view path) {
   return slash == std::string_view::npos ? path : path.substr(slash + 1);
 }
 
+bool IsTable(std::string_view path) { return path.ends_with(".sst"); }
+
 IOStatus MarkStatus(const absl::Status& status) {
   if (status.ok()) return IOStatus::OK();
   const std::string message(status.message());
@@ -109,6 +111,37 @@ class MarkedFile : public rocksdb::FSWritableFileWrapper {
   uint64_t bytes_ = 0;
 };
 
+// A table, for the sake of the failpoint within compactions.
+class TableFile : public rocksdb::FSWritableFileWrapper {
+ public:
+  explicit TableFile(std::unique_ptr<FSWritableFile> target)
+      : FSWritableFileWrapper(target.get()), owned_(std::move(target)) {}
+
+  IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
+    IOStatus status = BeforeWrite();
+    return status.ok() ? owned_->Append(data, options, debug) : status;
+  }
+
+  IOStatus Append(const Slice& data, const IOOptions& options,
+                  const rocksdb::DataVerificationInfo& verification,
+                  IODebugContext* debug) override {
+    IOStatus status = BeforeWrite();
+    return status.ok() ? owned_->Append(data, options, verification, debug) : status;
+  }
+
+ private:
+  IOStatus BeforeWrite() {
+    // Flushes write at a higher priority.
+    const bool compaction = GetIOPriority() == rocksdb::Env::IO_LOW;
+    if (compaction && Failpoint::Hit("compaction_write")) {
+      return IOStatus::NoSpace("injected fault: compaction_write");
+    }
+    return IOStatus::OK();
+  }
+
+  const std::unique_ptr<FSWritableFile> owned_;
+};
+
 class MarkingFileSystem : public rocksdb::FileSystemWrapper {
  public:
   MarkingFileSystem(SyncedMarks* marks, bool sync_wal)
@@ -127,6 +160,8 @@ class MarkingFileSystem : public rocksdb::FileSystemWrapper {
       *result = std::make_unique<MarkedFile>(std::move(*result), marks_, wal, true, sync_wal_);
     } else if (manifest != 0) {
       *result = std::make_unique<MarkedFile>(std::move(*result), marks_, manifest, false, true);
+    } else if (IsTable(path)) {
+      *result = std::make_unique<TableFile>(std::move(*result));
     }
     return status;
   }
@@ -137,6 +172,9 @@ class MarkingFileSystem : public rocksdb::FileSystemWrapper {
     if (wal != 0) {
       IOStatus status = MarkStatus(marks_->RetireWal(wal));
       if (!status.ok()) return status;
+    }
+    if (IsTable(path) && Failpoint::Hit("compaction_delete")) {
+      return IOStatus::IOError("injected fault: compaction_delete");
     }
     return FileSystemWrapper::DeleteFile(path, options, debug);
   }

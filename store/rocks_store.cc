@@ -16,6 +16,7 @@
 #include "store/posix_file.h"
 #include "store/recovery.h"
 #include "store/rocks_database.h"
+#include "store/rocks_reclaim.h"
 #include "store/rocks_writer.h"
 #include "store/space.h"
 #include "store/synced_marks.h"
@@ -92,6 +93,7 @@ class RocksStore::Impl : public Log, public Rows {
   TailRecovery recovery_;
   std::unique_ptr<SpaceWatch> space_;
   std::unique_ptr<RocksDatabase> database_;
+  std::unique_ptr<RocksReclaim> reclaim_;
   std::unique_ptr<RocksWriter> writer_;
 };
 
@@ -130,12 +132,19 @@ absl::StatusOr<std::unique_ptr<RocksStore::Impl>> RocksStore::Impl::Open(RocksOp
   if (impl->recovery_.create && Failpoint::Hit("create_after_database")) {
     return absl::UnavailableError("injected fault: create_after_database");
   }
+  RocksReclaim::Options reclaim;
+  reclaim.interval = options.reclaim_interval;
+  reclaim.bytes_min = options.reclaim_bytes_min;
+  reclaim.free_bytes = [watch = impl->space_.get()] { return watch->FreeBytes(); };
+  reclaim.on_warning = on_warning;
+  impl->reclaim_ = std::make_unique<RocksReclaim>(impl->database_.get(), std::move(reclaim));
   RocksWriter::Options writer;
   writer.shards = data.format().shards;
   writer.idle_flush_after = options.idle_flush_after;
   writer.queued_bytes_max = options.queued_bytes_max;
   writer.on_disk_full = callbacks.on_disk_full;
-  impl->writer_ = std::make_unique<RocksWriter>(impl->database_.get(), std::move(writer));
+  impl->writer_ =
+      std::make_unique<RocksWriter>(impl->database_.get(), impl->reclaim_.get(), std::move(writer));
   return impl;
 }
 

@@ -45,6 +45,11 @@ struct RocksOptions {
   uint64_t wal_bytes_max = 128ull << 20;
   // After this long without a write, buffers are written out and their memory is given back.
   absl::Duration idle_flush_after = absl::Seconds(3);
+  // How often it is looked whether deleted rows hold enough space to be compacted away; zero:
+  // never.
+  absl::Duration reclaim_interval = absl::Seconds(10);
+  // How much is enough, if it is a twentieth of the tables as well.
+  uint64_t reclaim_bytes_min = 16ull << 20;
 
   // Warnings and errors of the database, a line each, from any of its threads. Must not call the
   // store.
@@ -55,6 +60,7 @@ struct RocksOptions {
 
 // Owns the directory while it lives (a lock file keeps others out) and one writer thread, on which
 // all writes happen and all completions run: every synchronous write takes all that is queued.
+// A second thread has deleted rows compacted away (store/rocks_reclaim.h).
 // Thread-safe. Refusals of WriteSync and Truncate (fenced, over a limit) leave the store usable, as
 // the caller learns of them at once; any failure that reached the disk stops it. Limits:
 // store/store.h and store/checks.h.

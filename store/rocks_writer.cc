@@ -6,6 +6,7 @@
 
 #include <array>
 #include <chrono>
+#include <iterator>
 #include <memory>
 #include <random>
 #include <utility>
@@ -44,8 +45,9 @@ absl::Status InjectedFault(std::string_view name) {
 
 }  // namespace
 
-RocksWriter::RocksWriter(RocksDatabase* database, Options options)
+RocksWriter::RocksWriter(RocksDatabase* database, RocksReclaim* reclaim, Options options)
     : database_(database),
+      reclaim_(reclaim),
       options_(std::move(options)),
       states_(options_.shards),
       nonce_state_(RandomSeed()),
@@ -197,6 +199,7 @@ void RocksWriter::Process(std::vector<Item>* items) {
 void RocksWriter::Break(const absl::Status& cause) {
   if (!broken_.ok()) return;
   broken_ = cause;
+  reclaim_->Stop();
   if (absl::IsResourceExhausted(cause)) options_.on_disk_full();
 }
 
@@ -275,7 +278,7 @@ absl::Status RocksWriter::AdmitRows(Item* item) {
   if (item->batches.empty()) return absl::OkStatus();
   item->admitted = true;
   (item->kind == Kind::kWriteSync ? batch_sync_rows_ : batch_rows_) = true;
-  for (const RowBatch& batch : item->batches) {
+  for (RowBatch& batch : item->batches) {
     for (const auto& [begin, end] : batch.delete_ranges) {
       (void)batch_.DeleteRange(database_->rows(), ToSlice(begin), ToSlice(end)).ok();
       if (any_chunks_) {
@@ -287,6 +290,9 @@ absl::Status RocksWriter::AdmitRows(Item* item) {
     }
     for (const std::string& key : batch.deletes) DeleteRow(key);
     for (const KeyValue& put : batch.puts) PutRow(put.key, put.value);
+    for (auto* ranges : {&batch.delete_ranges, &batch.emptied}) {
+      std::move(ranges->begin(), ranges->end(), std::back_inserter(batch_deleted_));
+    }
   }
   return absl::OkStatus();
 }
@@ -406,6 +412,8 @@ void RocksWriter::Commit(std::vector<Item>* items, size_t begin, size_t end) {
     }
     batch_appends_ = batch_sync_rows_ = batch_truncates_ = batch_rows_ = false;
     batch_chunked_.clear();
+    if (written.ok() && !batch_deleted_.empty()) reclaim_->Note(std::move(batch_deleted_));
+    batch_deleted_.clear();
   }
   if (written.ok()) {
     uint64_t bytes = 0;

@@ -23,6 +23,7 @@
 #include "store/checks.h"
 #include "store/log_format.h"
 #include "store/rocks_database.h"
+#include "store/rocks_reclaim.h"
 #include "store/store.h"
 
 namespace flux::store {
@@ -42,8 +43,9 @@ class RocksWriter {
     std::function<void()> on_disk_full;
   };
 
-  // `database` must outlive it.
-  RocksWriter(RocksDatabase* database, Options options);
+  // `database` and `reclaim` must outlive it. `reclaim` learns of every range of rows that has been
+  // deleted, and is stopped when the writer stops.
+  RocksWriter(RocksDatabase* database, RocksReclaim* reclaim, Options options);
   ~RocksWriter();
 
   void Append(std::vector<AppendEntry> entries, Log::AppendCallback done);
@@ -109,6 +111,7 @@ class RocksWriter {
   void Break(const absl::Status& cause);
 
   RocksDatabase* const database_;
+  RocksReclaim* const reclaim_;
   const Options options_;
 
   std::mutex mutex_;
@@ -124,8 +127,9 @@ class RocksWriter {
   bool batch_sync_rows_ = false;
   bool batch_truncates_ = false;
   bool batch_rows_ = false;
-  absl::flat_hash_set<std::string> batch_chunked_;  // rows chunked in the batch being built
-  bool any_chunks_ = false;                         // whether the database may hold any
+  absl::flat_hash_set<std::string> batch_chunked_;     // rows chunked in the batch being built
+  std::vector<RocksReclaim::KeyRange> batch_deleted_;  // by the batch being built
+  bool any_chunks_ = false;                            // whether the database may hold any
   uint64_t nonce_state_;
   absl::Status broken_;
   enum class IdleState { kBusy, kFlushed, kTrimmed } idle_ = IdleState::kTrimmed;

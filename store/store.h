@@ -118,6 +118,9 @@ struct RowBatch {
   std::vector<KeyValue> puts;
   std::vector<std::string> deletes;
   std::vector<std::pair<std::string, std::string>> delete_ranges;  // [begin, end)
+  // Ranges of which these deletes leave nothing, [begin, end). Changes no row: it tells the store
+  // where space may be given back, as it is told by delete_ranges.
+  std::vector<std::pair<std::string, std::string>> emptied;
 };
 
 // Rows by bytewise ordered keys (laid out by engine/shard/keys.h). Thread-safe.

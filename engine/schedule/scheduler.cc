@@ -166,8 +166,12 @@ bool Scheduler::Write() {
   size_t bytes = 0;
   const auto batch = [&]() -> store::RowBatch& {
     if (batches.empty() || bytes > kWriteBytesMax) {
-      batches.push_back(
-          {.shard = 0, .epoch = epoch_, .puts = {}, .deletes = {}, .delete_ranges = {}});
+      batches.push_back({.shard = 0,
+                         .epoch = epoch_,
+                         .puts = {},
+                         .deletes = {},
+                         .delete_ranges = {},
+                         .emptied = {}});
       bytes = 0;
     }
     return batches.back();

@@ -163,6 +163,11 @@ std::vector<Setting> MakeSettings() {
   add("ballast-bytes", "64MiB", "File kept to be given up when the disk is full",
       Size(
           [](Config & c) -> auto& { return c.ballast_bytes; }, 0, 16 * kGiB));
+  add("reclaim-interval", "10s",
+      "How often it is looked whether the space of deleted executions is worth giving back",
+      Time(
+          [](Config & c) -> auto& { return c.reclaim_interval; }, absl::Milliseconds(10),
+          absl::Hours(24)));
   add("drain-timeout", "10s", "How long a shutdown may take to write out and end streams",
       Time(
           [](Config & c) -> auto& { return c.drain_timeout; }, absl::ZeroDuration(),

@@ -32,6 +32,7 @@ struct Config {
   uint32_t shards = 64;
   uint64_t reserve_bytes = 256ull << 20;
   uint64_t ballast_bytes = 64ull << 20;
+  absl::Duration reclaim_interval = absl::Seconds(10);
   bool accept_damaged_tail = false;
   absl::Duration drain_timeout = absl::Seconds(10);
   engine::EngineOptions engine;

@@ -115,6 +115,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   options.shards = config.shards;
   options.reserve_bytes = config.reserve_bytes;
   options.ballast_bytes = config.ballast_bytes;
+  options.reclaim_interval = config.reclaim_interval;
   options.accept_damaged_tail = config.accept_damaged_tail;
   options.log_buffer_bytes = kLogBufferBytes;
   options.rows_buffer_bytes = kRowsBufferBytes;

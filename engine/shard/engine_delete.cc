@@ -67,8 +67,9 @@ absl::StatusOr<store::RowBatch> RowsOf(store::Rows& rows, store::ShardId shard, 
     }));
     if (found.size() > kSingleKeysMax) {
       batch.delete_ranges.emplace_back(std::move(prefix), std::move(end));
-    } else {
+    } else if (!found.empty()) {
       for (std::string& key : found) batch.deletes.push_back(std::move(key));
+      batch.emptied.emplace_back(std::move(prefix), std::move(end));
     }
   }
   if (root == nullptr) return batch;

@@ -414,6 +414,16 @@ TEST_P(StoreConformance, WithinABatchRangesGoFirstThenKeysThenPuts) {
   EXPECT_EQ(GetOr(rows(), "b"), "2");
 }
 
+TEST_P(StoreConformance, SayingThatARangeIsEmptiedChangesNoRow) {
+  const ShardClaim claim = Claim(0);
+  ASSERT_TRUE(WriteRows(rows(), {Puts(0, claim.epoch, {{"a1", "1"}, {"a2", "1"}})}).ok());
+  RowBatch batch = Puts(0, claim.epoch, {{"a3", "1"}});
+  batch.deletes = {"a1"};
+  batch.emptied = {{"a", "b"}};
+  ASSERT_TRUE(WriteRows(rows(), {batch}).ok());
+  EXPECT_THAT(ScanKeys(rows(), "a", "z"), ElementsAre("a2", "a3"));
+}
+
 TEST_P(StoreConformance, LaterBatchesOfOneCallSeeTheEarlierOnes) {
   const ShardClaim claim = Claim(0);
   RowBatch remove;
@@ -523,6 +533,8 @@ TEST_P(StoreConformance, KeysAndBatchesAtTheirLimits) {
   RowBatch reversed;
   reversed.epoch = claim.epoch;
   reversed.delete_ranges = {{"b", "a"}};
+  EXPECT_TRUE(absl::IsInvalidArgument(rows().WriteSync(reversed)));
+  std::swap(reversed.delete_ranges, reversed.emptied);
   EXPECT_TRUE(absl::IsInvalidArgument(rows().WriteSync(reversed)));
 
   RowBatch full = Puts(0, claim.epoch, {});

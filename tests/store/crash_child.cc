@@ -4,8 +4,8 @@
 //   crash_child DIR ROUNDS
 //
 // Lines: "E shard epoch" claimed, "A shard lsn" appended, "R shard n" row image n applied, "S n"
-// synced row n, "T shard lsn" truncated. Each line is one write, so what is read was acknowledged
-// before the process died.
+// synced row n, "T shard lsn" truncated, "D shard lsn" the passing rows of that entry deleted. Each
+// line is one write, so what is read was acknowledged before the process died.
 #include <unistd.h>
 
 #include <cstdio>
@@ -38,6 +38,10 @@ int Work(const std::string& directory, int rounds) {
   options.shards = kCrashShards;
   options.ballast_bytes = 1 << 20;
   options.reserve_bytes = 0;
+  // Rows reach tables soon, and deleted ones are compacted away again and again.
+  options.rows_buffer_bytes = 256 << 10;
+  options.reclaim_interval = absl::Milliseconds(5);
+  options.reclaim_bytes_min = 128 << 10;
   auto opened = RocksStore::Open(options);
   if (!opened.ok()) Fail(opened.status());
   Store& store = **opened;
@@ -62,6 +66,9 @@ int Work(const std::string& directory, int rounds) {
       image.shard = shard;
       image.epoch = claims[shard].epoch;
       image.puts.push_back({CrashImageKey(shard), std::to_string(lsn)});
+      for (int row = 0; row < kCrashPassingRows; ++row) {
+        image.puts.push_back({CrashPassingKey(shard, lsn, row), CrashPassing(shard, lsn, row)});
+      }
       store.rows().Write({image}, [shard, lsn](const absl::Status& status) {
         if (!status.ok()) Fail(status);
         Say("R " + std::to_string(shard) + " " + std::to_string(lsn) + "\n");
@@ -76,6 +83,21 @@ int Work(const std::string& directory, int rounds) {
         if (results.at(0).outcome != AppendOutcome::kOk) Fail(results[0].status);
         Say("A " + std::to_string(shard) + " " + std::to_string(lsn) + "\n");
       });
+    }
+    if (round % 2 == 1) {
+      for (ShardId shard = 0; shard < kCrashShards; ++shard) {
+        if (next[shard] <= claims[shard].last_lsn + kCrashPassingKept) continue;
+        const Lsn lsn = next[shard] - kCrashPassingKept;
+        RowBatch passed;
+        passed.shard = shard;
+        passed.epoch = claims[shard].epoch;
+        passed.delete_ranges.emplace_back(CrashPassingKey(shard, lsn, 0),
+                                          CrashPassingKey(shard, lsn, kCrashPassingRows));
+        store.rows().Write({passed}, [shard, lsn](const absl::Status& status) {
+          if (!status.ok()) Fail(status);
+          Say("D " + std::to_string(shard) + " " + std::to_string(lsn) + "\n");
+        });
+      }
     }
     const ShardId shard = static_cast<ShardId>(round) % kCrashShards;
     if (round % 3 == 2) {

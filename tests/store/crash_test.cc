@@ -28,6 +28,9 @@ struct Ledger {
       image_before_append;  // row image applied before the last acknowledged append
   std::map<ShardId, Lsn> image;
   std::map<ShardId, Lsn> truncated;
+  // Entries whose passing rows were deleted; those before the last acknowledged append.
+  std::map<ShardId, std::set<Lsn>> passed;
+  std::map<ShardId, std::set<Lsn>> passed_before_append;
   std::set<std::string> synced;
   size_t lines = 0;
 
@@ -48,8 +51,10 @@ struct Ledger {
     if (what == "E") epochs[shard] = value;
     if (what == "R") image[shard] = value;
     if (what == "T") truncated[shard] = value;
+    if (what == "D") passed[shard].insert(value);
     if (what == "A") {
       appended[shard] = value;
+      passed_before_append = passed;
       image_before_append = image;  // one write-ahead log: a sync covers every shard's earlier rows
     }
   }
@@ -146,6 +151,16 @@ void Check(const std::string& directory, const Ledger& ledger) {
         image != ledger.image_before_append.end()) {
       const std::string found = GetOr(store.rows(), CrashImageKey(shard), "0");
       EXPECT_GE(std::stoull(found), image->second) << "shard " << shard << ": an older row image";
+    }
+  }
+  for (const auto& [shard, passed] : ledger.passed_before_append) {
+    for (Lsn lsn = *passed.begin(); lsn <= *passed.rbegin(); ++lsn) {
+      for (int row = 0; row < kCrashPassingRows; ++row) {
+        const std::string found = GetOr(store.rows(), CrashPassingKey(shard, lsn, row));
+        // Deletions come in order: what was passed over lies between deleted ranges.
+        EXPECT_TRUE(found == (passed.contains(lsn) ? "(none)" : CrashPassing(shard, lsn, row)))
+            << "passing row " << row << " of shard " << shard << " lsn " << lsn;
+      }
     }
   }
   for (const std::string& n : ledger.synced) EXPECT_EQ(GetOr(store.rows(), "sync/" + n), n);
