@@ -1,6 +1,7 @@
 #include "client/src/simulation.h"
 
 #include <algorithm>
+#include <charconv>
 #include <exception>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -22,6 +23,7 @@ constexpr int64_t kFactorPermilleDefault = 2'000;
 constexpr int64_t kMaxBackoffMsDefault = 60'000;
 constexpr int64_t kStartToCloseMsDefault = 300'000;
 constexpr size_t kStuckLinesMax = 20;
+constexpr char kCoordinator[] = "coordinator";
 
 template <typename T>
 T Or(T value, T otherwise) {
@@ -33,7 +35,11 @@ absl::Duration Backoff(const v1::RetryPolicy& policy, uint32_t attempt) {
   const int64_t cap = Or(policy.max_backoff_ms(), kMaxBackoffMsDefault);
   const int64_t factor = Or(static_cast<int64_t>(policy.factor_permille()), kFactorPermilleDefault);
   int64_t gap = std::min(Or(policy.initial_backoff_ms(), kInitialBackoffMsDefault), cap);
-  for (uint32_t i = 1; i < attempt && gap < cap; ++i) gap = std::min(gap * factor / 1000, cap);
+  if (factor <= 1000) return absl::Milliseconds(gap);
+  for (uint32_t i = 1; i < attempt && gap < cap; ++i) {
+    // One too small to grow by whole milliseconds grows by one.
+    gap = std::max(std::min(gap * factor / 1000, cap), std::min(gap + 1, cap));
+  }
   return absl::Milliseconds(gap);
 }
 
@@ -102,12 +108,26 @@ bool IsRetriable(const v1::TaskStep& task, const Failure& failure) {
          std::find(types.begin(), types.end(), failure.type) == types.end();
 }
 
+// Of an attempt that a coordinator ends.
+Failure TimedOut(const ErrorType& type, std::string message) {
+  Failure failure = OwnFailure(type, std::move(message));
+  failure.non_retriable = false;
+  return failure;
+}
+
 template <typename T>
 void AddDistinct(std::vector<T>* to, const T& value) {
   if (std::find(to->begin(), to->end(), value) == to->end()) to->push_back(value);
 }
 
 }  // namespace
+
+Failure OwnFailure(const ErrorType& type, std::string message) {
+  return {.type = std::string(type.name()),
+          .message = std::move(message),
+          .non_retriable = true,
+          .source = kCoordinator};
+}
 
 Payload FromProto(const v1::Payload& proto) {
   Payload payload;
@@ -129,11 +149,49 @@ Position Extended(Position position, uint64_t item) {
   return position;
 }
 
+namespace {
+
+absl::StatusOr<JsonDocument> ParseJson(const Payload& payload) {
+  if (payload.encoding == Encoding::kNone) return JsonDocument::Parse("null");
+  if (payload.encoding != Encoding::kJson) return WrongEncoding(payload, "JSON");
+  return JsonDocument::Parse(payload.data);
+}
+
+}  // namespace
+
 absl::StatusOr<bool> EqualJson(const Payload& value, const std::string& match) {
-  FLUX_ASSIGN_OR_RETURN(std::string text, ToJsonText(value));
-  FLUX_ASSIGN_OR_RETURN(JsonDocument document, JsonDocument::Parse(text));
+  FLUX_ASSIGN_OR_RETURN(JsonDocument document, ParseJson(value));
   FLUX_ASSIGN_OR_RETURN(JsonDocument other, JsonDocument::Parse(match));
   return document.root() == other.root();
+}
+
+absl::StatusOr<Payload> ProjectStrictly(const Payload& payload, const std::string& pointer) {
+  if (payload.encoding == Encoding::kNone || pointer.empty()) return payload;
+  FLUX_ASSIGN_OR_RETURN(JsonDocument document, ParseJson(payload));
+  const nlohmann::json::json_pointer path(pointer);  // one that the tracer wrote
+  if (!document.root().contains(path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the JSON pointer \"", pointer, "\" leads nowhere"));
+  }
+  return JsonPayload(document.root()[path].dump());
+}
+
+absl::StatusOr<int64_t> WholeNumber(const Payload& payload) {
+  FLUX_ASSIGN_OR_RETURN(JsonDocument document, ParseJson(payload));
+  const std::string text = document.root().dump();
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size() && number >= 0) return number;
+  return absl::InvalidArgumentError(
+      absl::StrCat("expected a whole number of at least 0, got ", text));
+}
+
+absl::StatusOr<std::shared_ptr<const Program>> Program::Of(const WorkflowSpec& workflow) {
+  const absl::StatusOr<Traced>& traced = TraceOnce(workflow);
+  if (!traced.ok()) return traced.status();
+  std::vector<WorkflowSpec> workflows = traced->children;
+  workflows.push_back(workflow);
+  return Make(traced->definition_bytes, std::move(workflows));
 }
 
 absl::StatusOr<std::shared_ptr<const Program>> Program::Make(const std::string& definition_bytes,
@@ -143,44 +201,70 @@ absl::StatusOr<std::shared_ptr<const Program>> Program::Make(const std::string& 
     return absl::InternalError("a traced definition does not parse");
   }
   program->workflows = std::move(workflows);
-  for (const v1::Scope& scope : program->definition.scopes()) {
-    std::vector<Facts>& facts = program->facts.emplace_back();
-    facts.resize(static_cast<size_t>(scope.steps_size()));
-    for (uint32_t i = 0; i < facts.size(); ++i) {
+  program->FindFacts();
+  program->FindEvents(0, /*in_loop=*/false);
+  return std::shared_ptr<const Program>(std::move(program));
+}
+
+void Program::FindFacts() {
+  for (const v1::Scope& scope : definition.scopes()) {
+    std::vector<Facts>& found = facts.emplace_back();
+    found.resize(static_cast<size_t>(scope.steps_size()));
+    for (uint32_t i = 0; i < found.size(); ++i) {
       const v1::Step& step = scope.steps(static_cast<int>(i));
-      facts[i].early =
+      found[i].early =
           step.has_join() && (step.join().first() != 0 || step.join().tolerated_failures() != 0);
       const int waits = step.has_block()     ? 0
                         : step.has_switch_() ? std::min(step.inputs_size(), 1)
                                              : step.inputs_size();
+      const auto reads_step = [&](uint32_t source, bool wait) {
+        AddDistinct(&found[source].readers, i);
+        AddDistinct(&found[i].sources, source);
+        if (wait) {
+          AddDistinct(&found[i].waits, Source{false, source});
+        } else {
+          found[source].read_late = true;
+        }
+      };
       const auto reads = [&](const v1::Input& input, bool wait) {
         if (input.source_case() == v1::Input::kStep) {
-          AddDistinct(&facts[input.step()].readers, i);
-          if (wait) AddDistinct(&facts[i].waits, Source{false, input.step()});
+          reads_step(input.step(), wait);
         } else if (input.source_case() == v1::Input::kParameter && wait) {
-          AddDistinct(&facts[i].waits, Source{true, input.parameter()});
+          AddDistinct(&found[i].waits, Source{true, input.parameter()});
         }
       };
       for (int k = 0; k < step.inputs_size(); ++k) reads(step.inputs(k), k < waits);
       for (const v1::CatchClause& clause : step.catches()) {
         for (const v1::Input& capture : clause.captures()) reads(capture, false);
       }
-      for (const uint32_t after : step.after()) {
-        AddDistinct(&facts[after].readers, i);
-        AddDistinct(&facts[i].waits, Source{false, after});
-      }
+      for (const uint32_t after : step.after()) reads_step(after, true);
     }
     if (scope.result().source_case() == v1::Input::kStep) {
-      facts[scope.result().step()].in_result = true;
+      found[scope.result().step()].in_result = true;
     }
   }
-  for (const v1::Scope& scope : program->definition.scopes()) {
+  for (const v1::Scope& scope : definition.scopes()) {
     for (const v1::Step& step : scope.steps()) {
       if (step.loop().done().source_case() != v1::Input::kStep) continue;
-      program->facts[step.loop().body()][step.loop().done().step()].in_result = true;
+      facts[step.loop().body()][step.loop().done().step()].in_result = true;
     }
   }
-  return std::shared_ptr<const Program>(std::move(program));
+}
+
+void Program::FindEvents(uint32_t index, bool in_loop) {
+  for (const v1::Step& step : scope(index).steps()) {
+    if (step.has_wait_event()) {
+      events.insert(step.wait_event().event());
+      if (in_loop) loop_events.insert(step.wait_event().event());
+    }
+    if (step.has_map()) FindEvents(step.map().body(), in_loop);
+    if (step.map().has_page_body()) FindEvents(step.map().page_body(), in_loop);
+    if (step.has_loop()) FindEvents(step.loop().body(), /*in_loop=*/true);
+    if (step.has_block()) FindEvents(step.block().body(), in_loop);
+    for (const v1::SwitchStep::Case& one : step.switch_().cases()) FindEvents(one.body(), in_loop);
+    if (step.switch_().has_default_body()) FindEvents(step.switch_().default_body(), in_loop);
+    for (const v1::CatchClause& clause : step.catches()) FindEvents(clause.body(), in_loop);
+  }
 }
 
 // ---- the world
@@ -199,25 +283,18 @@ SimExecution* Simulation::Find(const std::string& workflow_id) {
   return nullptr;
 }
 
-absl::StatusOr<SimExecution*> Simulation::Start(const WorkflowSpec& workflow,
-                                                std::string workflow_id,
-                                                std::vector<std::shared_ptr<const Payload>> inputs,
-                                                int depth, Position position) {
-  const absl::StatusOr<Traced>& traced = TraceOnce(workflow);
-  if (!traced.ok()) return traced.status();
-  std::vector<WorkflowSpec> workflows = traced->children;
-  workflows.push_back(workflow);
-  FLUX_ASSIGN_OR_RETURN(std::shared_ptr<const Program> program,
-                        Program::Make(traced->definition_bytes, std::move(workflows)));
+SimExecution* Simulation::Start(std::shared_ptr<const Program> program, std::string workflow_id,
+                                std::vector<std::shared_ptr<const Payload>> inputs, int depth,
+                                Position position) {
   std::string run_id =
       executions_.empty() ? script_.run_id : absl::StrCat(script_.run_id, ".", executions_.size());
-  auto execution = std::make_unique<SimExecution>(this, workflow, std::move(workflow_id),
-                                                  std::move(run_id), depth, std::move(position));
+  auto execution = std::make_unique<SimExecution>(this, std::move(workflow_id), std::move(run_id),
+                                                  depth, std::move(position));
   SimExecution* made = execution.get();
   if (!executions_.empty()) {
     made->set_report_child(report_.children.size());
     report_.children.push_back({.workflow_id = made->workflow_id(),
-                                .workflow = std::string(workflow.name),
+                                .workflow = program->definition.name(),
                                 .status = "running",
                                 .started = now_,
                                 .closed = absl::ZeroDuration()});
@@ -227,8 +304,9 @@ absl::StatusOr<SimExecution*> Simulation::Start(const WorkflowSpec& workflow,
   return made;
 }
 
-absl::StatusOr<TestReport> Simulation::Run(const WorkflowSpec& workflow,
+absl::StatusOr<TestReport> Simulation::Run(std::shared_ptr<const Program> program,
                                            std::vector<Payload> inputs) {
+  const std::string name = program->definition.name();
   std::vector<std::shared_ptr<const Payload>> values;
   for (Payload& input : inputs) {
     values.push_back(std::make_shared<const Payload>(std::move(input)));
@@ -242,8 +320,7 @@ absl::StatusOr<TestReport> Simulation::Run(const WorkflowSpec& workflow,
       target->Deliver(event.event, std::make_shared<const Payload>(event.value));
     });
   }
-  FLUX_ASSIGN_OR_RETURN(SimExecution * main,
-                        Start(workflow, script_.workflow_id, std::move(values), 0, {0}));
+  SimExecution* main = Start(std::move(program), script_.workflow_id, std::move(values), 0, {0});
   main->set_on_closed([this] { report_.elapsed = now_; });
   if (script_.cancel_at != absl::InfiniteDuration()) {
     Post(script_.cancel_at, {}, [main] { main->Cancel("the script cancels it"); });
@@ -260,9 +337,9 @@ absl::StatusOr<TestReport> Simulation::Run(const WorkflowSpec& workflow,
       break;
     }
     if (++actions_ > kTestActionsMax) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "workflow ", ToAbsl(workflow.name), " was stopped after ", kTestActionsMax,
-          " actions, at ", absl::FormatDuration(now_), ": does a loop in it ever end?"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("workflow ", name, " was stopped after ", kTestActionsMax, " actions, at ",
+                       absl::FormatDuration(now_), ": does a loop in it ever end?"));
     }
     const auto next = queue_.begin();
     now_ = std::get<0>(next->first);
@@ -299,7 +376,35 @@ TestScript::Attempt* Simulation::PlannedAttempt(const std::string& task) {
                                                                   : &plan->second.next.front();
 }
 
-void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>& run) {
+void Simulation::BeginTask(SimExecution* execution, const std::shared_ptr<TaskRun>& run) {
+  run->began = now_;
+  const int64_t limit = run->task->timeouts().schedule_to_close_ms();
+  if (limit > 0 && !instant()) {
+    Post(absl::Milliseconds(limit), run->position, [run, limit] {
+      if (run->dead) return;
+      run->dead = true;
+      const std::function<void(RawOutcome)> done = std::move(run->done);
+      done(RawOutcome::Fail(OwnFailure(
+          errors::kScheduleToClose,
+          absl::StrCat("not completed within ", absl::FormatDuration(absl::Milliseconds(limit)),
+                       " of its start"))));
+    });
+  }
+  RunAttempt(execution, run);
+}
+
+// As the server decides it when an attempt fails. An attempt that would begin after its step's time
+// is not waited for.
+bool Simulation::TriedAgain(const TaskRun& run, const Failure& failure) const {
+  const v1::TaskStep& task = *run.task;
+  if (!IsRetriable(task, failure)) return false;
+  if (run.attempt >= Or(task.retry().max_attempts(), kMaxAttemptsDefault)) return false;
+  const int64_t limit = task.timeouts().schedule_to_close_ms();
+  return limit == 0 || instant() ||
+         now_ + Backoff(task.retry(), run.attempt) < run.began + absl::Milliseconds(limit);
+}
+
+void Simulation::RunAttempt(SimExecution* execution, const std::shared_ptr<TaskRun>& run) {
   const v1::TaskStep& task = *run->task;
   ++run->attempt;
   const size_t index = report_.attempts.size();
@@ -314,7 +419,9 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
   std::map<std::string, std::string> step_labels;
   absl::Duration takes;
   bool hangs = false;
-  if (const auto plan = script_.tasks.find(task.task()); plan != script_.tasks.end()) {
+  if (script_.takes != nullptr) {
+    takes = script_.takes(report_.attempts[index]);
+  } else if (const auto plan = script_.tasks.find(task.task()); plan != script_.tasks.end()) {
     takes = plan->second.takes;
   }
   const TaskHandler* handler = tasks_.Find(task.task());
@@ -323,6 +430,8 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
     outcome = RawOutcome::Fail(planned->failure);
     TestScript::Plan& plan = script_.tasks[task.task()];
     if (!plan.always || plan.next.size() > 1) plan.next.pop_front();
+  } else if (run->bad_input) {
+    outcome = RawOutcome::Fail(*run->bad_input);
   } else if (handler == nullptr) {
     outcome = RawOutcome::Fail(errors::kUnknownTask(absl::StrCat(
         "no function is registered for task ", task.task(), "; TaskSet::Register it")));
@@ -340,22 +449,21 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
                                      : absl::Milliseconds(task.timeouts().heartbeat_ms());
   if (hangs && silence < limit) {
     takes = silence;
-    outcome = RawOutcome::Fail(
-        errors::kHeartbeat(absl::StrCat("no heartbeat for ", absl::FormatDuration(silence))));
+    outcome = RawOutcome::Fail(TimedOut(
+        errors::kHeartbeat, absl::StrCat("no heartbeat for ", absl::FormatDuration(silence))));
   } else if (hangs || (takes > limit && !instant())) {
     takes = limit;
-    outcome = RawOutcome::Fail(
-        errors::kStartToClose(absl::StrCat("no result after ", absl::FormatDuration(limit))));
+    outcome = RawOutcome::Fail(TimedOut(
+        errors::kStartToClose, absl::StrCat("no result after ", absl::FormatDuration(limit))));
   }
   const auto end = [this, execution, run, index, outcome = std::move(outcome),
                     labels = std::move(labels), step_labels = std::move(step_labels)]() mutable {
     if (run->dead) return;
     if (outcome.kind == RawOutcome::Kind::kFailure) {
       report_.attempts[index].failure = outcome.failure.type;
-      const uint32_t attempts_max = Or(run->task->retry().max_attempts(), kMaxAttemptsDefault);
-      if (run->attempt < attempts_max && IsRetriable(*run->task, outcome.failure)) {
+      if (TriedAgain(*run, outcome.failure)) {
         Post(Backoff(run->task->retry(), run->attempt), run->position, [this, execution, run] {
-          if (!run->dead) RunTask(execution, run);
+          if (!run->dead) RunAttempt(execution, run);
         });
         return;
       }
@@ -370,6 +478,7 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
       }
     }
     // Taken out first: it may hold the last reference to what it is called on.
+    run->dead = true;
     const std::function<void(RawOutcome)> done = std::move(run->done);
     done(std::move(outcome));
   };
@@ -379,7 +488,17 @@ void Simulation::RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>
 absl::StatusOr<TestReport> Simulate(const TaskSet& tasks, const TestScript& script,
                                     const WorkflowSpec& workflow, std::vector<Payload> inputs) {
   FLUX_RETURN_IF_ERROR(tasks.status());
-  return Simulation(tasks, script).Run(workflow, std::move(inputs));
+  FLUX_ASSIGN_OR_RETURN(std::shared_ptr<const Program> program, Program::Of(workflow));
+  return Simulation(tasks, script).Run(std::move(program), std::move(inputs));
+}
+
+absl::StatusOr<TestReport> SimulateDefinition(const TaskSet& tasks, const TestScript& script,
+                                              const std::string& definition_bytes,
+                                              std::vector<Payload> inputs) {
+  FLUX_RETURN_IF_ERROR(tasks.status());
+  FLUX_ASSIGN_OR_RETURN(std::shared_ptr<const Program> program,
+                        Program::Make(definition_bytes, {}));
+  return Simulation(tasks, script).Run(std::move(program), std::move(inputs));
 }
 
 // ---- the life of an execution
@@ -410,9 +529,10 @@ void SimExecution::Begin(std::shared_ptr<const Program> program,
       limit > 0 && !world_->instant()) {
     world_->Post(absl::Milliseconds(limit), position_, [this, limit] {
       if (status_ != SimStatus::kRunning) return;
-      CloseFailed(SimStatus::kFailed, FailureOf(errors::kExecutionTimeout(absl::StrCat(
-                                          "the execution did not close within ",
-                                          absl::FormatDuration(absl::Milliseconds(limit))))));
+      CloseFailed(SimStatus::kFailed,
+                  OwnFailure(errors::kExecutionTimeout,
+                             absl::StrCat("the execution did not close within ",
+                                          absl::FormatDuration(absl::Milliseconds(limit)))));
     });
   }
   root_ = OpenFrame(std::move(program), 0, FrameRole::kRoot, nullptr, 0, 0, std::move(parameters));
@@ -433,6 +553,12 @@ void SimExecution::Terminate() {
 
 bool SimExecution::Deliver(const std::string& event, std::shared_ptr<const Payload> payload) {
   if (status_ != SimStatus::kRunning) return false;
+  const auto first = std::find_if(events_.begin(), events_.end(),
+                                  [&](const SimEvent& one) { return one.name == event; });
+  if (first != events_.end() && !ReadInLoop(event)) {
+    Reread(&*first, payload);
+    return true;
+  }
   events_.push_back({events_.size() + 1, event, std::move(payload)});
   std::vector<Waiter> waiters = std::move(event_waiters_[event]);
   event_waiters_.erase(event);
@@ -471,17 +597,22 @@ void SimExecution::UndoNext() {
   run->position = std::move(undo.position);
   run->inputs = std::move(undo.inputs);
   run->done = [this, path = undo.path](const RawOutcome& outcome) {
-    if (outcome.kind == RawOutcome::Kind::kFailure) {
-      outcome_.failure->message += absl::StrCat(
-          "; ", path.substr(0, path.size() - std::string_view(".undo").size()),
-          " could not be undone: ", outcome.failure.type, ": ", outcome.failure.message);
+    Failure failure = outcome.failure;
+    if (outcome.kind == RawOutcome::Kind::kContinue) {
+      failure =
+          OwnFailure(errors::kBadFragment, "an undo task answers with a value, or not at all");
+    }
+    if (!failure.type.empty()) {
+      outcome_.failure->message +=
+          absl::StrCat("; ", path.substr(0, path.size() - std::string_view(".undo").size()),
+                       " could not be undone: ", failure.type, ": ", failure.message);
     }
     UndoNext();
   };
   undoing_ = run;
   world_->report().undone.push_back(
       undo.path.substr(0, undo.path.size() - std::string_view(".undo").size()));
-  world_->RunTask(this, run);
+  world_->BeginTask(this, run);
 }
 
 void SimExecution::Close(SimStatus status) {

@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -47,6 +48,9 @@ struct Ended {
   static Ended Failed(const absl::Status& status) { return {nullptr, FailureOf(status)}; }
 };
 
+// A failure that a coordinator itself makes, rather than a worker.
+Failure OwnFailure(const ErrorType& type, std::string message);
+
 // A definition with what the interpreter wants to know of each step.
 struct Program {
   struct Source {
@@ -56,19 +60,28 @@ struct Program {
   };
   struct Facts {
     std::vector<Source> waits;      // settled before it starts; of an early join: all its inputs
+    std::vector<uint32_t> sources;  // steps of its scope that it names in any way
     std::vector<uint32_t> readers;  // steps of its scope that name it in any way
+    bool read_late = false;         // a body that is open already may be given its value
     bool in_result = false;
     bool early = false;  // a join that may not wait for all
   };
   v1::Definition definition;
   std::vector<std::vector<Facts>> facts;  // by scope, by step
   std::vector<WorkflowSpec> workflows;    // that it may start
+  std::set<std::string> events;           // that some step waits for
+  std::set<std::string> loop_events;      // of these, those that one in a loop waits for
 
+  static absl::StatusOr<std::shared_ptr<const Program>> Of(const WorkflowSpec& workflow);
   static absl::StatusOr<std::shared_ptr<const Program>> Make(const std::string& definition_bytes,
                                                              std::vector<WorkflowSpec> workflows);
   const v1::Scope& scope(uint32_t index) const {
     return definition.scopes(static_cast<int>(index));
   }
+
+ private:
+  void FindFacts();
+  void FindEvents(uint32_t scope, bool in_loop);
 };
 
 class Simulation;
@@ -100,6 +113,8 @@ struct TaskRun {
   std::string path;
   Position position;
   std::vector<Payload> inputs;
+  std::optional<Failure> bad_input;  // what a worker answers that cannot read its inputs
+  absl::Duration began;              // its first attempt
   uint32_t attempt = 0;
   Payload progress;
   bool dead = false;  // nobody wants its result any more
@@ -137,7 +152,7 @@ struct Node {
   bool handling = false;  // its failure is with a catch clause
   bool parked = false;
   bool awaits_event = false;
-  std::vector<Payload> inputs;  // of a step that may be undone
+  uint64_t event = 0;  // the number of the one it took
   std::shared_ptr<TaskRun> task;
   std::map<uint64_t, std::shared_ptr<SimFrame>> frames;  // by index
   std::unique_ptr<SimMap> map;
@@ -188,7 +203,8 @@ class Simulation {
  public:
   Simulation(const TaskSet& tasks, const TestScript& script) : tasks_(tasks), script_(script) {}
 
-  absl::StatusOr<TestReport> Run(const WorkflowSpec& workflow, std::vector<Payload> inputs);
+  absl::StatusOr<TestReport> Run(std::shared_ptr<const Program> program,
+                                 std::vector<Payload> inputs);
 
   absl::Duration now() const { return now_; }
   bool instant() const { return script_.instant; }
@@ -197,14 +213,15 @@ class Simulation {
 
   // Null: no execution of that id was ever started.
   SimExecution* Find(const std::string& workflow_id);
-  absl::StatusOr<SimExecution*> Start(const WorkflowSpec& workflow, std::string workflow_id,
-                                      std::vector<std::shared_ptr<const Payload>> inputs, int depth,
-                                      Position position);
-  // Runs the next attempt of `run`, and those after it.
-  void RunTask(SimExecution* execution, const std::shared_ptr<TaskRun>& run);
+  SimExecution* Start(std::shared_ptr<const Program> program, std::string workflow_id,
+                      std::vector<std::shared_ptr<const Payload>> inputs, int depth,
+                      Position position);
+  // Runs the attempts of `run`.
+  void BeginTask(SimExecution* execution, const std::shared_ptr<TaskRun>& run);
 
  private:
-  void EndAttempt(const std::shared_ptr<TaskRun>& run, size_t report_index, RawOutcome outcome);
+  void RunAttempt(SimExecution* execution, const std::shared_ptr<TaskRun>& run);
+  bool TriedAgain(const TaskRun& run, const Failure& failure) const;
   TestScript::Attempt* PlannedAttempt(const std::string& task);
   void Stuck();
 
@@ -232,10 +249,9 @@ enum class SimStatus : uint8_t {
 // One execution.
 class SimExecution {
  public:
-  SimExecution(Simulation* world, WorkflowSpec spec, std::string workflow_id, std::string run_id,
-               int depth, Position position)
+  SimExecution(Simulation* world, std::string workflow_id, std::string run_id, int depth,
+               Position position)
       : world_(world),
-        spec_(std::move(spec)),
         workflow_id_(std::move(workflow_id)),
         run_id_(std::move(run_id)),
         depth_(depth),
@@ -297,6 +313,8 @@ class SimExecution {
   static Cell* CellOf(const FramePtr& frame, const v1::Input& input);
   static Ended Source(const FramePtr& frame, const v1::Input& input);
   static Ended Read(const FramePtr& frame, const v1::Input& input);
+  // Calls `visit` for each open frame, outer ones first.
+  void EachFrame(const std::function<void(const FramePtr&)>& visit) const;
   // A timer of a step: `action` runs unless the step has settled by then.
   void After(absl::Duration wait, const FramePtr& frame, uint32_t index,
              std::function<void(const FramePtr&)> action);
@@ -304,11 +322,14 @@ class SimExecution {
   // ---- steps (simulation_steps.cc)
   void StartNode(const FramePtr& frame, uint32_t index);
   void EndNode(const FramePtr& frame, uint32_t index, Ended ended);
-  void FailNode(const FramePtr& frame, uint32_t index, Failure failure);
+  // `attempts_over`: it is the task's own failure, which may park the step.
+  void FailNode(const FramePtr& frame, uint32_t index, Failure failure, bool attempts_over = false);
   bool Tolerated(const FramePtr& frame, uint32_t index) const;
+  void KeepUndo(const FramePtr& frame, uint32_t index, const Payload& output);
   void CancelNode(const FramePtr& frame, uint32_t index);
+  void CancelUnneeded(const FramePtr& frame, uint32_t join);
   void StartKind(const FramePtr& frame, uint32_t index, std::vector<Ended> inputs);
-  void StartTask(const FramePtr& frame, uint32_t index, const std::vector<Ended>& inputs);
+  void StartTask(const FramePtr& frame, uint32_t index);
   void TaskDone(const FramePtr& frame, uint32_t index, RawOutcome outcome);
   void Continue(const FramePtr& frame, uint32_t index, const Fragment& fragment);
   void StartSwitch(const FramePtr& frame, uint32_t index, const std::vector<Ended>& inputs);
@@ -325,6 +346,8 @@ class SimExecution {
   void StartWaitEvent(const FramePtr& frame, uint32_t index);
   bool TryTakeEvent(const FramePtr& frame, uint32_t index);
   void EventTimedOut(const FramePtr& frame, uint32_t index);
+  bool ReadInLoop(const std::string& event) const;
+  void Reread(SimEvent* event, const std::shared_ptr<const Payload>& payload);
   void StartEmit(const FramePtr& frame, uint32_t index, const std::vector<Ended>& inputs);
   void StartChild(const FramePtr& frame, uint32_t index, const std::vector<Ended>& inputs);
   void ChildClosed(const FramePtr& frame, uint32_t index);
@@ -335,7 +358,6 @@ class SimExecution {
   void Close(SimStatus status);
 
   Simulation* world_;
-  WorkflowSpec spec_;
   std::string workflow_id_;
   std::string run_id_;
   int depth_;
@@ -356,8 +378,13 @@ class SimExecution {
 Payload FromProto(const v1::Payload& proto);
 Payload NoValue();
 Position Extended(Position position, uint64_t item);
-// Whether a readable payload equals a JSON text.
+// Whether a payload of JSON, or of nothing, equals a JSON text.
 absl::StatusOr<bool> EqualJson(const Payload& value, const std::string& match);
+// The part of a payload that a coordinator reads. One that is not there is a failure, while a
+// worker, which follows a task's pointers, takes it for an empty optional.
+absl::StatusOr<Payload> ProjectStrictly(const Payload& payload, const std::string& pointer);
+// A whole number of at least 0.
+absl::StatusOr<int64_t> WholeNumber(const Payload& payload);
 
 }  // namespace flux::internal
 

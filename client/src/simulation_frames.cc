@@ -170,7 +170,7 @@ void SimExecution::CellSettled(const FramePtr& frame) {
 void SimExecution::FrameDone(const FramePtr& frame) {
   if (frame->dropped) return;
   FrameEnded(frame, frame->def().has_result() ? Read(frame, frame->def().result())
-                                              : Ended::Value(JsonPayload("null")));
+                                              : Ended::Value(NoValue()));
 }
 
 void SimExecution::FrameEnded(const FramePtr& frame, Ended ended) {
@@ -283,9 +283,22 @@ Ended SimExecution::Read(const FramePtr& frame, const v1::Input& input) {
   Ended source = Source(frame, input);
   if (source.skipped()) return input.optional() ? Ended::Value(NoValue()) : source;
   if (input.pointer().empty()) return source;
-  absl::StatusOr<Payload> part = Project(*source.value, input.pointer());
+  absl::StatusOr<Payload> part = ProjectStrictly(*source.value, input.pointer());
   if (part.ok()) return Ended::Value(*std::move(part));
-  return Ended::Failed(errors::kBadProjection(std::string(Message(part.status()))));
+  return Ended::Failed(OwnFailure(errors::kBadProjection, std::string(Message(part.status()))));
+}
+
+void SimExecution::EachFrame(const std::function<void(const FramePtr&)>& visit) const {
+  if (root_ == nullptr || root_->dropped) return;
+  std::vector<FramePtr> todo = {root_};
+  while (!todo.empty()) {
+    const FramePtr frame = std::move(todo.back());
+    todo.pop_back();
+    for (const Node& node : frame->nodes) {
+      for (const auto& [index, inner] : node.frames) todo.push_back(inner);
+    }
+    visit(frame);
+  }
 }
 
 }  // namespace flux::internal

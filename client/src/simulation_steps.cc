@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t kWindowDefault = 1'000;  // the server's (kMapParallelDefault)
 constexpr uint64_t kPageIndex = UINT64_MAX;
+constexpr int64_t kSpanMsMax = int64_t{100} * 366 * 24 * 3600 * 1000;  // the server's
 
 bool Contains(const google::protobuf::RepeatedPtrField<std::string>& types,
               const std::string& type) {
@@ -22,6 +23,18 @@ bool Contains(const google::protobuf::RepeatedPtrField<std::string>& types,
 absl::Duration Ms(int64_t ms) { return absl::Milliseconds(ms); }
 
 std::string Shown(absl::Duration duration) { return absl::FormatDuration(duration); }
+
+// Of the execution that a step addresses.
+absl::StatusOr<std::string> WorkflowIdOf(const Payload& value) {
+  absl::StatusOr<std::string> id = Decode<std::string>(value);
+  if (id.ok() && id->empty()) return absl::InvalidArgumentError("it is empty");
+  return id;
+}
+
+Failure BadWorkflowId(const absl::Status& status) {
+  return OwnFailure(errors::kBadProjection,
+                    absl::StrCat("the workflow id to address cannot be read: ", status.message()));
+}
 
 }  // namespace
 
@@ -44,6 +57,7 @@ void SimExecution::StartNode(const FramePtr& frame, uint32_t index) {
     ++skipped;
   }
   if (count > 0 && skipped == count) return EndNode(frame, index, Ended::Skipped());
+  if (step.has_task()) return StartTask(frame, index);
   std::vector<Ended> inputs;
   for (int i = 0; i < count; ++i) {
     inputs.push_back(Read(frame, step.inputs(i)));
@@ -55,17 +69,20 @@ void SimExecution::StartNode(const FramePtr& frame, uint32_t index) {
 void SimExecution::StartKind(const FramePtr& frame, uint32_t index, std::vector<Ended> inputs) {
   const v1::Step& step = frame->step(index);
   switch (step.kind_case()) {
-    case v1::Step::kTask:
-      return StartTask(frame, index, inputs);
     case v1::Step::kSleep: {
       absl::Duration wait = Ms(step.sleep().duration_ms());
       if (!inputs.empty()) {
-        absl::StatusOr<int64_t> ms = Decode<int64_t>(*inputs[0].value);
-        if (!ms.ok()) return EndNode(frame, index, Ended::Failed(ms.status()));
-        wait = Ms(std::max<int64_t>(*ms, 0));
+        absl::StatusOr<int64_t> ms = WholeNumber(*inputs[0].value);
+        if (!ms.ok()) {
+          return FailNode(frame, index,
+                          OwnFailure(errors::kBadProjection,
+                                     absl::StrCat("the milliseconds to sleep cannot be read: ",
+                                                  ms.status().message())));
+        }
+        wait = Ms(std::min(*ms, kSpanMsMax));
       }
       return After(wait, frame, index, [this, index](const FramePtr& at) {
-        EndNode(at, index, Ended::Value(JsonPayload("null")));
+        EndNode(at, index, Ended::Value(NoValue()));
       });
     }
     case v1::Step::kMap:
@@ -85,13 +102,14 @@ void SimExecution::StartKind(const FramePtr& frame, uint32_t index, std::vector<
     case v1::Step::kEmit:
       return StartEmit(frame, index, inputs);
     case v1::Step::kFail: {
-      Failure failure;
-      failure.type = step.fail().failure().type();
-      failure.message = step.fail().failure().message();
-      failure.non_retriable = true;
-      failure.source = step.name();
-      return FailNode(frame, index, std::move(failure));
+      const v1::Failure& spec = step.fail().failure();
+      return FailNode(frame, index,
+                      {.type = spec.type(),
+                       .message = spec.message(),
+                       .non_retriable = true,
+                       .source = spec.source().empty() ? step.name() : spec.source()});
     }
+    case v1::Step::kTask:
     case v1::Step::kSkip:
     case v1::Step::KIND_NOT_SET:
       break;
@@ -104,13 +122,7 @@ void SimExecution::EndNode(const FramePtr& frame, uint32_t index, Ended ended) {
   if (frame->dropped || node.output.settled()) return;
   if (ended.failure) return FailNode(frame, index, *std::move(ended.failure));
   const v1::Step& step = frame->step(index);
-  if (ended.value != nullptr && step.has_undo() && !node.handling) {
-    std::vector<Payload> inputs = std::move(node.inputs);
-    inputs.push_back(*ended.value);
-    undo_.push_back({frame->program, &step.undo().task(),
-                     absl::StrCat(frame->PathOf(index), ".undo"), frame->PositionOf(index),
-                     std::move(inputs)});
-  }
+  if (ended.value != nullptr && step.has_undo()) KeepUndo(frame, index, *ended.value);
   ReportStep(frame, index, ended.skipped() ? "skipped" : "completed");
   node.output.state = ended.skipped() ? CellState::kSkipped : CellState::kCompleted;
   node.output.value = std::move(ended.value);
@@ -119,7 +131,21 @@ void SimExecution::EndNode(const FramePtr& frame, uint32_t index, Ended ended) {
   CellSettled(frame);
 }
 
-void SimExecution::FailNode(const FramePtr& frame, uint32_t index, Failure failure) {
+// Whoever made its value, be it the handler of a catch clause.
+void SimExecution::KeepUndo(const FramePtr& frame, uint32_t index, const Payload& output) {
+  const v1::Step& step = frame->step(index);
+  std::vector<Payload> inputs;
+  for (const v1::Input& input : step.inputs()) {
+    const Ended read = Read(frame, input);
+    inputs.push_back(read.value == nullptr ? NoValue() : *read.value);
+  }
+  inputs.push_back(output);
+  undo_.push_back({frame->program, &step.undo().task(), absl::StrCat(frame->PathOf(index), ".undo"),
+                   frame->PositionOf(index), std::move(inputs)});
+}
+
+void SimExecution::FailNode(const FramePtr& frame, uint32_t index, Failure failure,
+                            bool attempts_over) {
   Node& node = frame->nodes[index];
   if (frame->dropped || node.output.settled()) return;
   DropNode(frame, index);
@@ -140,7 +166,7 @@ void SimExecution::FailNode(const FramePtr& frame, uint32_t index, Failure failu
               std::move(parameters));
     return;
   }
-  if (step.has_task() && step.on_exhausted() == v1::ON_EXHAUSTED_PARK && !node.handling) {
+  if (attempts_over && step.on_exhausted() == v1::ON_EXHAUSTED_PARK) {
     if (!world_->instant()) {
       node.parked = true;
       node.parked_failure = std::move(failure);
@@ -156,22 +182,19 @@ void SimExecution::FailNode(const FramePtr& frame, uint32_t index, Failure failu
   CellSettled(frame);
 }
 
-// Whether nothing reads the step but joins that may lose one more of their inputs.
+// Whether nothing reads the step but one join, which may lose one more of its inputs.
 bool SimExecution::Tolerated(const FramePtr& frame, uint32_t index) const {
-  const Program::Facts& facts = frame->program->facts[frame->scope][index];
-  if (facts.in_result || facts.readers.empty()) return false;
-  for (const uint32_t reader : facts.readers) {
-    const v1::Step& step = frame->step(reader);
-    if (!step.has_join() || step.join().tolerated_failures() == 0) return false;
-    if (frame->nodes[reader].output.settled()) continue;
-    uint32_t failed = 0;
-    for (const v1::Input& input : step.inputs()) {
-      const Cell* cell = CellOf(frame, input);
-      if (cell != nullptr && cell->state == CellState::kFailed) ++failed;
-    }
-    if (failed + 1 > step.join().tolerated_failures()) return false;
+  const std::vector<Program::Facts>& facts = frame->program->facts[frame->scope];
+  if (facts[index].in_result || facts[index].read_late || facts[index].readers.size() != 1) {
+    return false;
   }
-  return true;
+  const uint32_t reader = facts[index].readers[0];
+  if (!facts[reader].early || frame->nodes[reader].output.settled()) return false;
+  const auto failed = std::count_if(
+      facts[reader].waits.begin(), facts[reader].waits.end(), [&](const Program::Source& source) {
+        return !source.parameter && frame->nodes[source.index].output.state == CellState::kFailed;
+      });
+  return static_cast<uint32_t>(failed) < frame->step(reader).join().tolerated_failures();
 }
 
 void SimExecution::CancelNode(const FramePtr& frame, uint32_t index) {
@@ -187,8 +210,7 @@ void SimExecution::CancelNode(const FramePtr& frame, uint32_t index) {
 // ---- tasks
 // ----------------------------------------------------------------------------------------------------
 
-void SimExecution::StartTask(const FramePtr& frame, uint32_t index,
-                             const std::vector<Ended>& inputs) {
+void SimExecution::StartTask(const FramePtr& frame, uint32_t index) {
   Node& node = frame->nodes[index];
   const v1::Step& step = frame->step(index);
   auto run = std::make_shared<TaskRun>();
@@ -196,23 +218,23 @@ void SimExecution::StartTask(const FramePtr& frame, uint32_t index,
   run->task = &step.task();
   run->path = frame->PathOf(index);
   run->position = frame->PositionOf(index);
-  for (const Ended& input : inputs) run->inputs.push_back(*input.value);
-  if (step.has_undo()) node.inputs = run->inputs;
+  for (const v1::Input& input : step.inputs()) {
+    const Ended source = Source(frame, input);
+    // Its pointers are for the worker to follow.
+    absl::StatusOr<Payload> part =
+        source.skipped() ? NoValue() : Project(*source.value, input.pointer());
+    if (!part.ok() && !run->bad_input) {
+      run->bad_input = FailureOf(errors::kBadInput(
+          absl::StrCat("argument ", run->inputs.size(), " of task '", step.task().task(), "' at '",
+                       input.pointer(), "': ", part.status().message())));
+    }
+    run->inputs.push_back(part.ok() ? *std::move(part) : NoValue());
+  }
   run->done = [this, weak = std::weak_ptr<SimFrame>(frame), index](RawOutcome outcome) {
     if (const FramePtr at = weak.lock(); at != nullptr) TaskDone(at, index, std::move(outcome));
   };
   node.task = run;
-  if (const int64_t limit = step.task().timeouts().schedule_to_close_ms();
-      limit > 0 && !world_->instant()) {
-    After(Ms(limit), frame, index, [this, index, limit](const FramePtr& at) {
-      // A graph that took the step's place has all the time it needs.
-      if (at->nodes[index].task == nullptr) return;
-      FailNode(at, index,
-               FailureOf(errors::kScheduleToClose(
-                   absl::StrCat("not completed within ", Shown(Ms(limit)), " of its start"))));
-    });
-  }
-  world_->RunTask(this, run);
+  world_->BeginTask(this, run);
 }
 
 void SimExecution::TaskDone(const FramePtr& frame, uint32_t index, RawOutcome outcome) {
@@ -224,7 +246,7 @@ void SimExecution::TaskDone(const FramePtr& frame, uint32_t index, RawOutcome ou
     case RawOutcome::Kind::kSkip:
       return EndNode(frame, index, Ended::Skipped());
     case RawOutcome::Kind::kFailure:
-      return FailNode(frame, index, std::move(outcome.failure));
+      return FailNode(frame, index, std::move(outcome.failure), /*attempts_over=*/true);
     case RawOutcome::Kind::kContinue:
       return Continue(frame, index, *outcome.fragment);
   }
@@ -256,10 +278,12 @@ void SimExecution::Continue(const FramePtr& frame, uint32_t index, const Fragmen
     return;
   }
   if (frame->depth + 1 > kTestFrameDepthMax) {
-    return FailNode(frame, index,
-                    FailureOf(errors::kDepthLimit(absl::StrCat(
-                        "continuations are nested deeper than ", kTestFrameDepthMax,
-                        "; let each be the last step, whose value is the graph's result"))));
+    return FailNode(
+        frame, index,
+        OwnFailure(errors::kDepthLimit,
+                   absl::StrCat("continuations are nested deeper than ", kTestFrameDepthMax,
+                                "; let each be the last step, "
+                                "whose value is the graph's result")));
   }
   OpenFrame(*std::move(program), 0, FrameRole::kFragment, frame, index, 0, std::move(parameters));
 }
@@ -273,9 +297,10 @@ void SimExecution::StartSwitch(const FramePtr& frame, uint32_t index,
   for (const v1::SwitchStep::Case& one : step.switch_().cases()) {
     absl::StatusOr<bool> equal = EqualJson(*inputs[0].value, one.match().data());
     if (!equal.ok()) {
-      return FailNode(frame, index,
-                      FailureOf(errors::kBadProjection(absl::StrCat(
-                          "its condition cannot be read: ", equal.status().message()))));
+      return FailNode(
+          frame, index,
+          OwnFailure(errors::kBadProjection,
+                     absl::StrCat("its condition cannot be read: ", equal.status().message())));
     }
     if (*equal) return StartBody(frame, index, one.body(), 1);
   }
@@ -321,9 +346,10 @@ void SimExecution::TurnEnded(const FramePtr& frame, uint32_t index, const FrameP
     }
     absl::StatusOr<bool> equal = EqualJson(*condition.value, "true");
     if (!equal.ok()) {
-      return FailNode(frame, index,
-                      FailureOf(errors::kBadProjection(absl::StrCat(
-                          "its condition cannot be read: ", equal.status().message()))));
+      return FailNode(
+          frame, index,
+          OwnFailure(errors::kBadProjection,
+                     absl::StrCat("its condition cannot be read: ", equal.status().message())));
     }
     done = done || *equal;
   }
@@ -341,6 +367,21 @@ void SimExecution::TurnEnded(const FramePtr& frame, uint32_t index, const FrameP
 // ---- maps
 // -----------------------------------------------------------------------------------------------------
 
+namespace {
+
+absl::StatusOr<std::vector<Payload>> ItemsOf(const Payload& list) {
+  if (list.encoding == Encoding::kNone) return std::vector<Payload>();
+  return SplitList(list);
+}
+
+// How many items may fail.
+uint64_t Allowed(const v1::MapStep& def, const SimMap& map) {
+  const uint64_t share = map.items.size() * def.tolerated_failure_permille() / 1000;
+  return std::max<uint64_t>(def.tolerated_failures(), share);
+}
+
+}  // namespace
+
 void SimExecution::StartMap(const FramePtr& frame, uint32_t index, std::vector<Ended> inputs) {
   const v1::MapStep& def = frame->step(index).map();
   auto map = std::make_unique<SimMap>();
@@ -348,11 +389,12 @@ void SimExecution::StartMap(const FramePtr& frame, uint32_t index, std::vector<E
     map->cursor = inputs[0].value;
     map->last_page = false;
   } else {
-    absl::StatusOr<std::vector<Payload>> items = SplitList(*inputs[0].value);
+    absl::StatusOr<std::vector<Payload>> items = ItemsOf(*inputs[0].value);
     if (!items.ok()) {
-      return FailNode(frame, index,
-                      FailureOf(errors::kBadProjection(absl::StrCat(
-                          "the list to map over cannot be read: ", items.status().message()))));
+      return FailNode(
+          frame, index,
+          OwnFailure(errors::kBadProjection, absl::StrCat("the list to map over cannot be read: ",
+                                                          items.status().message())));
     }
     for (Payload& item : *items) {
       map->items.push_back(std::make_shared<const Payload>(std::move(item)));
@@ -391,33 +433,34 @@ void SimExecution::FillMap(const FramePtr& frame, uint32_t index) {
 void SimExecution::PageEnded(const FramePtr& frame, uint32_t index, Ended ended) {
   SimMap& map = *frame->nodes[index].map;
   map.fetching = false;
-  if (ended.failure || ended.skipped()) return EndNode(frame, index, std::move(ended));
-  absl::StatusOr<Payload> list = Project(*ended.value, "/items");
+  if (ended.failure) return EndNode(frame, index, std::move(ended));
+  // One that is skipped is the last, without items.
+  const Payload page = ended.skipped() ? NoValue() : *ended.value;
+  absl::StatusOr<Payload> list = ProjectStrictly(page, "/items");
   absl::StatusOr<std::vector<Payload>> items =
-      list.ok() ? SplitList(*list) : absl::StatusOr<std::vector<Payload>>(list.status());
-  absl::StatusOr<Payload> next = Project(*ended.value, "/next");
-  if (!items.ok() || !next.ok()) {
-    return FailNode(frame, index,
-                    FailureOf(errors::kBadProjection(
-                        absl::StrCat("a page of the map cannot be read: ",
-                                     (items.ok() ? next.status() : items.status()).message()))));
+      list.ok() ? ItemsOf(*list) : absl::StatusOr<std::vector<Payload>>(list.status());
+  if (!items.ok()) {
+    return FailNode(
+        frame, index,
+        OwnFailure(errors::kBadProjection,
+                   absl::StrCat("a page of items cannot be read: ", items.status().message())));
   }
   for (Payload& item : *items) {
     map.items.push_back(std::make_shared<const Payload>(std::move(item)));
   }
-  map.last_page = next->encoding == Encoding::kNone || next->data == "null";
-  map.cursor = std::make_shared<const Payload>(*std::move(next));
+  const absl::StatusOr<Payload> next = ProjectStrictly(page, "/next");
+  map.last_page = !next.ok() || EqualJson(*next, "null").value_or(true);
+  if (!map.last_page) map.cursor = std::make_shared<const Payload>(*next);
+  // The items that failed were few enough until it was known how many there are.
+  const uint64_t allowed = Allowed(frame->step(index).map(), map);
+  if (map.last_page && map.failed > allowed) {
+    return FailNode(frame, index,
+                    OwnFailure(errors::kTooManyFailures,
+                               absl::StrCat(map.failed, " of ", map.items.size(), " items failed; ",
+                                            allowed, " are tolerated")));
+  }
   FillMap(frame, index);
 }
-
-namespace {
-
-uint64_t Allowed(const v1::MapStep& def, const SimMap& map) {
-  const uint64_t share = map.items.size() * def.tolerated_failure_permille() / 1000;
-  return std::max<uint64_t>(def.tolerated_failures(), share);
-}
-
-}  // namespace
 
 void SimExecution::ItemEnded(const FramePtr& frame, uint32_t index, uint64_t item, Ended ended) {
   if (frame->dropped || frame->nodes[index].map == nullptr) return;
@@ -442,17 +485,8 @@ void SimExecution::ItemEnded(const FramePtr& frame, uint32_t index, uint64_t ite
 }
 
 void SimExecution::FinishMap(const FramePtr& frame, uint32_t index) {
-  const SimMap& map = *frame->nodes[index].map;
-  const uint64_t allowed = Allowed(frame->step(index).map(), map);
-  // The items that failed were few enough until it was known how many there are.
-  if (map.failed > allowed) {
-    return FailNode(
-        frame, index,
-        FailureOf(errors::kTooManyFailures(absl::StrCat(
-            map.failed, " of ", map.items.size(), " items failed; ", allowed, " are tolerated"))));
-  }
   ListWriter list;
-  for (const auto& [item, value] : map.results) list.Add(*value);
+  for (const auto& [item, value] : frame->nodes[index].map->results) list.Add(*value);
   EndNode(frame, index, Ended::Value(std::move(list).Finish()));
 }
 
@@ -463,29 +497,52 @@ void SimExecution::EvaluateJoin(const FramePtr& frame, uint32_t index) {
   Node& node = frame->nodes[index];
   if (frame->dropped || node.output.settled()) return;
   const v1::Step& step = frame->step(index);
+  const Program::Facts& facts = frame->program->facts[frame->scope][index];
+  // A source counts once, however often it is read.
+  auto completed = static_cast<uint32_t>(
+      std::count_if(step.inputs().begin(), step.inputs().end(), [&](const v1::Input& input) {
+        return CellOf(frame, input) == nullptr;  // a literal
+      }));
+  bool pending = false;
+  for (const Program::Source& source : facts.waits) {
+    const Cell& cell =
+        source.parameter ? frame->parameters[source.index] : frame->nodes[source.index].output;
+    if (!cell.settled()) pending = true;
+    if (cell.state == CellState::kCompleted) ++completed;
+  }
   const uint32_t first = step.join().first();
+  if (pending && (first == 0 || completed < first)) return;
+  node.started = true;
+  // All that are there by now, which may be more than the first.
   ListWriter list;
-  uint32_t completed = 0;
-  uint32_t pending = 0;
   for (const v1::Input& input : step.inputs()) {
     const Cell* cell = CellOf(frame, input);
-    if (cell != nullptr && !cell->settled()) ++pending;
     if (cell != nullptr && cell->state != CellState::kCompleted) continue;
-    if (first != 0 && completed == first) continue;
     Ended value = Read(frame, input);
     if (value.failure) return FailNode(frame, index, *std::move(value.failure));
     list.Add(*value.value);
-    ++completed;
   }
-  if (pending > 0 && (first == 0 || completed < first)) return;
-  node.started = true;
   EndNode(frame, index, Ended::Value(std::move(list).Finish()));
-  // What nobody else reads is not needed any more.
+  if (facts.early) CancelUnneeded(frame, index);
+}
+
+// What the join alone would have read, and what only that would have read, and so on.
+void SimExecution::CancelUnneeded(const FramePtr& frame, uint32_t join) {
   const std::vector<Program::Facts>& facts = frame->program->facts[frame->scope];
-  for (const v1::Input& input : step.inputs()) {
-    if (frame->dropped || input.source_case() != v1::Input::kStep) continue;
-    if (facts[input.step()].in_result || facts[input.step()].readers.size() != 1) continue;
-    CancelNode(frame, input.step());
+  const auto settled = [&](uint32_t step) { return frame->nodes[step].output.settled(); };
+  std::vector<uint32_t> todo;
+  for (const Program::Source& source : facts[join].waits) {
+    if (!source.parameter) todo.push_back(source.index);
+  }
+  while (!todo.empty() && !frame->dropped) {
+    const uint32_t step = todo.back();
+    todo.pop_back();
+    if (settled(step) || facts[step].in_result ||
+        !std::all_of(facts[step].readers.begin(), facts[step].readers.end(), settled)) {
+      continue;
+    }
+    todo.insert(todo.end(), facts[step].sources.begin(), facts[step].sources.end());
+    CancelNode(frame, step);
   }
 }
 
@@ -523,6 +580,7 @@ bool SimExecution::TryTakeEvent(const FramePtr& frame, uint32_t index) {
       mark = std::max(mark, event.number);
     }
     frame->nodes[index].awaits_event = false;
+    frame->nodes[index].event = event.number;
     EndNode(frame, index, {event.payload, std::nullopt});
     return true;
   }
@@ -534,19 +592,56 @@ void SimExecution::EventTimedOut(const FramePtr& frame, uint32_t index) {
   if (wait.has_default_value()) {
     return EndNode(frame, index, Ended::Value(FromProto(wait.default_value())));
   }
-  FailNode(frame, index,
-           FailureOf(errors::kEventTimeout(
-               world_->instant() ? absl::StrCat("nobody told the event ", wait.event(),
-                                                "; InlineRunner::Tell it first")
-                                 : absl::StrCat("event ", wait.event(), " did not come within ",
-                                                Shown(Ms(wait.timeout_ms()))))));
+  FailNode(
+      frame, index,
+      OwnFailure(errors::kEventTimeout,
+                 world_->instant() ? absl::StrCat("nobody told the event ", wait.event(),
+                                                  "; InlineRunner::Tell it first")
+                                   : absl::StrCat("event ", wait.event(), " did not come within ",
+                                                  Shown(Ms(wait.timeout_ms())))));
+}
+
+// Are all events of that name kept? A piece of graph that a task went on as may lie in a loop.
+bool SimExecution::ReadInLoop(const std::string& event) const {
+  if (root_ == nullptr) return false;
+  const Program& program = *root_->program;
+  if (!program.events.contains(event) || program.loop_events.contains(event)) return true;
+  bool in_fragment = false;
+  EachFrame([&](const FramePtr& frame) {
+    if (frame->role == FrameRole::kFragment && frame->program->events.contains(event)) {
+      in_fragment = true;
+    }
+  });
+  return in_fragment;
+}
+
+// Another event of a name whose readers took the first one. A reader that could not use that one,
+// and is parked, tries again with this one, which those that are still to come see, too.
+void SimExecution::Reread(SimEvent* event, const std::shared_ptr<const Payload>& payload) {
+  bool reread = false;
+  EachFrame([&](const FramePtr& frame) {
+    for (uint32_t i = 0; i < frame->nodes.size(); ++i) {
+      Node& wait = frame->nodes[i];
+      if (wait.event != event->number || wait.output.state != CellState::kCompleted) continue;
+      for (const uint32_t reader : frame->program->facts[frame->scope][i].readers) {
+        Node& node = frame->nodes[reader];
+        if (!node.parked) continue;
+        reread = true;
+        wait.output.value = payload;
+        node.parked = node.started = false;
+        After(absl::ZeroDuration(), frame, reader,
+              [this, reader](const FramePtr& at) { StartNode(at, reader); });
+      }
+    }
+  });
+  if (reread) event->payload = payload;
 }
 
 void SimExecution::StartEmit(const FramePtr& frame, uint32_t index,
                              const std::vector<Ended>& inputs) {
   const v1::EmitStep& emit = frame->step(index).emit();
-  absl::StatusOr<std::string> target = Decode<std::string>(*inputs[1].value);
-  if (!target.ok()) return EndNode(frame, index, Ended::Failed(target.status()));
+  absl::StatusOr<std::string> target = WorkflowIdOf(*inputs[1].value);
+  if (!target.ok()) return FailNode(frame, index, BadWorkflowId(target.status()));
   SimExecution* execution = world_->Find(*target);
   if (execution != nullptr && execution->closed()) {
     return EndNode(
@@ -564,7 +659,7 @@ void SimExecution::StartEmit(const FramePtr& frame, uint32_t index,
                    execution->Deliver(name, value);
                  });
   }
-  EndNode(frame, index, Ended::Value(JsonPayload("null")));
+  EndNode(frame, index, Ended::Value(NoValue()));
 }
 
 // ---- children
@@ -578,8 +673,8 @@ void SimExecution::StartChild(const FramePtr& frame, uint32_t index,
   std::vector<std::shared_ptr<const Payload>> values;
   for (const Ended& input : inputs) values.push_back(input.value);
   if (def.id_input()) {
-    absl::StatusOr<std::string> given = Decode<std::string>(*values.back());
-    if (!given.ok()) return EndNode(frame, index, Ended::Failed(given.status()));
+    absl::StatusOr<std::string> given = WorkflowIdOf(*values.back());
+    if (!given.ok()) return FailNode(frame, index, BadWorkflowId(given.status()));
     id = *std::move(given);
     values.pop_back();
   }
@@ -602,20 +697,18 @@ void SimExecution::StartChild(const FramePtr& frame, uint32_t index,
     return refuse(
         errors::kConflict(absl::StrCat("an execution of workflow id '", id, "' is running")));
   }
-  if (step.has_undo()) {
-    for (const auto& value : values) frame->nodes[index].inputs.push_back(*value);
-  }
-  absl::StatusOr<SimExecution*> child =
-      world_->Start(*spec, id, std::move(values), depth_ + 1, frame->PositionOf(index));
-  if (!child.ok()) return refuse(child.status());
+  absl::StatusOr<std::shared_ptr<const Program>> program = Program::Of(*spec);
+  if (!program.ok()) return refuse(program.status());
+  SimExecution* child = world_->Start(*std::move(program), id, std::move(values), depth_ + 1,
+                                      frame->PositionOf(index));
   if (def.detached()) {
     absl::StatusOr<Payload> started =
-        Encode(StartedChild{.workflow_id = id, .run_id = (*child)->run_id()});
+        Encode(StartedChild{.workflow_id = id, .run_id = child->run_id()});
     if (!started.ok()) return refuse(started.status());
     return EndNode(frame, index, Ended::Value(*std::move(started)));
   }
-  frame->nodes[index].child = *child;
-  (*child)->set_on_closed([this, weak = std::weak_ptr<SimFrame>(frame), index] {
+  frame->nodes[index].child = child;
+  child->set_on_closed([this, weak = std::weak_ptr<SimFrame>(frame), index] {
     const FramePtr at = weak.lock();
     if (at == nullptr) return;
     After(absl::ZeroDuration(), at, index,
@@ -625,7 +718,14 @@ void SimExecution::StartChild(const FramePtr& frame, uint32_t index,
 
 void SimExecution::ChildClosed(const FramePtr& frame, uint32_t index) {
   const SimExecution* child = std::exchange(frame->nodes[index].child, nullptr);
-  if (child != nullptr) EndNode(frame, index, child->outcome());
+  if (child == nullptr) return;
+  Ended ended = child->outcome();
+  if (ended.failure) {
+    ended.failure->message =
+        absl::StrCat("child ", child->workflow_id(), ": ", ended.failure->message);
+    ended.failure->non_retriable = true;
+  }
+  EndNode(frame, index, std::move(ended));
 }
 
 }  // namespace flux::internal

@@ -127,10 +127,26 @@ TEST_F(TestingTest, AttemptsTakeTimeAndTimeOut) {
   const auto silent = TestRun(tasks_).HangTimes(kThrice, 1).Run(kBeating, 1);
   EXPECT_EQ(silent.attempts()[0].failure, "flux.timeout.heartbeat");
   EXPECT_EQ(silent.elapsed(), absl::Seconds(11));
-  const auto closed = TestRun(tasks_).FailAlways(kThrice, kBusy("no")).Run(kClosing, 1);
+  const auto closed = TestRun(tasks_).HangTimes(kThrice, 1).Run(kClosing, 1);
   EXPECT_TRUE(errors::kScheduleToClose.Is(closed.status())) << closed.status();
   EXPECT_EQ(closed.elapsed(), absl::Seconds(150));
-  EXPECT_EQ(closed.attempts(kThrice), 3);
+  EXPECT_EQ(closed.attempts(kThrice), 1);
+}
+
+constexpr Workflow<int64_t()> kShort{"short", [](Graph& g) {
+                                       return g.Call(kDouble, 1)
+                                           .ScheduleToClose(absl::Seconds(10))
+                                           .Catch({kBusy}, [&] { return int64_t{-1}; })
+                                           .Catch({errors::kScheduleToClose},
+                                                  [&] { return int64_t{-2}; });
+                                     }};
+
+TEST_F(TestingTest, AnAttemptThatWouldBeginTooLateIsNotWaitedFor) {
+  const auto outcome = TestRun(tasks_).FailAlways(kDouble, kBusy("no")).Run(kShort);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(*outcome, -1) << "it ends with the task's own failure";
+  EXPECT_EQ(outcome.attempts(kDouble), 4);
+  EXPECT_EQ(outcome.elapsed(), absl::Seconds(1 + 2 + 4)) << "the next one would begin at 15 s";
 }
 
 constexpr Workflow<int64_t()> kSleeping{"sleeping", [](Graph& g) {
@@ -238,6 +254,27 @@ TEST_F(TestingTest, AParkedStepLeavesTheRestGoingOn) {
   EXPECT_EQ(outcome.state("double"), "completed");
   EXPECT_THAT(std::string(outcome.status().message()),
               HasSubstr("step thrice is parked: busy: no"));
+}
+
+constexpr Workflow<int64_t()> kAmending{"amending", [](Graph& g) {
+                                          auto part = g.WaitEvent(kPart);
+                                          auto used = g.Call(kThrice, part).OnExhausted(kPark);
+                                          auto slept = g.Sleep(absl::Hours(3));
+                                          auto late = g.WaitEvent(kPart).After(slept);
+                                          return g.Call(kSum, g.Join(used, part, late));
+                                        }};
+
+TEST_F(TestingTest, AParkedReaderOfAnEventRunsAgainWithTheNextOne) {
+  TestRun run(tasks_);
+  run.SendEventAfter(absl::Hours(1), kPart, 1).SendEventAfter(absl::Hours(2), kPart, 10);
+  const auto amended = TestRun(run).FailTimes(kThrice, 1, kWrong("no")).Run(kAmending);
+  ASSERT_TRUE(amended.ok()) << amended.status();
+  EXPECT_EQ(*amended, 30 + 10 + 10) << "whoever reads it later sees the same";
+  EXPECT_EQ(amended.attempts(kThrice), 2);
+  EXPECT_EQ(amended.attempts()[1].at, absl::Hours(2));
+  const auto ignored = run.Run(kAmending);
+  ASSERT_TRUE(ignored.ok()) << ignored.status();
+  EXPECT_EQ(*ignored, 3 + 1 + 1) << "no reader is parked";
 }
 
 // ---- children and emits
@@ -352,6 +389,23 @@ TEST_F(TestingTest, AnUndoThatFailsIsToldAndTheOthersRun) {
   EXPECT_THAT(undone_, ElementsAre("2->4", "1->2"));
 }
 
+constexpr Workflow<int64_t()> kMended{
+    "mended", [](Graph& g) {
+      auto a = g.Call(kThrice, 1).OnUndo(kUndo).Catch([&] { return int64_t{-1}; });
+      auto approved = g.WaitEvent(kApproved);
+      return g.Call(kDouble, a).After(approved);
+    }};
+
+TEST_F(TestingTest, AStepThatAHandlerCompletedIsUndoneAsAnyOther) {
+  const auto outcome = TestRun(tasks_)
+                           .FailTimes(kThrice, 1, kWrong("no"))
+                           .CancelAfter(absl::Minutes(10))
+                           .Run(kMended);
+  EXPECT_EQ(outcome.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(outcome.undone(), ElementsAre("thrice"));
+  EXPECT_THAT(undone_, ElementsAre("1->-1"));
+}
+
 // ---- continuations
 // --------------------------------------------------------------------------------------------
 
@@ -395,6 +449,18 @@ TEST_F(TestingTest, AContinuationTakesTheStepsPlace) {
   EXPECT_EQ(*TestRun(tasks_).Run(kGrowing, -1), -1);
 }
 
+constexpr Workflow<int64_t()> kPartingWays{
+    "parting-ways", [](Graph& g) { return g.Call(kGrow, -1).OnExhausted(kPark); }};
+
+TEST_F(TestingTest, AStepIsNotParkedForWhatItWentOnAs) {
+  tasks_.Register(kGrow, [](int64_t) -> Outcome<int64_t> {
+    return Continue<int64_t>([](Graph& g) { return g.Fail(kWrong, "no"); });
+  });
+  const auto outcome = TestRun(tasks_).Run(kPartingWays);
+  EXPECT_FALSE(outcome.stuck());
+  EXPECT_TRUE(kWrong.Is(outcome.status())) << outcome.status();
+}
+
 constexpr Task<int64_t(int64_t)> kDeepen{"deepen"};
 constexpr Workflow<int64_t(int64_t)> kDeepening{
     "deepening", [](Graph& g, Value<int64_t> n) { return g.Call(kDeepen, n); }};
@@ -429,6 +495,59 @@ TEST_F(TestingTest, AJoinIsDoneWithItsFirstAndCancelsTheOthers) {
   EXPECT_EQ(*outcome, 3 + 4);
   EXPECT_EQ(outcome.elapsed(), absl::Minutes(1));
   EXPECT_EQ(outcome.state("block"), "cancelled");
+}
+
+constexpr Workflow<int64_t()> kGivenUp{"given-up", [](Graph& g) {
+                                         auto slow = g.Call(kThrice, 1).Named("slow");
+                                         auto aside = g.Block([&] { return slow; });
+                                         auto behind = g.Call(kDouble, aside).Named("behind");
+                                         auto fast = g.Call(kDouble, 2).Named("fast");
+                                         return g.Call(kSum, g.Join(behind, fast).First(1));
+                                       }};
+
+TEST_F(TestingTest, WhatOnlyCancelledStepsWaitedForIsCancelledToo) {
+  TestRun run(tasks_);
+  run.TakesTime(kThrice, absl::Hours(1));
+  const auto outcome = run.Run(kGivenUp);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(*outcome, 4);
+  EXPECT_EQ(outcome.elapsed(), absl::ZeroDuration());
+  for (const char* step : {"slow", "block", "behind"}) {
+    EXPECT_EQ(outcome.state(step), "cancelled") << step;
+  }
+  const auto failed = run.FailAlways(kThrice, kWrong("no")).Run(kGivenUp);
+  EXPECT_TRUE(failed.ok()) << failed.status();
+}
+
+constexpr Workflow<int64_t(int64_t, int64_t)> kThere{
+    "there", [](Graph& g, Value<int64_t> a, Value<int64_t> b) {
+      return g.Call(kSum, g.Join(a, b).First(1));
+    }};
+constexpr Workflow<int64_t()> kTwice{"twice", [](Graph& g) {
+                                       auto slow = g.Call(kThrice, 1);
+                                       auto fast = g.Call(kDouble, 2);
+                                       return g.Call(kSum, g.Join(fast, fast, slow).First(2));
+                                     }};
+
+TEST_F(TestingTest, AJoinHoldsAllThatIsThereByThen) {
+  EXPECT_EQ(*TestRun(tasks_).Run(kThere, 1, 2), 1 + 2);
+  const auto twice = TestRun(tasks_).TakesTime(kThrice, absl::Minutes(1)).Run(kTwice);
+  ASSERT_TRUE(twice.ok()) << twice.status();
+  EXPECT_EQ(*twice, 4 + 4 + 3) << "a step that it names twice is one of them";
+  EXPECT_EQ(twice.elapsed(), absl::Minutes(1));
+}
+
+constexpr Workflow<int64_t()> kCounted{
+    "counted", [](Graph& g) {
+      auto a = g.Call(kThrice, 1);
+      auto one = g.Join(a, g.Call(kDouble, 2)).TolerateFailures(1);
+      auto other = g.Join(a, g.Call(kDouble, 3)).TolerateFailures(1);
+      return g.Call(kSum, g.Join(g.Call(kSum, one), g.Call(kSum, other)));
+    }};
+
+TEST_F(TestingTest, AFailureOfWhatTwoStepsReadIsNotTolerated) {
+  const auto outcome = TestRun(tasks_).FailTimes(kThrice, 1, kWrong("no")).Run(kCounted);
+  EXPECT_TRUE(kWrong.Is(outcome.status())) << outcome.status();
 }
 
 constexpr Workflow<int64_t(int64_t)> kTolerant{"tolerant", [](Graph& g, Value<int64_t> n) {
@@ -505,6 +624,38 @@ TEST_F(TestingTest, PagesAreAskedForAsItemsRunOut) {
   EXPECT_THAT(asked, ElementsAre(absl::ZeroDuration(), absl::Minutes(1), absl::Minutes(3)));
   const auto failed = TestRun(tasks_).FailTimes(kList, 1, kWrong("gone")).Run(kPaged);
   EXPECT_TRUE(kWrong.Is(failed.status()));
+}
+
+constexpr Task<flux::Page<int64_t>(std::string)> kEnding{"ending"};
+constexpr Workflow<int64_t()> kUntilSkipped{
+    "until-skipped", [](Graph& g) { return g.Call(kSum, g.MapPages(kEnding, "0", kThrice)); }};
+
+TEST_F(TestingTest, ASkippedPageIsTheLast) {
+  tasks_.Register(kEnding, [](const std::string& cursor) -> Outcome<flux::Page<int64_t>> {
+    if (cursor != "0") return Skip{};
+    return flux::Page<int64_t>{.items = {1, 2}, .next = "1"};
+  });
+  const auto outcome = TestRun(tasks_).Run(kUntilSkipped);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(*outcome, 3 + 6);
+  EXPECT_EQ(outcome.attempts(kEnding), 2);
+}
+
+constexpr Workflow<int64_t()> kFirstOfPages{
+    "first-of-pages", [](Graph& g) {
+      return g.Call(kSum, g.MapPages(kList, "0", kThrice).First(2).TolerateFailureShare(0.1));
+    }};
+
+TEST_F(TestingTest, AShareOfPagesIsUsedUpOnlyOnceAllAreKnown) {
+  TestRun run(tasks_);
+  run.TakesTime(kList, absl::Minutes(1)).FailTimes(kThrice, 2, kWrong("no"));
+  const auto first = run.Run(kFirstOfPages);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(*first, 3 * (2 + 3));
+  EXPECT_EQ(first.elapsed(), absl::Minutes(1));
+  const auto known = run.FailTimes(kThrice, 10, kWrong("no")).Run(kFirstOfPages);
+  EXPECT_TRUE(errors::kTooManyFailures.Is(known.status())) << known.status();
+  EXPECT_EQ(known.elapsed(), absl::Minutes(3));
 }
 
 // ---- the rest

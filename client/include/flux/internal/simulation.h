@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -75,6 +76,8 @@ struct TestScript {
     Payload value;
   };
   std::map<std::string, Plan> tasks;
+  // How long an attempt takes, whatever `tasks` says of it; null: as `tasks` says.
+  std::function<absl::Duration(const TestAttempt&)> takes = nullptr;
   std::vector<Event> events;
   absl::Duration cancel_at = absl::InfiniteDuration();
   std::string workflow_id = "test";
@@ -105,6 +108,10 @@ inline constexpr uint64_t kTestActionsMax = 100'000'000;  // an endless loop end
 // graph is wrong; ResourceExhausted: kTestActionsMax.
 absl::StatusOr<TestReport> Simulate(const TaskSet& tasks, const TestScript& script,
                                     const WorkflowSpec& workflow, std::vector<Payload> inputs);
+// The same for a definition that was not traced here, as bytes. It must be one that a server takes.
+absl::StatusOr<TestReport> SimulateDefinition(const TaskSet& tasks, const TestScript& script,
+                                              const std::string& definition_bytes,
+                                              std::vector<Payload> inputs);
 
 }  // namespace internal
 }  // namespace flux
