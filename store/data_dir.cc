@@ -33,17 +33,20 @@ std::string FormatChecksum(absl::string_view text) {
   return absl::StrCat(absl::Hex(XXH3_64bits(text.data(), text.size()), absl::kZeroPad16));
 }
 
-// Of the directory itself; where the error alone does not say what to do, another one is the way
-// out.
-absl::Status CannotUse(const std::error_code& error, std::string_view what,
-                       const std::string& path) {
-  const absl::Status status =
-      ErrnoStatus(error.value(), absl::StrCat(ToAbsl(what), " data directory ", path));
+// Where the error alone does not say what to do, another directory is the way out.
+absl::Status ChooseAnother(const absl::Status& status) {
   if (!absl::IsNotFound(status) && !absl::IsFailedPrecondition(status) &&
       !absl::IsInvalidArgument(status)) {
     return status;
   }
   return {status.code(), absl::StrCat(status.message(), "; choose another directory")};
+}
+
+// Of the directory itself.
+absl::Status CannotUse(const std::error_code& error, std::string_view what,
+                       const std::string& path) {
+  return ChooseAnother(
+      ErrnoStatus(error.value(), absl::StrCat(ToAbsl(what), " data directory ", path)));
 }
 
 // Creates the directory and its parents, each durable in the one above it.
@@ -80,9 +83,16 @@ absl::StatusOr<bool> IsEmpty(const std::string& path) {
   return true;
 }
 
+// It is written before anything else, so that a directory that cannot be is told here.
 absl::StatusOr<FileDescriptor> Lock(const std::string& directory) {
   const std::string path = directory + "/LOCK";
-  FLUX_ASSIGN_OR_RETURN(FileDescriptor file, OpenFile(path, O_RDWR | O_CREAT));
+  absl::StatusOr<FileDescriptor> opened = OpenFile(path, O_RDWR | O_CREAT);
+  if (!opened.ok()) {
+    const absl::Status why = ChooseAnother(opened.status());
+    return absl::Status(why.code(), absl::StrCat("data directory ", directory,
+                                                 " cannot be written: ", why.message()));
+  }
+  FileDescriptor file = *std::move(opened);
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return ErrnoStatus(errno, "lock " + path);
     absl::StatusOr<std::string> pid = ReadAt(file.get(), 0, kPidBytesMax, path);
@@ -209,6 +219,9 @@ absl::StatusOr<DataDir> DataDir::Open(const std::string& path, uint32_t shards_a
 
 absl::Status DataDir::RaiseFormat() {
   if (format_.version == kDataFormatVersion) return absl::OkStatus();
+  if (Failpoint::Hit("format_raise")) {
+    return absl::UnavailableError("injected fault: format_raise");
+  }
   format_.version = kDataFormatVersion;
   return ReplaceFile(path_ + "/FORMAT", EncodeDataFormat(format_));
 }

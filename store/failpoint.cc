@@ -92,6 +92,10 @@ const std::vector<std::string_view>& Failpoint::Names() {
       "mark_write",         // synced, before the note of how far is made
       "compaction_write",   // of a table; error: disk full
       "compaction_delete",  // a compaction's result stands, what it read is about to be deleted
+      "manifest_write",     // before bytes of the database's list of its files are handed over
+      "table_write",        // before bytes of a table file are
+      "format_raise",       // an older directory: before its FORMAT file says the newest version
+      "tail_cut",  // recovery: before a write-ahead log is cut behind its last whole record
   };
   return *names;
 }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "proto/bridge.h"
+#include "store/failpoint.h"
 #include "store/posix_file.h"
 #include "store/wal_scan.h"
 
@@ -227,6 +228,7 @@ absl::StatusOr<TailRecovery> RecoverTail(const std::string& db_path, SyncedMarks
   SyncedMark wal;
   for (const auto& [number, path] : files.wals) {
     const RecordFileScan& scan = scans[number];
+    if (Failpoint::Hit("tail_cut")) return absl::UnavailableError("injected fault: tail_cut");
     // Also syncs what is left: nothing may rest on bytes that only the page cache holds.
     FLUX_RETURN_IF_ERROR(TruncateFile(path, scan.whole_bytes));
     wal = {number, scan.whole_bytes};

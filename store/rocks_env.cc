@@ -74,7 +74,10 @@ class MarkedFile : public rocksdb::FSWritableFileWrapper {
 
  private:
   IOStatus BeforeWrite(const Slice& data, const IOOptions& options, IODebugContext* debug) {
-    if (!is_wal_) return IOStatus::OK();
+    if (!is_wal_) {
+      return Failpoint::Hit("manifest_write") ? IOStatus::IOError("injected fault: manifest_write")
+                                              : IOStatus::OK();
+    }
     if (Failpoint::Hit("wal_write")) return IOStatus::NoSpace("injected fault: wal_write");
     if (Failpoint::Armed("wal_write_torn")) {
       const Slice half(data.data(), data.size() / 2);
@@ -111,21 +114,21 @@ class MarkedFile : public rocksdb::FSWritableFileWrapper {
   uint64_t bytes_ = 0;
 };
 
-// A table, for the sake of the failpoint within compactions.
+// A table file: nothing is noted of it, but it may fail, within compactions and elsewhere.
 class TableFile : public rocksdb::FSWritableFileWrapper {
  public:
   explicit TableFile(std::unique_ptr<FSWritableFile> target)
       : FSWritableFileWrapper(target.get()), owned_(std::move(target)) {}
 
   IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
-    IOStatus status = BeforeWrite();
+    const IOStatus status = BeforeWrite();
     return status.ok() ? owned_->Append(data, options, debug) : status;
   }
 
   IOStatus Append(const Slice& data, const IOOptions& options,
                   const rocksdb::DataVerificationInfo& verification,
                   IODebugContext* debug) override {
-    IOStatus status = BeforeWrite();
+    const IOStatus status = BeforeWrite();
     return status.ok() ? owned_->Append(data, options, verification, debug) : status;
   }
 
@@ -136,7 +139,8 @@ class TableFile : public rocksdb::FSWritableFileWrapper {
     if (compaction && Failpoint::Hit("compaction_write")) {
       return IOStatus::NoSpace("injected fault: compaction_write");
     }
-    return IOStatus::OK();
+    return Failpoint::Hit("table_write") ? IOStatus::IOError("injected fault: table_write")
+                                         : IOStatus::OK();
   }
 
   const std::unique_ptr<FSWritableFile> owned_;

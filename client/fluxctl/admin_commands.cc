@@ -81,6 +81,8 @@ CommandResult ShowQueue(Context& context, const std::string& name) {
 CommandResult ListDefinitions(Context& context, const DefinitionOptions& options) {
   v1::ListDefinitionsRequest request;
   request.set_name(options.name);
+  // This list alone does not tell the time that its ages are measured by.
+  if (context.output == Output::kTable) FLUX_RETURN_IF_ERROR(context.AskNow().status());
   Listing listing(context, "definitions");
   uint64_t shown = 0;
   do {

@@ -104,6 +104,7 @@ absl::StatusOr<v1::BulkOperation> FollowBulk(Context& context, const std::string
                       status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
     if (status.ok()) {
       connection.set_reached();
+      connection.NoteTime(response);
       if (lost) viewer.Note(absl::StrCat("connected to ", connection.address(), " again"));
       lost = false;
       progress.set_connected(true);

@@ -40,7 +40,16 @@ struct Context {
   std::string name_space;  // empty: the server's default
   Output output = Output::kTable;
 
+  // The coordinator's clock, which ages are measured by: as its last answer had it. Ours before the
+  // first, and where it does not tell.
   absl::Time Now() const;
+  // The same, and asks where no answer has told yet.
+  absl::StatusOr<absl::Time> AskNow();
+  // The time that `option` gives, where `parse` reads it by a clock. The coordinator is asked for
+  // its clock only when ours would do: what is malformed needs nobody else to say so.
+  absl::StatusOr<absl::Time> TimeOf(
+      const std::string& option,
+      const std::function<absl::StatusOr<absl::Time>(absl::Time now)>& parse);
   v1::ExecutionRef Ref(const std::string& workflow_id, const std::string& run_id) const;
   // Prints in the chosen form. A document is pretty in kJson and one line in kJsonLines.
   void Print(const Json& json);
@@ -105,8 +114,8 @@ struct FilterOptions {
            started_before.empty() && !query.has_value();
   }
 };
-absl::StatusOr<v1::ExecutionFilter> BuildFilter(const FilterOptions& options,
-                                                const std::string& name_space, absl::Time now);
+// Times are by the coordinator's clock, which is asked where there are some.
+absl::StatusOr<v1::ExecutionFilter> BuildFilter(Context& context, const FilterOptions& options);
 // The server's answer to a filter; an error about its query also shows the place.
 absl::Status ExplainQuery(const absl::Status& status, const v1::ExecutionFilter& filter);
 

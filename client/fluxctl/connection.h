@@ -54,6 +54,7 @@ class Connection {
         },
         extra);
     if (!status.ok()) return status;
+    NoteTime(response);
     return response;
   }
 
@@ -68,8 +69,21 @@ class Connection {
     absl::Status status = Once(
         [&](grpc::ClientContext* context) { return (stub.*method)(context, request, &response); });
     if (!status.ok()) return status;
+    NoteTime(response);
     return response;
   }
+
+  // Takes the coordinator's time from an answer that tells it.
+  template <typename Response>
+  void NoteTime(const Response& response) {
+    if constexpr (requires { response.server_time_ms(); }) {
+      if (response.server_time_ms() != 0) {
+        server_time_ = absl::FromUnixMillis(response.server_time_ms());
+      }
+    }
+  }
+  // As the last answer that told it had it; none before that.
+  std::optional<absl::Time> server_time() const { return server_time_; }
 
   // For streams: whether a call that ended so is worth repeating, given that it once worked.
   static bool IsLostConnection(const grpc::Status& status);
@@ -86,6 +100,7 @@ class Connection {
   const std::string address_;
   const absl::Time deadline_;
   bool reached_ = false;
+  std::optional<absl::Time> server_time_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::WorkflowService::Stub> workflows_;
   std::unique_ptr<v1::AdminService::Stub> admin_;

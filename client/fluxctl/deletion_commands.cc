@@ -14,8 +14,7 @@ using v1::WorkflowService;
 
 constexpr uint64_t kPageSize = 1'000;
 
-Table DeletionsTable(const v1::ListDeletionsResponse& page) {
-  const absl::Time now = absl::FromUnixMillis(page.server_time_ms());
+Table DeletionsTable(const v1::ListDeletionsResponse& page, absl::Time now) {
   Table table;
   table.columns = {{.header = "WORKFLOW ID", .shrink = true}, {.header = "RUN ID"},
                    {.header = "WORKFLOW", .shrink = true},    {.header = "STATUS"},
@@ -47,7 +46,7 @@ CommandResult ListDeletions(Context& context, const DeletionsOptions& options) {
                                                   &WorkflowService::Stub::ListDeletions, request));
     shown += static_cast<uint64_t>(page.deletions_size());
     if (context.output == Output::kTable) {
-      if (shown > 0) listing.Add(DeletionsTable(page));
+      if (shown > 0) listing.Add(DeletionsTable(page, context.Now()));
     } else {
       for (const v1::DeletedExecution& one : page.deletions()) listing.Add(ToJson(one));
     }

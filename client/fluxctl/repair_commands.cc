@@ -170,18 +170,19 @@ CommandResult SignalWorkflow(Context& context, const SignalOptions& options) {
   if (!options.deliver_at.empty() && !options.deliver_in.empty()) {
     return absl::InvalidArgumentError("--at and --in both say when: give one of them");
   }
+  FLUX_ASSIGN_OR_RETURN(*request.mutable_payload(), ReadJsonArgument("--input", options.payload));
   if (!options.deliver_at.empty()) {
-    FLUX_ASSIGN_OR_RETURN(const absl::Time time,
-                          ForOption("--at", ParseTimeToCome(options.deliver_at, context.Now(),
-                                                            /*wait_option=*/"--in")));
+    FLUX_ASSIGN_OR_RETURN(const absl::Time time, context.TimeOf("--at", [&](absl::Time now) {
+      return ParseTimeToCome(options.deliver_at, now, /*wait_option=*/"--in");
+    }));
     request.set_deliver_time_ms(absl::ToUnixMillis(time));
   }
   if (!options.deliver_in.empty()) {
     FLUX_ASSIGN_OR_RETURN(const absl::Duration wait,
                           ForOption("--in", ParseDuration(options.deliver_in)));
-    request.set_deliver_time_ms(absl::ToUnixMillis(context.Now() + wait));
+    FLUX_ASSIGN_OR_RETURN(const absl::Time now, context.AskNow());
+    request.set_deliver_time_ms(absl::ToUnixMillis(now + wait));
   }
-  FLUX_ASSIGN_OR_RETURN(*request.mutable_payload(), ReadJsonArgument("--input", options.payload));
   FLUX_ASSIGN_OR_RETURN(const v1::SendEventResponse response,
                         context.connection.Call(context.connection.workflows(),
                                                 &WorkflowService::Stub::SendEvent, request));

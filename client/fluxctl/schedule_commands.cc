@@ -142,6 +142,10 @@ CommandResult CreateSchedule(Context& context, const ScheduleOptions& options) {
   schedule.set_namespace_(context.name_space);
   schedule.set_schedule_id(options.id);
   FLUX_RETURN_IF_ERROR(ApplyOptions(options, context.Now(), &schedule));
+  if (options.start_at == "now" || options.end_at == "now") {
+    FLUX_ASSIGN_OR_RETURN(const absl::Time now, context.AskNow());
+    FLUX_RETURN_IF_ERROR(ApplySpec(options, now, schedule.mutable_spec()));
+  }
   if (schedule.spec().crons().empty() && schedule.spec().intervals().empty()) {
     return WithHint(absl::InvalidArgumentError("the schedule has no times"),
                     "--cron '0 9 * * MON-FRI' or --every 6h says when");
@@ -226,7 +230,7 @@ CommandResult ShowSchedule(Context& context, const std::string& id) {
     context.Print(ScheduleJson(response));
     return kExitOk;
   }
-  const absl::Time now = absl::FromUnixMillis(response.server_time_ms());
+  const absl::Time now = context.Now();
   context.Print(ScheduleBlock(response, now));
   if (!response.next_time_ms().empty()) {
     context.console.Out("\n");
@@ -327,10 +331,12 @@ CommandResult BackfillSchedule(Context& context, const ScheduleBackfillOptions& 
   v1::BackfillScheduleRequest request;
   request.set_namespace_(context.name_space);
   request.set_schedule_id(options.id);
-  FLUX_ASSIGN_OR_RETURN(const absl::Time from,
-                        ForOption("--from", ParseWhen(options.from, context.Now())));
-  FLUX_ASSIGN_OR_RETURN(const absl::Time to,
-                        ForOption("--to", ParseUntil(options.to, context.Now())));
+  FLUX_ASSIGN_OR_RETURN(
+      const absl::Time from,
+      context.TimeOf("--from", [&](absl::Time now) { return ParseWhen(options.from, now); }));
+  FLUX_ASSIGN_OR_RETURN(
+      const absl::Time to,
+      context.TimeOf("--to", [&](absl::Time now) { return ParseUntil(options.to, now); }));
   request.set_from_time_ms(absl::ToUnixMillis(from));
   request.set_to_time_ms(absl::ToUnixMillis(to));
   request.set_overlap(ParseOverlap(options.overlap));

@@ -225,7 +225,25 @@ std::string Identity() {
   return absl::StrCat("fluxctl:", who, "@", host.data());
 }
 
-absl::Time Context::Now() const { return absl::Now(); }
+absl::Time Context::Now() const { return connection.server_time().value_or(absl::Now()); }
+
+absl::StatusOr<absl::Time> Context::AskNow() {
+  if (!connection.server_time().has_value()) {
+    FLUX_RETURN_IF_ERROR(connection
+                             .Call(connection.admin(), &v1::AdminService::Stub::GetServerInfo,
+                                   v1::GetServerInfoRequest())
+                             .status());
+  }
+  return Now();
+}
+
+absl::StatusOr<absl::Time> Context::TimeOf(
+    const std::string& option,
+    const std::function<absl::StatusOr<absl::Time>(absl::Time now)>& parse) {
+  FLUX_RETURN_IF_ERROR(ForOption(option, parse(Now())).status());
+  FLUX_ASSIGN_OR_RETURN(const absl::Time now, AskNow());
+  return ForOption(option, parse(now));
+}
 
 v1::ExecutionRef Context::Ref(const std::string& workflow_id, const std::string& run_id) const {
   v1::ExecutionRef ref;
@@ -353,8 +371,21 @@ CommandResult RunWorkflow(Context& context, const StartOptions& options) {
   return PrintResult(context, started.workflow_id(), result);
 }
 
-absl::StatusOr<v1::ExecutionFilter> BuildFilter(const FilterOptions& options,
-                                                const std::string& name_space, absl::Time now) {
+namespace {
+
+// The time of the past that an option gives; unset (0) where it gives none.
+absl::StatusOr<int64_t> WhenMs(Context& context, const std::string& option,
+                               const std::string& text) {
+  if (text.empty()) return 0;
+  FLUX_ASSIGN_OR_RETURN(
+      const absl::Time time,
+      context.TimeOf(option, [&](absl::Time now) { return ParseWhen(text, now); }));
+  return absl::ToUnixMillis(time);
+}
+
+}  // namespace
+
+absl::StatusOr<v1::ExecutionFilter> BuildFilter(Context& context, const FilterOptions& options) {
   v1::ExecutionFilter filter;
   // Blank it would match everything, which an unset variable of a script must not come to.
   if (options.query.has_value() &&
@@ -362,29 +393,24 @@ absl::StatusOr<v1::ExecutionFilter> BuildFilter(const FilterOptions& options,
     return absl::InvalidArgumentError("--query is blank; leave it out to mean everything");
   }
   filter.set_query(options.query.value_or(""));
-  filter.set_namespace_(name_space);
+  filter.set_namespace_(context.name_space);
   filter.set_workflow(options.workflow);
   filter.set_workflow_id_prefix(options.id_prefix);
   for (const std::string& status : options.statuses) {
     filter.add_statuses(ParseWord<v1::ExecutionStatus>(*v1::ExecutionStatus_descriptor(), status));
   }
-  if (!options.started_after.empty()) {
-    FLUX_ASSIGN_OR_RETURN(const absl::Time time,
-                          ForOption("--started-after", ParseWhen(options.started_after, now)));
-    filter.set_started_after_ms(absl::ToUnixMillis(time));
-  }
-  if (!options.started_before.empty()) {
-    FLUX_ASSIGN_OR_RETURN(const absl::Time time,
-                          ForOption("--started-before", ParseWhen(options.started_before, now)));
-    filter.set_started_before_ms(absl::ToUnixMillis(time));
-  }
+  FLUX_ASSIGN_OR_RETURN(const int64_t after_ms,
+                        WhenMs(context, "--started-after", options.started_after));
+  FLUX_ASSIGN_OR_RETURN(const int64_t before_ms,
+                        WhenMs(context, "--started-before", options.started_before));
+  filter.set_started_after_ms(after_ms);
+  filter.set_started_before_ms(before_ms);
   return filter;
 }
 
 CommandResult ListWorkflows(Context& context, const ListOptions& options) {
   v1::ListExecutionsRequest request;
-  FLUX_ASSIGN_OR_RETURN(*request.mutable_filter(),
-                        BuildFilter(options.filter, context.name_space, context.Now()));
+  FLUX_ASSIGN_OR_RETURN(*request.mutable_filter(), BuildFilter(context, options.filter));
   Listing listing(context, "executions");
   uint64_t shown = 0;
   while (true) {
@@ -421,8 +447,7 @@ CommandResult ListWorkflows(Context& context, const ListOptions& options) {
 
 CommandResult CountWorkflows(Context& context, const FilterOptions& options) {
   v1::CountExecutionsRequest request;
-  FLUX_ASSIGN_OR_RETURN(*request.mutable_filter(),
-                        BuildFilter(options, context.name_space, context.Now()));
+  FLUX_ASSIGN_OR_RETURN(*request.mutable_filter(), BuildFilter(context, options));
   const absl::StatusOr<v1::CountExecutionsResponse> response = context.connection.Call(
       context.connection.workflows(), &WorkflowService::Stub::CountExecutions, request);
   if (!response.ok()) return ExplainQuery(response.status(), request.filter());
@@ -449,10 +474,7 @@ CommandResult ShowWorkflow(Context& context, const ShowOptions& options) {
     context.Print(ToJson(response));
     return kExitOk;
   }
-  // Ages are by the server's clock, which wrote the times.
-  const absl::Time now = response.server_time_ms() == 0
-                             ? context.Now()
-                             : absl::FromUnixMillis(response.server_time_ms());
+  const absl::Time now = context.Now();
   context.Print(ExecutionBlock(response, now));
   if (response.steps().empty()) return kExitOk;
   context.console.Out("\n");

@@ -153,8 +153,8 @@ void Dispatcher::State::FillQueue(const Queue& queue, v1::TaskQueueInfo* info, b
   info->set_running(queue.running);
   info->set_executions_spilled(static_cast<uint64_t>(queue.spilled));
   const TaskNode* oldest = nullptr;
-  for (const auto& [priority, tasks] : queue.ready) {
-    const TaskNode* first = tasks.front();
+  for (const auto& [priority, waiting] : queue.ready) {
+    const TaskNode* first = waiting.front();
     if (first == nullptr) continue;
     if (oldest == nullptr || first->sequence < oldest->sequence) oldest = first;
   }

@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Open(SchedulerOptions opti
 
 absl::Status Scheduler::Load() {
   FLUX_ASSIGN_OR_RETURN(std::vector<LoadedSchedule> loaded, LoadSchedules(env_.store->rows()));
-  const int64_t now = NowMs();
+  const int64_t now = WallMs();
   last_wall_ms_ = now;
   for (LoadedSchedule& row : loaded) {
     const v1::Schedule& definition = row.stored.schedule();
@@ -101,7 +101,7 @@ int64_t Scheduler::NextDeadlineMs() const {
   if (!touched_.empty()) return now;
   int64_t wait = kIdleWaitMs;
   if (!wakes_.empty() && !shutting_down_.load(std::memory_order_relaxed))
-    wait = std::clamp(wakes_.begin()->first - NowMs(), int64_t{0}, wait);
+    wait = std::clamp(wakes_.begin()->first - WallMs(), int64_t{0}, wait);
   return now + wait;
 }
 
@@ -110,7 +110,7 @@ void Scheduler::Turn() {
   inbox_->Drain(&jobs_);
   for (Inbox::Job& job : jobs_) job();
   jobs_.clear();
-  const int64_t now = NowMs();
+  const int64_t now = WallMs();
   if (now < last_wall_ms_ - kClockJumpMs) {
     for (auto& [key, item] : items_) Touch(*item);
   }
@@ -136,7 +136,7 @@ void Scheduler::Turn() {
 bool Scheduler::AdvanceOne(Item& item) {
   Schedule::Wants wants;
   bool more = true;
-  for (int i = 0; more && i < kAdvancesInARow; ++i) more = item.schedule.Advance(NowMs(), &wants);
+  for (int i = 0; more && i < kAdvancesInARow; ++i) more = item.schedule.Advance(WallMs(), &wants);
   for (const std::string& note : wants.notes) Log(2, note);
   for (Schedule::Outcome& outcome : wants.outcomes) {
     const auto waiting = item.triggers.find(outcome.entry);
@@ -246,7 +246,7 @@ void Scheduler::MakeStart(uint64_t serial, Schedule::Start start) {
             // A full disk passes; a start that is too large does not.
             final = !env_.engine->ValidateStart(SampleStart(item->schedule.definition())).ok();
           }
-          item->schedule.Started(entry, answer, final, NowMs());
+          item->schedule.Started(entry, answer, final, WallMs());
           Touch(*item);
         });
       });
@@ -260,7 +260,7 @@ void Scheduler::MakeStop(uint64_t serial, const v1::Schedule& schedule, Schedule
     inbox->Push([this, serial, run_id, status = std::move(status)] {
       Item* item = Find(serial);
       if (item == nullptr) return;
-      item->schedule.Stopped(run_id, status, NowMs());
+      item->schedule.Stopped(run_id, status, WallMs());
       Touch(*item);
     });
   };
@@ -295,7 +295,7 @@ void Scheduler::AskRun(uint64_t serial, const std::string& ns, Schedule::Questio
                            inbox->Push([this, serial, question, answer = std::move(answer)] {
                              Item* item = Find(serial);
                              if (item == nullptr) return;
-                             item->schedule.Looked(question, answer, NowMs());
+                             item->schedule.Looked(question, answer, WallMs());
                              Touch(*item);
                            });
                          });

@@ -71,6 +71,7 @@ class Scheduler {
   // Monotonic time at which Turn is next needed without anything arriving.
   int64_t NextDeadlineMs() const;
   Inbox& inbox() { return *inbox_; }
+  int64_t WallMs() const { return env_.clock->WallMs(); }  // thread-safe
   // Nothing is started any more, requests are answered with Unavailable; what the engine still
   // answers is written down. Thread-safe.
   void BeginShutdown();
@@ -142,7 +143,6 @@ class Scheduler {
   template <typename Request>
   absl::StatusOr<Item*> Lookup(const Request& request);
   v1::GetScheduleResponse Shown(const Item& item) const;
-  int64_t NowMs() const { return env_.clock->WallMs(); }
 
   const SchedulerOptions options_;
   const Environment env_;

@@ -171,7 +171,7 @@ void Scheduler::DoCreate(v1::CreateScheduleRequest request,
                          Reply<v1::CreateScheduleResponse> reply) {
   using Response = v1::CreateScheduleResponse;
   v1::Schedule& schedule = *request.mutable_schedule();
-  const int64_t now = NowMs();
+  const int64_t now = WallMs();
   const Key key{NamespaceOr(schedule.namespace_()), schedule.schedule_id()};
   Response response;
   if (const auto it = items_.find(key); it != items_.end()) {
@@ -235,7 +235,7 @@ void Scheduler::DoUpdate(v1::UpdateScheduleRequest request,
   absl::StatusOr<Item*> found = Lookup(request.schedule());
   if (!found.ok()) return ReplyLater<Response>(std::move(reply), found.status());
   Item& item = **found;
-  const int64_t now = NowMs();
+  const int64_t now = WallMs();
   const v1::StoredSchedule& before = item.schedule.stored();
   Response response;
   if (!request.request_id().empty() && before.update_request_id() == request.request_id()) {
@@ -304,7 +304,7 @@ void Scheduler::DoPause(v1::PauseScheduleRequest request, Reply<v1::PauseSchedul
   if (!checked.ok()) return ReplyLater<Response>(std::move(reply), checked);
   Item& item = **found;
   AdvanceOne(item);  // what has come up until now is not withheld
-  item.schedule.Pause(request.note(), request.identity(), NowMs());
+  item.schedule.Pause(request.note(), request.identity(), WallMs());
   Touch(item);
   ReplyLater<Response>(std::move(reply), Response());
 }
@@ -318,7 +318,7 @@ void Scheduler::DoResume(v1::ResumeScheduleRequest request,
   checked.Update(CheckText("identity", request.identity(), kIdentityBytesMax));
   if (!checked.ok()) return ReplyLater<Response>(std::move(reply), checked);
   Item& item = **found;
-  const int64_t now = NowMs();
+  const int64_t now = WallMs();
   // It may have been paused because this machine could not make sense of its times.
   v1::StoredSchedule stored = item.schedule.stored();
   absl::StatusOr<Spec> spec =
@@ -360,7 +360,7 @@ void Scheduler::DoTrigger(v1::TriggerScheduleRequest request,
   if (!checked.ok()) return ReplyLater<Response>(std::move(reply), checked);
   AdvanceOne(item);  // in the order of time
   const absl::StatusOr<uint64_t> entry =
-      item.schedule.Trigger(request.overlap(), request.identity(), request.request_id(), NowMs());
+      item.schedule.Trigger(request.overlap(), request.identity(), request.request_id(), WallMs());
   Touch(item);
   if (!entry.ok()) return ReplyLater<Response>(std::move(reply), entry.status());
   item.triggers.emplace(*entry, std::move(reply));
@@ -384,7 +384,7 @@ void Scheduler::DoBackfill(v1::BackfillScheduleRequest request,
   }
   checked = CheckRoom("backfills");
   if (!checked.ok()) return ReplyLater<Response>(std::move(reply), checked);
-  absl::StatusOr<Response> response = item.schedule.Backfill(request, NowMs());
+  absl::StatusOr<Response> response = item.schedule.Backfill(request, WallMs());
   Touch(item);
   ReplyLater<Response>(std::move(reply), std::move(response));
 }
@@ -402,8 +402,8 @@ v1::GetScheduleResponse Scheduler::Shown(const Item& item) const {
   response.set_create_time_ms(stored.create_time_ms());
   response.set_update_time_ms(stored.update_time_ms());
   response.set_identity(stored.identity());
-  response.set_server_time_ms(NowMs());
-  AddTimes(item.schedule, NowMs(), &response);
+  response.set_server_time_ms(WallMs());
+  AddTimes(item.schedule, WallMs(), &response);
   return response;
 }
 
@@ -445,7 +445,7 @@ void Scheduler::DoList(v1::ListSchedulesRequest request, Reply<v1::ListSchedules
     summary.set_workflow(definition.start().workflow());
     summary.set_paused(state.paused());
     summary.set_note(state.note());
-    const std::vector<int64_t> next = item.schedule.NextTimes(NowMs(), 1);
+    const std::vector<int64_t> next = item.schedule.NextTimes(WallMs(), 1);
     if (!next.empty()) summary.set_next_time_ms(next.front());
     if (state.recent_size() > 0) *summary.mutable_last() = state.recent(0);
     *summary.mutable_counts() = state.counts();

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/json_value.h"
 #include "engine/server/address.h"
 #include "engine/server/bulk_service.h"
 #include "engine/server/malformed.h"
@@ -149,7 +150,7 @@ absl::Status CoordinatorImpl::Open(const Config& config,
   environment.on_fatal = on_fatal_once;
   environment.log = LogLine;
   engine::EngineOptions engine_options = config.engine;
-  engine_options.data_directory = config.data;
+  engine_options.data_directory = engine::ToUtf8(config.data);
   engine_options.version = FLUX_VERSION;
   auto engine = engine::Engine::Open(std::move(engine_options), environment);
   if (!engine.ok()) return of_the_store(engine.status());

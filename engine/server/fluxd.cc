@@ -1,5 +1,6 @@
 // fluxd: the coordinator. `fluxd --data DIR` is a whole system; `fluxd dev` one that forgets.
 #include <fcntl.h>
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/core/json_value.h"
 #include "engine/server/config.h"
 #include "engine/server/coordinator.h"
 #include "engine/server/open_files.h"
@@ -53,31 +55,15 @@ used, or a write to it failed.)";
 void SetUpLogging(const Config& config) {
   auto logger = spdlog::stderr_color_mt("fluxd");
   if (config.log_format == "json") {
-    // %v is escaped by the formatter below.
     class JsonFormatter final : public spdlog::formatter {
      public:
       void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-        std::string text;
-        for (char c : message.payload) {
-          const auto u = static_cast<unsigned char>(c);
-          if (c == '"' || c == '\\') {
-            text += '\\';
-            text += c;
-          } else if (u < 0x20) {
-            static constexpr char kHex[] = "0123456789abcdef";
-            text += "\\u00";
-            text += kHex[u >> 4];
-            text += kHex[u & 15];
-          } else {
-            text += c;
-          }
-        }
         const absl::Time when = absl::FromChrono(message.time);
         const auto level = spdlog::level::to_string_view(message.level);
         const std::string line = absl::StrCat(
             R"({"time":")", absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", when, absl::UTCTimeZone()),
-            R"(","level":")", absl::string_view(level.data(), level.size()), R"(","message":")",
-            text, "\"}\n");
+            R"(","level":")", absl::string_view(level.data(), level.size()), R"(","message":)",
+            engine::QuoteJson({message.payload.data(), message.payload.size()}), "}\n");
         out.append(line.data(), line.data() + line.size());
       }
       std::unique_ptr<spdlog::formatter> clone() const override {
@@ -91,8 +77,12 @@ void SetUpLogging(const Config& config) {
   logger->set_level(
       spdlog::level::from_str(config.log_level == "warning" ? "warn" : config.log_level));
   spdlog::set_default_logger(std::move(logger));
-  // gRPC's own lines, too, are events of this log; what matters to people is said by us.
+  // The lines of the libraries, too, are events of this log; what matters to people is said by us.
   gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
+  google::protobuf::SetLogHandler(
+      [](google::protobuf::LogLevel, const char*, int, const std::string& text) {
+        spdlog::debug("protobuf: {}", text);
+      });
 }
 
 absl::Status WritePortFile(const std::string& path, int port) {
@@ -168,16 +158,19 @@ int Main(int argc, char** argv) {
     return app.exit(e) == 0 ? kExitOk : kExitUsage;
   }
 
-  const auto fail = [](int code, const absl::Status& status) {
-    std::cerr << "fluxd: " << Message(status) << "\n";
-    return code;
-  };
   Config config;
   if (absl::Status status = LoadConfig(
           flags, [](const std::string& name) { return std::getenv(name.c_str()); }, file, &config);
       !status.ok()) {
-    return fail(kExitUsage, status);
+    // In what form to log is one of the settings.
+    std::cerr << "fluxd: " << Message(status) << "\n";
+    return kExitUsage;
   }
+  SetUpLogging(config);
+  const auto fail = [](int code, const absl::Status& status) {
+    spdlog::error("{}", Message(status));
+    return code;
+  };
   TemporaryDirectory temporary;
   if (dev->parsed()) {
     if (!config.data.empty()) {
@@ -193,7 +186,6 @@ int Main(int argc, char** argv) {
     return fail(kExitUsage, absl::InvalidArgumentError(
                                 "no data directory: give one with --data DIR, or try `fluxd dev`"));
   }
-  SetUpLogging(config);
   if (const std::string warning = RaiseOpenFilesLimit(OpenFilesWanted()); !warning.empty()) {
     spdlog::warn("{}", warning);
   }

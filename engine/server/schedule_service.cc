@@ -2,13 +2,9 @@
 
 #include <pthread.h>
 
-#include <string>
-#include <utility>
-
 #include "absl/time/time.h"
+#include "engine/server/finish.h"
 #include "engine/server/runtime.h"
-#include "engine/server/to_grpc.h"
-#include "proto/bridge.h"
 
 namespace flux::server {
 namespace {
@@ -21,10 +17,7 @@ grpc::ServerUnaryReactor* Ask(engine::Scheduler* scheduler,
                               grpc::CallbackServerContext* context, const Request* request,
                               Response* response) {
   auto* reactor = context->DefaultReactor();
-  (scheduler->*method)(*request, [reactor, response](absl::StatusOr<Response> answer) {
-    if (answer.ok()) response->Swap(&*answer);
-    reactor->Finish(ToGrpc(answer.status()));
-  });
+  (scheduler->*method)(*request, Finish(scheduler, reactor, response));
   return reactor;
 }
 

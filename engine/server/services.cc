@@ -11,6 +11,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/server/finish.h"
 #include "engine/server/to_grpc.h"
 #include "proto/bridge.h"
 
@@ -21,15 +22,6 @@ constexpr uint32_t kWatchIntervalMs = 500;
 constexpr uint32_t kWatchIntervalMinMs = 50;
 constexpr uint32_t kWatchIntervalMaxMs = 1'000;  // also how long a watch may hold up a shutdown
 constexpr uint32_t kDefinitionsPage = 100;
-
-// A reply that moves the answer into the response and finishes the call.
-template <typename Response>
-auto Finish(grpc::ServerUnaryReactor* reactor, Response* response) {
-  return [reactor, response](absl::StatusOr<Response> answer) {
-    if (answer.ok()) response->Swap(&*answer);
-    reactor->Finish(ToGrpc(answer.status()));
-  };
-}
 
 // One client watching one execution: asks the engine every interval and writes what changed.
 //
@@ -131,7 +123,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::PutDefinition(
     reactor->Finish({grpc::StatusCode::INVALID_ARGUMENT, "the request has no definition"});
     return reactor;
   }
-  background_->Run([this, request, reply = Finish(reactor, response)]() mutable {
+  background_->Run([this, request, reply = Finish(engine_, reactor, response)]() mutable {
     reply(engine_->definitions().Put(request->definition(), engine_->WallMs()));
   });
   return reactor;
@@ -153,6 +145,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::GetDefinition(
   if (auto summary = definitions.Summary((*graph)->hash()); summary.ok()) {
     *response->mutable_summary() = *std::move(summary);
   }
+  TellTime(*engine_, response);
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }
@@ -168,10 +161,10 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::ListDefinitions(
     return reactor;
   }
   const size_t size = request->page_size() == 0 ? kDefinitionsPage : request->page_size();
-  for (size_t i = first; i < all.size() && i < first + size; ++i) {
-    *response->add_definitions() = std::move(all[i]);
-  }
-  if (first + size < all.size()) response->set_next_page_token(absl::StrCat(first + size));
+  first = std::min(first, all.size());
+  const size_t end = first + std::min(size, all.size() - first);
+  for (size_t i = first; i < end; ++i) *response->add_definitions() = std::move(all[i]);
+  if (end < all.size()) response->set_next_page_token(absl::StrCat(end));
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }
@@ -180,7 +173,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::StartWorkflow(
     grpc::CallbackServerContext* context, const v1::StartWorkflowRequest* request,
     v1::StartWorkflowResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Start(*request, Finish(reactor, response));
+  engine_->Start(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -188,7 +181,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::GetResult(grpc::CallbackServerCon
                                                          const v1::GetResultRequest* request,
                                                          v1::GetResultResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->GetResult(*request, Finish(reactor, response));
+  engine_->GetResult(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -196,7 +189,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::DescribeExecution(
     grpc::CallbackServerContext* context, const v1::DescribeExecutionRequest* request,
     v1::DescribeExecutionResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Describe(*request, Finish(reactor, response));
+  engine_->Describe(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -204,7 +197,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::GetHistory(grpc::CallbackServerCo
                                                           const v1::GetHistoryRequest* request,
                                                           v1::GetHistoryResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->History(*request, Finish(reactor, response));
+  engine_->History(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -217,7 +210,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::ListExecutions(
     grpc::CallbackServerContext* context, const v1::ListExecutionsRequest* request,
     v1::ListExecutionsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->List(*request, Finish(reactor, response));
+  engine_->List(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -225,7 +218,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::CountExecutions(
     grpc::CallbackServerContext* context, const v1::CountExecutionsRequest* request,
     v1::CountExecutionsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Count(*request, Finish(reactor, response));
+  engine_->Count(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -233,7 +226,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::CancelExecution(
     grpc::CallbackServerContext* context, const v1::CancelExecutionRequest* request,
     v1::CancelExecutionResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Cancel(*request, Finish(reactor, response));
+  engine_->Cancel(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -241,7 +234,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::TerminateExecution(
     grpc::CallbackServerContext* context, const v1::TerminateExecutionRequest* request,
     v1::TerminateExecutionResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Terminate(*request, Finish(reactor, response));
+  engine_->Terminate(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -249,7 +242,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::SendEvent(grpc::CallbackServerCon
                                                          const v1::SendEventRequest* request,
                                                          v1::SendEventResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->SendEvent(*request, Finish(reactor, response));
+  engine_->SendEvent(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -257,7 +250,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::ListEvents(grpc::CallbackServerCo
                                                           const v1::ListEventsRequest* request,
                                                           v1::ListEventsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->ListEvents(*request, Finish(reactor, response));
+  engine_->ListEvents(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -265,7 +258,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::OperateExecution(
     grpc::CallbackServerContext* context, const v1::OperateExecutionRequest* request,
     v1::OperateExecutionResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Operate(*request, Finish(reactor, response));
+  engine_->Operate(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -273,7 +266,7 @@ grpc::ServerUnaryReactor* WorkflowServiceImpl::ListDeletions(
     grpc::CallbackServerContext* context, const v1::ListDeletionsRequest* request,
     v1::ListDeletionsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->ListDeletions(*request, Finish(reactor, response));
+  engine_->ListDeletions(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -286,11 +279,12 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
                                                           const v1::GetServerInfoRequest*,
                                                           v1::GetServerInfoResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Info([reactor, response](absl::StatusOr<v1::GetServerInfoResponse> info) {
+  engine_->Info([this, reactor, response](absl::StatusOr<v1::GetServerInfoResponse> info) {
     if (info.ok()) {
       response->Swap(&*info);
       response->set_resident_bytes(ResidentBytes());
       response->set_cpu_seconds(CpuSeconds());
+      TellTime(*engine_, response);
     }
     reactor->Finish(ToGrpc(info.status()));
   });
@@ -301,7 +295,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->ListWorkers(*request, Finish(reactor, response));
+  engine_->ListWorkers(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -309,7 +303,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListTaskQueues(grpc::CallbackServerC
                                                            const v1::ListTaskQueuesRequest*,
                                                            v1::ListTaskQueuesResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->ListQueues(Finish(reactor, response));
+  engine_->ListQueues(Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -317,7 +311,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetTaskQueue(grpc::CallbackServerCon
                                                          const v1::GetTaskQueueRequest* request,
                                                          v1::GetTaskQueueResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->GetQueue(*request, Finish(reactor, response));
+  engine_->GetQueue(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 
@@ -325,7 +319,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::VerifyExecution(
     grpc::CallbackServerContext* context, const v1::VerifyExecutionRequest* request,
     v1::VerifyExecutionResponse* response) {
   auto* reactor = context->DefaultReactor();
-  engine_->Verify(*request, Finish(reactor, response));
+  engine_->Verify(*request, Finish(engine_, reactor, response));
   return reactor;
 }
 

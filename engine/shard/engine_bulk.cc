@@ -299,7 +299,9 @@ void Engine::EndBulk(Bulk& bulk, v1::BulkState state, std::string failure) {
   }
   if (old.deletes.empty()) return;
   old.epoch = shards_[0].epoch;
-  outputs_.flushes.emplace_back().batches.push_back(std::move(old));
+  Flush flush;
+  flush.batches.push_back(std::move(old));
+  QueueRows(std::move(flush));
 }
 
 // ---- going on

@@ -551,7 +551,9 @@ void Engine::WatchClock() {
   store::RowBatch batch;
   batch.epoch = shards_[0].epoch;
   batch.puts.push_back({keys::Clock(), std::to_string(known_wall_ms_)});
-  outputs_.flushes.emplace_back().batches.push_back(std::move(batch));
+  Flush flush;
+  flush.batches.push_back(std::move(batch));
+  QueueRows(std::move(flush));
 }
 
 void Engine::ForgetRequests() {

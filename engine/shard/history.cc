@@ -151,8 +151,8 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::PageFrom(uint64_t first,
   const uint64_t size =
       std::min(request.page_size() == 0 ? kPageRecords : request.page_size(), kPageRecordsMax);
   uint64_t through = std::min(last, first + size - 1);
-  size_t bytes = 0;
-  size_t weighed = 0;  // events of the story that `bytes` counts
+  size_t page_bytes = 0;
+  size_t weighed = 0;  // events of the story that `page_bytes` counts
   const uint64_t from = execution ? execution->ordinal() + 1 : 1;
   const BlobReader blobs = BlobsOf(store_->rows(), shard, run);
   absl::Status bad;
@@ -189,10 +189,10 @@ absl::StatusOr<v1::GetHistoryResponse> Histories::PageFrom(uint64_t first,
                  for (; weighed < story.size(); ++weighed) {
                    v1::HistoryEvent& event = story[weighed];
                    if (!request.payloads()) event.clear_payload();
-                   TrimPayload(bytes, limits_.answer_bytes, &event);
-                   bytes += event.ByteSizeLong();
+                   TrimPayload(page_bytes, limits_.answer_bytes, &event);
+                   page_bytes += event.ByteSizeLong();
                  }
-                 if (bytes > limits_.page_bytes && ordinal >= first) through = ordinal;
+                 if (page_bytes > limits_.page_bytes && ordinal >= first) through = ordinal;
                  return ordinal < through;
                }));
   FLUX_RETURN_IF_ERROR(bad);

@@ -13,6 +13,12 @@ namespace {
 
 using Json = nlohmann::json;
 
+struct Bound {
+  const char* key;
+  double at_least;
+  double at_most;
+};
+
 struct Workload {
   const char* name;
   std::vector<std::string> arguments;
@@ -20,6 +26,8 @@ struct Workload {
   double in_flight;
   double steps = 0;                       // where it is known; else some
   std::vector<const char*> queries = {};  // each with figures of its own
+  std::vector<Bound> bounds = {};         // of figures that are this workload's alone
+  const char* form = "";                  // tells two tests of one workload apart
 };
 
 class Bench : public ::testing::TestWithParam<Workload> {};
@@ -73,6 +81,11 @@ TEST_P(Bench, AnswersWithEveryFigure) {
   const double ceiling = Number(answer, "ceiling_steps_per_s");
   EXPECT_GT(ceiling, 0);
   EXPECT_NEAR(Number(answer, "ratio"), rate / ceiling, 0.002);
+  for (const Bound& bound : workload.bounds) {
+    SCOPED_TRACE(bound.key);
+    EXPECT_GE(Number(answer, bound.key), bound.at_least);
+    EXPECT_LE(Number(answer, bound.key), bound.at_most);
+  }
   for (const char* query : workload.queries) {
     SCOPED_TRACE(query);
     const Json& figures = answer.value(query, Json::object());
@@ -87,9 +100,29 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Workload{"ceiling", {"--in-flight", "64", "--seconds", "0.3"}, true, 64},
         Workload{"chain", {"--in-flight", "16", "--steps", "20", "--seconds", "0.3"}, true, 16},
-        Workload{"map", {"--in-flight", "64", "--steps", "20000"}, true, 64, 20'000},
+        // Long enough that a tenth of it is many times what the figures are read at.
+        Workload{.name = "chain",
+                 .arguments = {"--in-flight", "1", "--steps", "10000", "--once"},
+                 .has_worker = true,
+                 .in_flight = 1,
+                 .bounds = {{"chain_steps", 10'000, 10'000}, {"last_over_second_tenth", 0.1, 10}},
+                 .form = "_once"},
+        Workload{.name = "map",
+                 .arguments = {"--in-flight", "64", "--steps", "20000"},
+                 .has_worker = true,
+                 .in_flight = 64,
+                 .steps = 20'000,
+                 .bounds = {{"items", 20'000, 20'000}, {"bytes_per_item", 1, 10'000}}},
         Workload{"start", {"--in-flight", "64", "--seconds", "0.3"}, false, 64},
-        Workload{"idle", {"--in-flight", "64", "--steps", "2000"}, false, 64, 2'000},
+        Workload{.name = "idle",
+                 .arguments = {"--in-flight", "64", "--steps", "2000"},
+                 .has_worker = false,
+                 .in_flight = 64,
+                 .steps = 2'000,
+                 .bounds = {{"executions", 2'000, 2'000},
+                            {"resident_executions", 0, 0},
+                            {"above_empty_mib", -64, 64},
+                            {"restart_s", 0, 2}}},
         Workload{"list",
                  {"--in-flight", "64", "--executions", "3000", "--seconds", "0.1"},
                  false,
@@ -98,7 +131,7 @@ INSTANTIATE_TEST_SUITE_P(
                  {"first_page", "deep_page", "label_page", "time_range_page", "kept_count",
                   "label_count", "scanned_count"}}),
     [](const ::testing::TestParamInfo<Workload>& workload) {
-      return std::string(workload.param.name);
+      return std::string(workload.param.name) + workload.param.form;
     });
 
 }  // namespace

@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -184,6 +185,7 @@ class Schedules : public v1::ScheduleService::Service {
   FLUX_FAKE(CreateSchedule)
   FLUX_FAKE(UpdateSchedule)
   FLUX_FAKE(GetSchedule)
+  FLUX_FAKE(ListSchedules)
   FLUX_FAKE(BackfillSchedule)
 
   std::mutex mutex;
@@ -192,10 +194,17 @@ class Schedules : public v1::ScheduleService::Service {
 
 class Admin : public v1::AdminService::Service {
  public:
+  // What its clock shows, which does not go on; 0: it does not tell.
+  std::atomic<int64_t> time_ms{0};
+  // How long ago what it shows began.
+  static constexpr int64_t kAgeMs = 300'000;
+
   grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*,
                              v1::GetServerInfoResponse* response) override {
     response->set_version("9.9.9");
     (*response->mutable_counters())["commits"] = 7;
+    response->set_start_time_ms(time_ms - kAgeMs);
+    response->set_server_time_ms(time_ms);
     return grpc::Status::OK;
   }
   grpc::Status ListWorkers(grpc::ServerContext*, const v1::ListWorkersRequest* request,
@@ -205,16 +214,24 @@ class Admin : public v1::AdminService::Service {
     worker.set_worker_id("host:12\x1b[31m");
     worker.set_queue("default");
     worker.set_slots(4);
+    worker.set_connected_time_ms(time_ms - kAgeMs);
+    response->set_server_time_ms(time_ms);
     return grpc::Status::OK;
   }
   grpc::Status ListTaskQueues(grpc::ServerContext*, const v1::ListTaskQueuesRequest*,
                               v1::ListTaskQueuesResponse* response) override {
-    response->add_queues()->set_name("default");
+    v1::TaskQueueInfo& queue = *response->add_queues();
+    queue.set_name("default");
+    queue.set_oldest_ready_time_ms(time_ms - kAgeMs);
+    response->set_server_time_ms(time_ms);
     return grpc::Status::OK;
   }
   grpc::Status GetTaskQueue(grpc::ServerContext*, const v1::GetTaskQueueRequest* request,
                             v1::GetTaskQueueResponse* response) override {
     response->mutable_queue()->set_name(request->name());
+    response->mutable_queue()->set_ready(3);
+    response->mutable_queue()->set_oldest_ready_time_ms(time_ms - kAgeMs);
+    response->set_server_time_ms(time_ms);
     response->mutable_queue()->add_tasks()->set_name("charts.code");
     return grpc::Status::OK;
   }
@@ -730,6 +747,7 @@ class Fluxctl : public testing::Test {
 
   Coordinator coordinator;
   Workflows& workflows = coordinator.workflows;
+  Admin& admin = coordinator.admin;
   Bulks& bulks = coordinator.bulks;
   Schedules& schedules = coordinator.schedules;
   std::vector<v1::StartBulkOperationRequest> bulk_starts;

@@ -258,30 +258,75 @@ TEST_F(FluxdProcess, HealthAndReflectionAnswer) {
   EXPECT_THAT(file.messages[0], HasSubstr("StartWorkflow"));
 }
 
+// The messages of a log in JSON: each line an object of text alone, in UTF-8.
+std::vector<std::string> MessagesOf(const std::string& log) {
+  std::vector<std::string> messages;
+  for (const auto line : absl::StrSplit(log, '\n', absl::SkipEmpty())) {
+    const auto json = nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
+    EXPECT_TRUE(json.is_object()) << std::string(line);
+    if (!json.is_object()) continue;
+    for (const char* key : {"time", "level", "message"}) {
+      EXPECT_TRUE(json.contains(key) && json[key].is_string()) << std::string(line);
+    }
+    messages.push_back(json.value("message", ""));
+  }
+  return messages;
+}
+
 TEST_F(FluxdProcess, JsonLogsAreOneObjectALine) {
   StartFluxd({{"log-format", "json"}, {"log-level", "debug"}});
   Fill(3);
+  // ExecutionRef{workflow_id: "\xff"}, of which protobuf itself has something to say.
+  const Api::RawAnswer malformed = api().CallRaw("/flux.v1.WorkflowService/DescribeExecution",
+                                                 "\x0a\x03\x12\x01\xff");
+  EXPECT_FALSE(malformed.status.ok());
   EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
-  // A path that JSON has to escape.
+  // A path that JSON has to escape, and one that is no text.
   const std::string odd = directory_ / "odd \"name\"\\\n\t\x01 here";
   StartFluxd({{"log-format", "json"}, {"data", odd}});
   EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
-  int lines = 0;
-  bool odd_seen = false;
-  std::vector<std::string> messages;
-  for (const auto line : absl::StrSplit(fluxd_.log(), '\n', absl::SkipEmpty())) {
-    const auto json = nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
-    ASSERT_TRUE(json.is_object()) << std::string(line);
-    for (const char* key : {"time", "level", "message"}) {
-      ASSERT_TRUE(json.contains(key) && json[key].is_string()) << std::string(line);
-    }
-    messages.push_back(json["message"]);
-    odd_seen = odd_seen || messages.back().find(odd) != std::string::npos;
-    ++lines;
-  }
-  EXPECT_GE(lines, 6);
-  EXPECT_TRUE(odd_seen);
+  const std::string no_text = directory_ / "Stra\xdf" "e";
+  StartFluxd({{"log-format", "json"}, {"data", no_text}});
+  const auto info = api().Info();
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->data_directory(), directory_ / "Stra\xef\xbf\xbd" "e");
+  EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
+  EXPECT_TRUE(fs::exists(no_text + "/FORMAT"));
+
+  const std::vector<std::string> messages = MessagesOf(fluxd_.log());
+  EXPECT_GE(messages.size(), 9u);
   EXPECT_THAT(messages, Contains(HasSubstr("serves on " + fluxd_.target())));
+  EXPECT_THAT(messages, Contains(HasSubstr("contains invalid UTF-8")));
+  EXPECT_THAT(messages, Contains(HasSubstr("data in " + odd)));
+  EXPECT_THAT(messages, Contains(HasSubstr("data in " + (directory_ / "Stra\xef\xbf\xbd" "e"))));
+}
+
+TEST_F(FluxdProcess, RefusalsAreLoggedAsAllElseIs) {
+  StartFluxd();
+  struct Case {
+    std::vector<std::string> arguments;
+    int exit_code;
+    std::string message;
+  };
+  const std::vector<Case> cases = {
+      {{"--data", fluxd_.data()}, kExitStore, fluxd_.data() + " is in use"},
+      {{}, kExitUsage, "no data directory"},
+      {{"dev", "--data", fluxd_.data()}, kExitUsage, "makes its own temporary directory"},
+      {{"--data", directory_ / "other", "--listen", fluxd_.target(), "--reserve-bytes", "0",
+        "--ballast-bytes", "0"},
+       kExitFailed,
+       "another process listens there"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.message);
+    std::vector<std::string> arguments = c.arguments;
+    arguments.insert(arguments.end(), {"--log-format", "json"});
+    const Finished refused = RunToEnd(FLUX_E2E_FLUXD, arguments, {{"FLUX_LISTEN", "127.0.0.1:0"}});
+    EXPECT_EQ(refused.exit_code, c.exit_code);
+    const std::vector<std::string> messages = MessagesOf(refused.log);
+    EXPECT_THAT(messages, Contains(HasSubstr(c.message)));
+    EXPECT_THAT(refused.log, HasSubstr(R"("level":"error")"));
+  }
 }
 
 // ---- settings
@@ -531,6 +576,33 @@ TEST_F(FluxdProcess, DirectoriesThatCannotBeUsedAreRefusedAndLeftAlone) {
   EXPECT_EQ(std::distance(fs::directory_iterator(foreign), {}), 1);
   EXPECT_EQ(ReadFile(foreign + "/thesis.tex"), "years of work");
   EXPECT_EQ(ReadFile(file), "text");
+}
+
+// A directory in use and a new one, both on a file system that is mounted to be read alone.
+TEST_F(FluxdProcess, ADirectoryThatCannotBeWrittenIsRefusedAndLeftAlone) {
+  StartFluxd();
+  Fill(2);
+  KillFluxd();
+  const std::string empty = directory_ / "empty";
+  fs::create_directory(empty);
+  for (const std::string& data : {fluxd_.data(), empty}) {
+    SCOPED_TRACE(data);
+    const std::string mount =
+        absl::StrCat("mount --bind ", data, " ", data, " && mount -o remount,bind,ro ", data);
+    if (RunToEnd("/usr/bin/unshare", {"--mount", "/bin/sh", "-c", mount}).exit_code != 0) {
+      GTEST_SKIP() << "mounting a file system is not permitted here";
+    }
+    const Finished refused =
+        RunToEnd("/usr/bin/unshare", {"--mount", "/bin/sh", "-c", mount + " && exec \"$@\"", "sh",
+                                      FLUX_E2E_FLUXD, "--data", data, "--listen", "127.0.0.1:0"});
+    EXPECT_EQ(refused.exit_code, kExitStore);
+    EXPECT_THAT(refused.log, AllOf(HasSubstr("data directory " + data + " cannot be written"),
+                                   HasSubstr("Read-only file system"),
+                                   HasSubstr("must be on a file system that can be written")));
+  }
+  EXPECT_TRUE(fs::is_empty(empty));
+  StartFluxd();
+  ExpectFilled(2);
 }
 
 TEST_F(FluxdProcess, ADirectoryOfANewerFormatIsRefused) {

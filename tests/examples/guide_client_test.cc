@@ -1,16 +1,21 @@
 // The examples of docs/GUIDE.md that talk to a coordinator: a real fluxd. guide_test.cc compares
 // the regions with the guide's blocks.
+#include <signal.h>
+
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "flux/client.h"
+#include "flux/worker.h"
 #include "flux/workflow.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/processes.h"
+#include "tests/examples/guide_charts.h"
 
 namespace charts {
 namespace {
@@ -19,6 +24,21 @@ inline constexpr flux::Event<bool> kApproved{"approved"};
 // The guide's, without its tasks: nobody works here.
 inline constexpr flux::Workflow<bool(std::string)> kReviewed{
     "reviewed", [](flux::Graph& g, flux::Value<std::string>) { return g.WaitEvent(kApproved); }};
+
+// The worker of the guide's `main`.
+int Work(const std::string& target) {
+  // guide: worker
+  flux::Worker worker({.target = target, .queue = "nlp", .slots = 8});
+  worker.Register(kCode,
+                  [](flux::TaskContext& context, const Page& page) -> absl::StatusOr<std::string> {
+                    if (page.text.empty()) return kBadPage("there is nothing to read");
+                    if (context.cancelled())
+                      return absl::CancelledError("nobody wants it any more");
+                    return page.text + page.text;
+                  });
+  return worker.Run().ok() ? 0 : 1;  // until SIGTERM; then it finishes what runs
+  // guide end
+}
 
 class GuideClientTest : public flux::e2e::EndToEnd {
  protected:
@@ -30,6 +50,33 @@ class GuideClientTest : public flux::e2e::EndToEnd {
     return count.value_or(0);
   }
 };
+
+TEST_F(GuideClientTest, WorkerAndClient) {
+  StartFluxd();
+  const std::string target = fluxd_.target();
+  flux::Worker others({.target = target, .handle_signals = false});
+  others.Register(kSplit, [](const std::string& chart) {
+    return std::vector<Page>{{1, chart.substr(0, 2)}, {2, chart.substr(2)}};
+  });
+  others.Register(kMerge, [](const std::vector<std::string>& codes) {
+    std::string merged;
+    for (const std::string& code : codes) merged += code;
+    return merged;
+  });
+  ASSERT_TRUE(others.Start().ok());
+  int exit_code = -1;
+  std::thread work([&] { exit_code = Work(target); });
+  // guide: client
+  auto client = flux::Client::Connect(target);
+  auto run = client->Start(kCodeChart, {.id = "chart-17"}, "17.txt");
+  absl::StatusOr<std::string> codes = run->Result();
+  // guide end
+  EXPECT_TRUE(codes.ok()) << codes.status();
+  EXPECT_EQ(codes.value_or(""), "1717.txt.txt");
+  ::raise(SIGTERM);
+  work.join();
+  EXPECT_EQ(exit_code, 0);
+}
 
 TEST_F(GuideClientTest, StartLabels) {
   StartFluxd();

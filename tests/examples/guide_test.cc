@@ -1,6 +1,6 @@
-// The examples of docs/GUIDE.md: compiled and run here and in guide_client_test.cc. The guide's
-// blocks are these regions to the letter; the last test compares them. A region begins with a line
-// "// guide: NAME" and ends with "// guide end".
+// The examples of docs/GUIDE.md: compiled and run here and in guide_client_test.cc; guide_charts.h
+// has what both use. The guide's blocks are these regions to the letter; the last test compares
+// them. A region begins with a line "// guide: NAME" and ends with "// guide end".
 #include <algorithm>
 #include <fstream>
 #include <map>
@@ -14,37 +14,13 @@
 #include "flux/workflow.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/examples/guide_charts.h"
 
 namespace charts {
 namespace {
 
 using ::flux::testing::TestRun;
 using ::testing::ElementsAre;
-
-// guide: tasks
-struct Page {
-  int number = 0;
-  std::string text;
-};
-FLUX_STRUCT(Page, number, text)
-
-inline constexpr flux::ErrorType kBadPage{"bad-page", {.non_retriable = true}};
-inline constexpr flux::Task<std::vector<Page>(std::string)> kSplit{
-    "charts.split", {.timeout = absl::Minutes(5), .retry = {.max_attempts = 5}}};
-inline constexpr flux::Task<std::string(Page)> kCode{"charts.code", {.non_retriable = {kBadPage}}};
-inline constexpr flux::Task<std::string(std::vector<std::string>)> kMerge{"charts.merge"};
-// guide end
-
-// guide: workflow
-inline constexpr flux::Workflow<std::string(std::string)> kCodeChart{
-    "code-chart", {.version = "2"}, [](flux::Graph& g, flux::Value<std::string> chart) {
-      auto pages = g.Call(kSplit, chart);
-      auto codes = g.Map(pages, [&](flux::Value<Page> page) {
-                      return g.Call(kCode, page).Retry({.max_attempts = 3}).Queue("nlp");
-                    }).MaxParallel(200);
-      return g.Call(kMerge, codes);
-    }};
-// guide end
 
 inline constexpr flux::ErrorType kRejected{"rejected"};
 inline constexpr flux::ErrorType kBusy{"busy"};
@@ -112,6 +88,20 @@ inline constexpr flux::Workflow<std::string(std::string)> kLater{
 // guide end
 
 TEST_F(GuideTest, Sleep) { EXPECT_EQ(TestRun(tasks).Run(kLater, "x").elapsed(), absl::Hours(8)); }
+
+// guide: sleep-as-told
+inline constexpr flux::Workflow<std::string(std::string, int64_t)> kWhenDue{
+    "when-due", [](flux::Graph& g, flux::Value<std::string> chart, flux::Value<int64_t> wait_ms) {
+      auto due = g.SleepMilliseconds(wait_ms);
+      return g.Call(kPublish, chart).After(due);
+    }};
+// guide end
+
+TEST_F(GuideTest, SleepAsTold) {
+  const auto outcome = TestRun(tasks).Run(kWhenDue, "x", 90'000);
+  EXPECT_EQ(*outcome, "http://x");
+  EXPECT_EQ(outcome.elapsed(), absl::Seconds(90));
+}
 
 // guide: if
 inline constexpr flux::Workflow<std::string(Page)> kMaybeCode{
@@ -383,6 +373,27 @@ TEST_F(GuideTest, MapSome) {
   EXPECT_TRUE(kBadPage.Is(TestRun(tasks).Run(kMostPages, "ab!!").status()));
 }
 
+// guide: map-first
+inline constexpr flux::Workflow<std::string(std::vector<std::string>, int64_t)> kFirstOffers{
+    "first-offers",
+    [](flux::Graph& g, flux::Value<std::vector<std::string>> shops, flux::Value<int64_t> price) {
+      auto offers = g.Map(shops, [&](flux::Value<std::string> shop) {
+                       return g.Call(kAsk, shop, price);
+                     }).First(2);
+      return g.Call(kMerge, offers);
+    }};
+// guide end
+
+TEST_F(GuideTest, MapFirst) {
+  // The first shop asks to be tried again later; by then the other two have answered.
+  const auto outcome = TestRun(tasks)
+                           .FailTimes(kAsk, 1, kBusy("later"))
+                           .Run(kFirstOffers, std::vector<std::string>{"a", "b", "c"}, 5);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(*outcome, "b:5c:5");
+  EXPECT_EQ(outcome.elapsed(), absl::ZeroDuration());
+}
+
 // guide: pages
 inline constexpr flux::Task<flux::Page<Page>(std::string)> kListPages{"charts.list_pages"};
 inline constexpr flux::Workflow<std::string()> kWholeArchive{
@@ -521,8 +532,10 @@ std::map<std::string, std::string> Blocks(const std::string& guide) {
 
 TEST(Guide, ItsExamplesAreTheTestedOnes) {
   std::map<std::string, std::string> regions = Regions(ReadFile(GUIDE_TEST_SOURCE));
-  for (auto& [name, code] : Regions(ReadFile(GUIDE_CLIENT_TEST_SOURCE))) {
-    EXPECT_TRUE(regions.emplace(name, code).second) << name << " is there twice";
+  for (const char* source : {GUIDE_CHARTS_SOURCE, GUIDE_CLIENT_TEST_SOURCE}) {
+    for (auto& [name, code] : Regions(ReadFile(source))) {
+      EXPECT_TRUE(regions.emplace(name, code).second) << name << " is there twice";
+    }
   }
   const std::map<std::string, std::string> blocks = Blocks(ReadFile(GUIDE_PATH));
   EXPECT_GT(regions.size(), 15u);

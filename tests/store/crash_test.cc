@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "gtest/gtest.h"
+#include "store/data_dir.h"
 #include "store/failpoint.h"
 #include "store/rocks_store.h"
 #include "tests/store/crash_content.h"
@@ -168,17 +169,37 @@ void Check(const std::string& directory, const Ledger& ledger) {
 
 class StoreCrash : public ::testing::TestWithParam<std::string_view> {};
 
+// As a store of the first version would have left it.
+void MakeOlder(const std::string& data) {
+  const std::string path = data + "/FORMAT";
+  std::ifstream in(path, std::ios::binary);
+  auto format = DecodeDataFormat(std::string(std::istreambuf_iterator<char>(in), {}), path);
+  ASSERT_TRUE(format.ok()) << format.status();
+  format->version = 1;
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << EncodeDataFormat(*format);
+}
+
+// Which passes of the place to act at.
+std::vector<int> Hits(const std::string& point) {
+  const auto begins = [&](const char* with) { return point.rfind(with, 0) == 0; };
+  if (begins("create_") || point == "format_raise" || point == "tail_cut") return {1};
+  if (begins("append_") || begins("wal_")) return {1, 25};
+  if (point == "table_write") return {1, 2};  // a table each of the log and the rows
+  return {1, 4};
+}
+
 TEST_P(StoreCrash, NothingAcknowledgedIsLostWhenKilledHere) {
   const std::string point(GetParam());
-  const bool creation = point.rfind("create_", 0) == 0;
-  const bool frequent = point.rfind("append_", 0) == 0 || point.rfind("wal_", 0) == 0;
-  for (int hit : creation   ? std::vector<int>{1}
-                 : frequent ? std::vector<int>{1, 25}
-                            : std::vector<int>{1, 4}) {
+  const bool reopening = point == "table_write" || point == "format_raise" || point == "tail_cut";
+  for (int hit : Hits(point)) {
     SCOPED_TRACE(point + ":" + std::to_string(hit));
     TempDir directory;
     const std::string data = directory.path() + "/data";
     Ledger ledger;
+    if (reopening) {
+      ASSERT_EQ(Child::Run(data, "", 0, &ledger, 10), 0);
+      MakeOlder(data);
+    }
     const int status = Child::Run(data, point + ":" + std::to_string(hit), 0, &ledger);
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         << "the failpoint was not reached; status " << status;

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -116,6 +117,15 @@ absl::Status Verify(const std::string& data, std::vector<std::string>* notes = n
   return absl::OkStatus();
 }
 
+// Takes from this thread what it may do with files because it is root; others have no such rights.
+class AsNobody {
+ public:
+  AsNobody() { ::setfsuid(65534); }
+  ~AsNobody() { ::setfsuid(::geteuid()); }
+  AsNobody(const AsNobody&) = delete;
+  AsNobody& operator=(const AsNobody&) = delete;
+};
+
 class RocksStoreTest : public ::testing::Test {
  protected:
   void TearDown() override { EXPECT_TRUE(Failpoint::Arm("").ok()); }
@@ -187,6 +197,35 @@ TEST_F(RocksStoreTest, RefusesWhatIsNotItsDirectoryAndLeavesItAlone) {
   RocksOptions odd = Small(data_);
   odd.shards = 6;
   EXPECT_TRUE(absl::IsInvalidArgument(RocksStore::Open(odd).status()));
+}
+
+// A directory that is there but cannot be written: its lock tells first.
+TEST_F(RocksStoreTest, ALockThatCannotBeWrittenNamesTheDirectoryAndTheWayOut) {
+  const std::string lock = data_ + "/LOCK";
+  const auto refused = [&](absl::StatusCode code, const std::string& why) {
+    const absl::Status status = RocksStore::Open(Small(data_)).status();
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(Text(status), AllOf(HasSubstr("data directory " + data_ + " cannot be written"),
+                                    HasSubstr(lock), HasSubstr(why),
+                                    HasSubstr("choose another directory")));
+  };
+  ASSERT_NO_FATAL_FAILURE(Fill(data_));
+  fs::permissions(directory_.path(), fs::perms(0755));
+  fs::permissions(lock, fs::perms(0444));
+  {
+    const AsNobody nobody;
+    refused(absl::StatusCode::kPermissionDenied, "Permission denied; check its owner and mode");
+  }
+  fs::permissions(lock, fs::perms(0644));
+  fs::rename(lock, lock + ".aside");
+  fs::create_directory(lock);
+  refused(absl::StatusCode::kFailedPrecondition, "Is a directory");
+  fs::remove(lock);
+  fs::create_symlink("nowhere/LOCK", lock);
+  refused(absl::StatusCode::kNotFound, "No such file");
+  fs::remove(lock);
+  fs::rename(lock + ".aside", lock);
+  EXPECT_TRUE(Verify(data_).ok());
 }
 
 TEST_F(RocksStoreTest, RefusesANewerFormatAndADamagedOne) {
@@ -520,6 +559,23 @@ TEST_F(RocksStoreTest, EntriesThatAreMissingDamagedOrNewerAreDataLossThatNamesTh
 
 // ---- failed writes
 // ------------------------------------------------------------------------------------------------
+
+TEST_F(RocksStoreTest, AWriteThatFailsWhileOpeningIsToldAndTheNextOpenHasEverything) {
+  for (const char* point : {"manifest_write", "table_write", "format_raise", "tail_cut"}) {
+    SCOPED_TRACE(point);
+    const std::string data = directory_.path() + "/" + point;
+    Fill(data);
+    const std::string path = data + "/FORMAT";
+    DataFormat format = *DecodeDataFormat(Slurp(path), path);
+    format.version = 1;
+    Spit(path, EncodeDataFormat(format));
+    ASSERT_TRUE(Failpoint::Arm(std::string(point) + ":1:error").ok());
+    const absl::Status status = RocksStore::Open(Small(data)).status();
+    EXPECT_THAT(Text(status), HasSubstr(std::string("injected fault: ") + point));
+    ASSERT_TRUE(Failpoint::Arm("").ok());
+    EXPECT_TRUE(Verify(data).ok());
+  }
+}
 
 TEST_F(RocksStoreTest, AFailedWriteIsUnknownStopsTheStoreAndTheNonceTellsAfterReopening) {
   struct Case {
