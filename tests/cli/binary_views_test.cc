@@ -190,7 +190,7 @@ class OtherClock : public Fluxctl, public testing::WithParamInterface<int64_t> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Fluxctl, OtherClock, testing::Values(-kHourMs, kHourMs),
-                         [](const auto& info) { return info.param < 0 ? "Behind" : "Ahead"; });
+                         [](const auto& given) { return given.param < 0 ? "Behind" : "Ahead"; });
 
 TEST_P(OtherClock, AgesAreByIt) {
   Define();

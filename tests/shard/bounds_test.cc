@@ -297,7 +297,8 @@ TEST(Bounds, WhatWaitedForOneLoadIsDecidedInOrderAndInBatches) {
   EXPECT_LT(SettleAndMeasure(world), kBatchBytes + 2 * kBroughtBytes);
   EXPECT_EQ(answered, kEvents);
   std::vector<std::string> ids;
-  for (const v1::EventInfo& event : world.Events("w").events()) ids.push_back(event.event_id());
+  const v1::ListEventsResponse events = world.Events("w");
+  for (const v1::EventInfo& event : events.events()) ids.push_back(event.event_id());
   ASSERT_EQ(ids.size(), static_cast<size_t>(kEvents));
   std::vector<std::string> by_id, by_run;
   for (const std::string& id : ids) {
