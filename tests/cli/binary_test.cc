@@ -663,7 +663,7 @@ TEST_F(Fluxctl, BashCompletesCommandsOptionsAndValues) {
       {"fluxctl completion ''", {"bash", "zsh", "fish"}, true},
       {"fluxctl workflow cancel --y", {"--yes"}, true},
       {"fluxctl workflow cancel --q", {"--query"}, true},
-      {"fluxctl workflow del", {"delete"}, true},
+      {"fluxctl workflow del", {"delete", "deletions"}, true},
       {"fluxctl bulk ''", {"list", "show", "watch", "cancel"}, true},
       {"fluxctl definition put /etc/host", {"/etc/hostname"}, false},
       {"fluxctl workflow show ''", {}, true},

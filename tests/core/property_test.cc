@@ -431,7 +431,9 @@ void OneCommand(Driver& run, Dice& dice) {
       if (kind == 3) token->set_frame(token->frame() + 1'000'000);
       const uint64_t before = run.live.ordinal();
       EXPECT_EQ(*run.Do(std::move(command)), Verdict::kStale);
-      EXPECT_EQ(run.live.ordinal(), before);
+      // That of an older delivery is told once in the history.
+      const uint64_t told = run.live.ordinal() - before;
+      EXPECT_LE(told, kind == 0 ? 1u : 0u);
       return;
     }
     default: {

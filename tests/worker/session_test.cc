@@ -392,7 +392,8 @@ TEST(WorkerSession, BoundsTheProgressInAHelloAndInAMessage) {
   ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.results.size() == kTasks; }));
   coordinator.Break();
   ASSERT_TRUE(coordinator.Await([](const Seen& seen) { return seen.hellos.size() == 3; }));
-  for (const v1::RunningTask& running : coordinator.seen().hellos[2].running()) {
+  const Seen at_last = coordinator.seen();
+  for (const v1::RunningTask& running : at_last.hellos[2].running()) {
     EXPECT_TRUE(running.finished());
     EXPECT_FALSE(running.has_progress());
   }
@@ -976,7 +977,7 @@ TEST(Worker, RefusesBadOptionsWithTheWayOut) {
       {"too many slots", [](WorkerOptions* o) { o->slots = 4'097; }, true,
        absl::StatusCode::kInvalidArgument, "limit of 4096"},
       {"too much prefetch", [](WorkerOptions* o) { o->prefetch = 100'001; }, true,
-       absl::StatusCode::kInvalidArgument, "limit of 100000"},
+       absl::StatusCode::kInvalidArgument, "over the limit of 80000 tasks"},
       {"no task", [](WorkerOptions*) {}, false, absl::StatusCode::kInvalidArgument, "has no task"},
   };
   for (const Case& c : cases) {
