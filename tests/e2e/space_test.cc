@@ -75,11 +75,10 @@ TEST_F(Space, OfDeletedExecutionsComesBackByItself) {
   StartFluxd();
   for (int i = 0; i < kKept; ++i) {
     const std::string id = absl::StrCat("kept-", i);
-    const auto history = api().History(Ref(id));
-    ASSERT_TRUE(history.ok()) << history.status();
-    ASSERT_FALSE(history->empty());
-    const v1::HistoryEvent& first = history->front();
-    EXPECT_TRUE(first.DebugString().find(Text(kDeleted + i)) != std::string::npos)
+    const auto described = api().Describe(Ref(id));
+    ASSERT_TRUE(described.ok()) << described.status();
+    ASSERT_EQ(described->inputs_size(), 1);
+    EXPECT_TRUE(described->inputs(0).data().find(Text(kDeleted + i)) != std::string::npos)
         << id << " has lost its input";
   }
 }
