@@ -215,8 +215,7 @@ CommandResult OnExecutions(
   if (bulk) {
     FilterOptions filter_options = options.filter;
     if (filter_options.statuses.empty()) filter_options.statuses = verb.statuses;
-    FLUX_ASSIGN_OR_RETURN(v1::ExecutionFilter filter,
-                          BuildFilter(context, filter_options));
+    FLUX_ASSIGN_OR_RETURN(v1::ExecutionFilter filter, BuildFilter(context, filter_options));
     if (options.filter.statuses.empty()) {
       filter.set_query(BothQueries(filter.query(), verb.query));
     }

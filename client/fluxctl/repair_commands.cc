@@ -205,8 +205,8 @@ CommandResult SignalWorkflow(Context& context, const SignalOptions& options) {
                                ? "accepted"
                                : absl::StrCat("due at ", TimeText(request.deliver_time_ms()));
   table.rows.push_back(
-      {Cell(options.target.workflow_id, Style::kBold), Cell(options.event),
-       Cell(event_id), Cell(response.run_id()),
+      {Cell(options.target.workflow_id, Style::kBold), Cell(options.event), Cell(event_id),
+       Cell(response.run_id()),
        Cell(response.duplicate()  ? "it was here before: nothing changed"
             : response.replaced() ? absl::StrCat(when, ", instead of an earlier one")
                                   : when)});

@@ -331,12 +331,12 @@ CommandResult BackfillSchedule(Context& context, const ScheduleBackfillOptions& 
   v1::BackfillScheduleRequest request;
   request.set_namespace_(context.name_space);
   request.set_schedule_id(options.id);
-  FLUX_ASSIGN_OR_RETURN(
-      const absl::Time from,
-      context.TimeOf("--from", [&](absl::Time now) { return ParseWhen(options.from, now); }));
-  FLUX_ASSIGN_OR_RETURN(
-      const absl::Time to,
-      context.TimeOf("--to", [&](absl::Time now) { return ParseUntil(options.to, now); }));
+  FLUX_ASSIGN_OR_RETURN(const absl::Time from, context.TimeOf("--from", [&](absl::Time now) {
+    return ParseWhen(options.from, now);
+  }));
+  FLUX_ASSIGN_OR_RETURN(const absl::Time to, context.TimeOf("--to", [&](absl::Time now) {
+    return ParseUntil(options.to, now);
+  }));
   request.set_from_time_ms(absl::ToUnixMillis(from));
   request.set_to_time_ms(absl::ToUnixMillis(to));
   request.set_overlap(ParseOverlap(options.overlap));

@@ -377,9 +377,9 @@ namespace {
 absl::StatusOr<int64_t> WhenMs(Context& context, const std::string& option,
                                const std::string& text) {
   if (text.empty()) return 0;
-  FLUX_ASSIGN_OR_RETURN(
-      const absl::Time time,
-      context.TimeOf(option, [&](absl::Time now) { return ParseWhen(text, now); }));
+  FLUX_ASSIGN_OR_RETURN(const absl::Time time, context.TimeOf(option, [&](absl::Time now) {
+    return ParseWhen(text, now);
+  }));
   return absl::ToUnixMillis(time);
 }
 

@@ -294,8 +294,8 @@ absl::StatusOr<OutboxMessage> BuildOutboxMessage(const Execution& execution, uin
     if (s.result.limit_bytes() > payload_bytes_max) {
       to.report.status = v1::EXECUTION_STATUS_FAILED;
       to.report.failure = internal::MakeFailure(
-          kPayloadTooLarge, OverPayloadLimit("the result", s.result.limit_bytes(),
-                                             payload_bytes_max, "return"));
+          kPayloadTooLarge,
+          OverPayloadLimit("the result", s.result.limit_bytes(), payload_bytes_max, "return"));
       return to;
     }
     s.result.AppendTo(&to.report.result);

@@ -260,9 +260,7 @@ std::string MakeEventId(const Execution& execution) {
   }
 }
 
-size_t ResultBytes(const Execution& execution) {
-  return execution.state().result.limit_bytes();
-}
+size_t ResultBytes(const Execution& execution) { return execution.state().result.limit_bytes(); }
 
 bool IsDelayed(const Execution& execution, const std::string& event_id) {
   return execution.state().delayed_ids.contains(event_id);

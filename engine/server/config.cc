@@ -109,7 +109,8 @@ std::vector<Setting> MakeSettings() {
       Text([](Config & c) -> auto& { return c.port_file; }));
   add("log-level", "info", "debug, info, warning or error",
       Text([](Config & c) -> auto& { return c.log_level; }, {"debug", "info", "warning", "error"}));
-  add("log-format", "text", "text or json, one line or one object an event, on stderr; wrong settings are told in text",
+  add("log-format", "text",
+      "text or json, one line or one object an event, on stderr; wrong settings are told in text",
       Text([](Config & c) -> auto& { return c.log_format; }, {"text", "json"}));
   add("shards", "64", "Shards of a new data directory: a power of two, fixed at creation",
       [](Config& config, std::string_view text) -> absl::Status {

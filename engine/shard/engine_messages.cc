@@ -127,24 +127,22 @@ void Engine::ListEvents(v1::ListEventsRequest request, Reply<v1::ListEventsRespo
     return reply(status);
   }
   Post([this, request = std::move(request), reply = std::move(reply)]() mutable {
-    WithExecution(request.execution(),
-                  [this, payloads = request.payloads(), reply = std::move(reply)](
-                      Slot* slot, const absl::Status& status) mutable {
-                    if (slot == nullptr)
-                      return ReplyWith<v1::ListEventsResponse>(std::move(reply), status);
-                    const size_t bytes = payloads ? EventBytes(*slot->execution) : 0;
-                    if (bytes > options_.answer_bytes_max) {
-                      return ReplyWith<v1::ListEventsResponse>(
-                          std::move(reply),
-                          absl::ResourceExhaustedError(absl::StrCat(
-                              "the events' payloads have ", bytes,
-                              " bytes together and an answer holds at most ",
-                              options_.answer_bytes_max, ": list the events without payloads")));
-                    }
-                    v1::ListEventsResponse response;
-                    FillEvents(*slot->execution, payloads, &response);
-                    ReplyWith<v1::ListEventsResponse>(std::move(reply), std::move(response));
-                  });
+    WithExecution(request.execution(), [this, payloads = request.payloads(),
+                                        reply = std::move(reply)](
+                                           Slot* slot, const absl::Status& status) mutable {
+      if (slot == nullptr) return ReplyWith<v1::ListEventsResponse>(std::move(reply), status);
+      const size_t bytes = payloads ? EventBytes(*slot->execution) : 0;
+      if (bytes > options_.answer_bytes_max) {
+        return ReplyWith<v1::ListEventsResponse>(
+            std::move(reply),
+            absl::ResourceExhaustedError(absl::StrCat(
+                "the events' payloads have ", bytes, " bytes together and an answer holds at most ",
+                options_.answer_bytes_max, ": list the events without payloads")));
+      }
+      v1::ListEventsResponse response;
+      FillEvents(*slot->execution, payloads, &response);
+      ReplyWith<v1::ListEventsResponse>(std::move(reply), std::move(response));
+    });
   });
 }
 

@@ -80,10 +80,9 @@ absl::Status Engine::CheckRef(v1::ExecutionRef& ref) const {
 absl::Status Engine::CheckWho(std::string_view identity, std::string_view reason) const {
   FLUX_RETURN_IF_ERROR(CheckId("identity", identity, false));
   if (reason.size() > options_.payload_inline_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("the reason has ", reason.size(),
-                                                   " bytes; at most ",
-                                                   options_.payload_inline_bytes,
-                                                   " are allowed: shorten it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the reason has ", reason.size(), " bytes; at most ",
+                     options_.payload_inline_bytes, " are allowed: shorten it"));
   }
   return absl::OkStatus();
 }

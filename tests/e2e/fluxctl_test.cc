@@ -69,9 +69,8 @@ class FluxctlViews : public EndToEnd {
     // What waits stays in memory, so that queues show it as ready and not as spilled.
     SetFlags({{"idle-before-eviction", "1h"}});
     StartFluxd();
-    for (const v1::Definition& definition :
-         {DefinitionOf(kChain), DefinitionOf(kStuck), DefinitionOf(kRefusal),
-          DefinitionOf(kGated)}) {
+    for (const v1::Definition& definition : {DefinitionOf(kChain), DefinitionOf(kStuck),
+                                             DefinitionOf(kRefusal), DefinitionOf(kGated)}) {
       const auto hash = api().Put(definition);
       ASSERT_TRUE(hash.ok()) << hash.status();
     }
@@ -128,8 +127,8 @@ TEST_F(FluxctlViews, StartAndRunSayWhatBecameOfIt) {
   ASSERT_THAT(started, SizeIs(2));
   EXPECT_THAT(started[0], ElementsAre("WORKFLOW ID", "RUN ID", "STARTED"));
   EXPECT_THAT(started[1], ElementsAre("stuck-1", SizeIs(32), "yes"));
-  const Arguments again = {"workflow", "start",         "stuck",       "--id", "stuck-1",
-                           "--input",  "1",             "--on-conflict", "use-existing"};
+  const Arguments again = {"workflow", "start", "stuck",         "--id",        "stuck-1",
+                           "--input",  "1",     "--on-conflict", "use-existing"};
   EXPECT_EQ(Document(again),
             Json({{"workflow_id", "stuck-1"}, {"run_id", started[1][1]}, {"started", false}}));
   EXPECT_THAT(JsonLines(again), SizeIs(1));
@@ -164,12 +163,12 @@ TEST_F(FluxctlViews, ListAndCountTellTheOpenFromTheClosed) {
   EXPECT_THAT(rows[0], ElementsAre("WORKFLOW ID", "WORKFLOW", "STATUS", "AGE", "DURATION", "STEPS",
                                    "FAILURE", "RUN ID"));
   ASSERT_THAT(rows[1], SizeIs(8)) << "the newest first";
-  EXPECT_THAT(Row(rows[1].begin(), rows[1].begin() + 3), ElementsAre("chain-1", "chain",
-                                                                     "completed"));
+  EXPECT_THAT(Row(rows[1].begin(), rows[1].begin() + 3),
+              ElementsAre("chain-1", "chain", "completed"));
   EXPECT_EQ(rows[1][5], "4");
   ASSERT_THAT(rows[2], SizeIs(8));
-  EXPECT_THAT(Row(rows[2].begin(), rows[2].begin() + 3), ElementsAre("stuck-1", "stuck 7",
-                                                                     "running"));
+  EXPECT_THAT(Row(rows[2].begin(), rows[2].begin() + 3),
+              ElementsAre("stuck-1", "stuck 7", "running"));
   const std::vector<Json> executions = Listed({"workflow", "list"}, "executions");
   ASSERT_THAT(executions, SizeIs(2));
   EXPECT_EQ(executions[0]["workflow_id"], "chain-1");
@@ -196,8 +195,9 @@ TEST_F(FluxctlViews, ListAndCountTellTheOpenFromTheClosed) {
 TEST_F(FluxctlViews, ShowDrawsTheStepsAndSaysWhyEachWaits) {
   ASSERT_NO_FATAL_FAILURE(StartStuck("stuck-1"));
   const std::string shown = Table({"workflow", "show", "stuck-1", "--payloads"});
-  EXPECT_THAT(shown, AllOf(StartsWith("Workflow ID:  stuck-1\n"), HasSubstr("Workflow:     stuck 7 ("),
-                           HasSubstr("Status:       running\n"), HasSubstr("Input:        1\n")));
+  EXPECT_THAT(shown,
+              AllOf(StartsWith("Workflow ID:  stuck-1\n"), HasSubstr("Workflow:     stuck 7 ("),
+                    HasSubstr("Status:       running\n"), HasSubstr("Input:        1\n")));
   const size_t tree = shown.find("\n\n");
   ASSERT_NE(tree, std::string::npos) << shown;
   const std::vector<Row> rows = Rows(shown.substr(tree));
@@ -248,9 +248,9 @@ TEST_F(FluxctlViews, ResultAndWatchWaitForTheEnd) {
   ledger_.OpenGate("gate");
   EXPECT_EQ(ExitCode(table->Wait()), 0);
   EXPECT_EQ(ExitCode(lines->Wait()), 0);
-  EXPECT_THAT(ReadFile(directory_ / "table"), AllOf(HasSubstr("gated-1  running\n"),
-                                                   HasSubstr("wait  completed"),
-                                                   EndsWith("gated-1  completed\n")));
+  EXPECT_THAT(ReadFile(directory_ / "table"),
+              AllOf(HasSubstr("gated-1  running\n"), HasSubstr("wait  completed"),
+                    EndsWith("gated-1  completed\n")));
   const std::vector<Json> seen = Lines(ReadFile(directory_ / "jsonl"));
   ASSERT_GE(seen.size(), 2U);
   EXPECT_EQ(seen.front()["closed"], false);
@@ -298,8 +298,8 @@ TEST_F(FluxctlViews, WorkersAndQueuesShowWhoWaitsForWhom) {
   const std::string shown = Table({"task-queue", "show", "default"});
   EXPECT_THAT(shown, AllOf(StartsWith("Queue:         default\n"), HasSubstr("Ready:         1\n"),
                            HasSubstr("\n\nTASK "), HasSubstr("\n\nWORKER ")));
-  EXPECT_THAT(Rows(shown), Contains(ElementsAre("e2e.nobody-has-it", "1", "0", "0",
-                                                "no worker has this task")));
+  EXPECT_THAT(Rows(shown),
+              Contains(ElementsAre("e2e.nobody-has-it", "1", "0", "0", "no worker has this task")));
   const Json document = Document({"task-queue", "show", "default"});
   EXPECT_EQ(document["queue"]["ready"], 1);
   EXPECT_EQ(document["workers"][0]["worker_id"], "w1");
@@ -323,8 +323,7 @@ TEST_F(FluxctlViews, DefinitionsAreListedAndShown) {
   EXPECT_THAT(Row(rows[4].begin(), rows[4].begin() + 2), ElementsAre("stuck", "7"));
   EXPECT_EQ(rows[4][3], "2");
   EXPECT_THAT(rows[4][6], AllOf(HasSubstr("e2e.add-one"), HasSubstr("e2e.nobody-has-it")));
-  const std::vector<Json> listed =
-      Listed({"definition", "list", "--name", "stuck"}, "definitions");
+  const std::vector<Json> listed = Listed({"definition", "list", "--name", "stuck"}, "definitions");
   ASSERT_THAT(listed, SizeIs(1));
   EXPECT_EQ(listed[0]["name"], "stuck");
   EXPECT_EQ(listed[0]["steps"], 2);

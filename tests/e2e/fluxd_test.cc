@@ -277,19 +277,23 @@ TEST_F(FluxdProcess, JsonLogsAreOneObjectALine) {
   StartFluxd({{"log-format", "json"}, {"log-level", "debug"}});
   Fill(3);
   // ExecutionRef{workflow_id: "\xff"}, of which protobuf itself has something to say.
-  const Api::RawAnswer malformed = api().CallRaw("/flux.v1.WorkflowService/DescribeExecution",
-                                                 "\x0a\x03\x12\x01\xff");
+  const Api::RawAnswer malformed =
+      api().CallRaw("/flux.v1.WorkflowService/DescribeExecution", "\x0a\x03\x12\x01\xff");
   EXPECT_FALSE(malformed.status.ok());
   EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
   // A path that JSON has to escape, and one that is no text.
   const std::string odd = directory_ / "odd \"name\"\\\n\t\x01 here";
   StartFluxd({{"log-format", "json"}, {"data", odd}});
   EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
-  const std::string no_text = directory_ / "Stra\xdf" "e";
+  const std::string no_text = directory_ /
+                              "Stra\xdf"
+                              "e";
   StartFluxd({{"log-format", "json"}, {"data", no_text}});
   const auto info = api().Info();
   ASSERT_TRUE(info.ok()) << info.status();
-  EXPECT_EQ(info->data_directory(), directory_ / "Stra\xef\xbf\xbd" "e");
+  EXPECT_EQ(info->data_directory(), directory_ /
+                                        "Stra\xef\xbf\xbd"
+                                        "e");
   EXPECT_EQ(ExitCode(fluxd_.process().Terminate()), 0);
   EXPECT_TRUE(fs::exists(no_text + "/FORMAT"));
 
@@ -298,7 +302,8 @@ TEST_F(FluxdProcess, JsonLogsAreOneObjectALine) {
   EXPECT_THAT(messages, Contains(HasSubstr("serves on " + fluxd_.target())));
   EXPECT_THAT(messages, Contains(HasSubstr("contains invalid UTF-8")));
   EXPECT_THAT(messages, Contains(HasSubstr("data in " + odd)));
-  EXPECT_THAT(messages, Contains(HasSubstr("data in " + (directory_ / "Stra\xef\xbf\xbd" "e"))));
+  EXPECT_THAT(messages, Contains(HasSubstr("data in " + (directory_ / "Stra\xef\xbf\xbd"
+                                                                      "e"))));
 }
 
 TEST_F(FluxdProcess, RefusalsAreLoggedAsAllElseIs) {

@@ -193,14 +193,12 @@ TEST(Limits, WhoStopsAnExecutionAndWhyIsHeldToWhatOperationsAre) {
         request.set_identity(c.identity);
         request.set_reason(c.reason);
         status = world
-                     .Ask<decltype(response)>([&](auto reply) {
-                       (world.engine().*method)(request, std::move(reply));
-                     })
+                     .Ask<decltype(response)>(
+                         [&](auto reply) { (world.engine().*method)(request, std::move(reply)); })
                      .status();
       };
       if (terminate) {
-        stop(v1::TerminateExecutionRequest(), v1::TerminateExecutionResponse(),
-             &Engine::Terminate);
+        stop(v1::TerminateExecutionRequest(), v1::TerminateExecutionResponse(), &Engine::Terminate);
       } else {
         stop(v1::CancelExecutionRequest(), v1::CancelExecutionResponse(), &Engine::Cancel);
       }

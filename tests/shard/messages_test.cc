@@ -243,10 +243,12 @@ TEST(LargeMessages, AComposedValueGoesToAnotherExecutionUpToThePayloadLimit) {
         inputs { literal { data: "\"w\"" encoding: ENCODING_JSON } }
         emit { event: "go" }
       }
-      result { literal { data: "1" encoding: ENCODING_JSON } } })", body)));
+      result { literal { data: "1" encoding: ENCODING_JSON } } })",
+                                  body)));
   world.Define(Parse(absl::StrCat("name: 'starts' scopes {", map_of, R"(
       steps { name: "child" inputs { step: 0 } child { workflow: "inner" } }
-      result { literal { data: "1" encoding: ENCODING_JSON } } })", body)));
+      result { literal { data: "1" encoding: ENCODING_JSON } } })",
+                                  body)));
   world.Define(Inner());
   world.Define(Waiter());
   ASSERT_TRUE(world.Start("waiter", "w").ok());
@@ -261,8 +263,9 @@ TEST(LargeMessages, AComposedValueGoesToAnotherExecutionUpToThePayloadLimit) {
     const char* words;
   };
   for (const auto& [workflow, words] :
-       {Case{"asks", "child over-asks/child: the result has 707 bytes; the limit is 700, fluxd's "
-                     "payload-bytes-max: return a reference to the data instead, or raise it"},
+       {Case{"asks",
+             "child over-asks/child: the result has 707 bytes; the limit is 700, fluxd's "
+             "payload-bytes-max: return a reference to the data instead, or raise it"},
         Case{"emits", "the event's payload has 707 bytes; the limit is 700"},
         Case{"starts", "input 0 has 707 bytes; the limit is 700"}}) {
     SCOPED_TRACE(workflow);

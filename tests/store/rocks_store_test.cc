@@ -205,9 +205,9 @@ TEST_F(RocksStoreTest, ALockThatCannotBeWrittenNamesTheDirectoryAndTheWayOut) {
   const auto refused = [&](absl::StatusCode code, const std::string& why) {
     const absl::Status status = RocksStore::Open(Small(data_)).status();
     EXPECT_EQ(status.code(), code) << status;
-    EXPECT_THAT(Text(status), AllOf(HasSubstr("data directory " + data_ + " cannot be written"),
-                                    HasSubstr(lock), HasSubstr(why),
-                                    HasSubstr("choose another directory")));
+    EXPECT_THAT(Text(status),
+                AllOf(HasSubstr("data directory " + data_ + " cannot be written"), HasSubstr(lock),
+                      HasSubstr(why), HasSubstr("choose another directory")));
   };
   ASSERT_NO_FATAL_FAILURE(Fill(data_));
   fs::permissions(directory_.path(), fs::perms(0755));
