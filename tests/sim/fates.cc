@@ -105,8 +105,11 @@ const Fate& Fates::Of(const std::string& path) const {
 }
 
 void Fates::Ended(const v1::HistoryEvent& event) {
-  // Pages of a map go by one path.
-  if (!fault_.empty() || absl::StrContains(event.step(), "[page]")) return;
+  // Pages of a map go by one path; so do the undo tasks of fragments that took each other's place.
+  if (!fault_.empty() || absl::StrContains(event.step(), "[page]") ||
+      absl::EndsWith(event.step(), ".undo")) {
+    return;
+  }
   const Fate& fate = Of(event.step());
   const v1::HistoryEvent* before = fate.completed != nullptr ? fate.completed : fate.skipped;
   if (before == nullptr) return;
