@@ -99,6 +99,8 @@ class Process final : public engine::Clock, public engine::Background, public en
   std::string RowsOf(std::string_view tables);
 
   uint64_t crashes() const { return crashes_; }
+  // Commits of this life: timers that fire are some, though nothing is handed out for them.
+  uint64_t commits() const { return up() ? memory_->Stats().appends : 0; }
 
   // Clock
   int64_t WallMs() const override;

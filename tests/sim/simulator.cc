@@ -250,7 +250,7 @@ void Simulation::Settle() {
         });
     if (!count.ok()) return Problem(absl::StrCat("counting: ", count.status().ToString()));
     open += count->count();
-    const uint64_t now = ledger_.handed_out() + ledger_.recorded();
+    const uint64_t now = ledger_.handed_out() + ledger_.recorded() + process_->commits();
     if (now != seen) since_us = timeline_.now_us();
     seen = now;
   }
