@@ -162,6 +162,7 @@ void Engine::Displace(const DisplacedTask& task) {
   TaskOffer offer = flux::engine::Offer(*it->second->execution, step);
   offer.scheduled_ms = task.scheduled_ms;  // its wait goes on
   MarkSpilled(*it->second, offer, {}, true);
+  ArmTimer(*it->second);
 }
 
 void Engine::Withhold(Slot& slot) {

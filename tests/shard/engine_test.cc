@@ -368,6 +368,28 @@ TEST(Engine, AStepThatWaitedOnDiskBeforeARestartIsGivenUpAfterIt) {
   ExpectGivenUpUnstarted(absl::Seconds(1), true);
 }
 
+TEST(Engine, AStepThatGaveItsPlaceToAMoreUrgentOneIsGivenUpInTime) {
+  EngineOptions options;
+  options.dispatch.ready_per_queue_max = 1;
+  options.dispatch.refill_below = 1;
+  options.idle_before_eviction = absl::Hours(1);  // nothing else arms its timer
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  for (const int32_t priority : {0, 5}) {
+    v1::Definition definition = Chain(absl::StrCat("priority-", priority), 1);
+    v1::TaskStep* task = definition.mutable_scopes(0)->mutable_steps(0)->mutable_task();
+    task->set_priority(priority);
+    task->mutable_retry()->set_max_attempts(1);
+    if (priority == 0) task->mutable_timeouts()->set_schedule_to_start_ms(2'000);
+    world.Define(definition);
+  }
+  ASSERT_TRUE(world.Start("priority-0", "patient", {"1"}).ok());
+  ASSERT_TRUE(world.Start("priority-5", "urgent", {"1"}).ok());
+  world.Advance(4'000, 100);
+  EXPECT_EQ(world.Result("patient").failure().type(), "flux.timeout.schedule_to_start");
+  EXPECT_EQ(world.Result("urgent").status(), v1::EXECUTION_STATUS_RUNNING);
+}
+
 TEST(Engine, AStepThatWaitsOnDiskAndIsGivenUpMayBeTriedAgain) {
   EngineOptions options;
   options.dispatch.ready_per_queue_max = 1;
