@@ -68,6 +68,8 @@ void Dispatcher::Withhold(const RunId& run) {
   for (TaskNode* node : nodes) state_->Forget(node);
 }
 
+std::vector<DisplacedTask> Dispatcher::TakeBack(const RunId& run) { return state_->TakeBack(run); }
+
 void Dispatcher::ClaimChecked(const DeliveryKey& key, bool current) {
   state_->ClaimChecked(key, current);
 }
@@ -212,6 +214,25 @@ void Dispatcher::SetSpilled(const std::string& queue, int64_t delta) {
 }
 
 bool Dispatcher::HasRoom(const std::string& queue) const { return state_->HasRoom(queue); }
+
+bool Dispatcher::TakesRefill(const std::string& queue, const std::string& task) const {
+  const Lane* lane = state_->FindLane(queue, task);
+  if (lane != nullptr) return state_->TakesRefill(*lane);
+  return state_->memory_ == Memory::kAmple && state_->HasRoom(queue);
+}
+
+std::optional<std::set<std::string>> Dispatcher::RefillTasks(const std::string& queue) const {
+  if (state_->memory_ == Memory::kAmple) return std::nullopt;
+  std::set<std::string> tasks;
+  const auto it = state_->queues_.find(queue);
+  if (it == state_->queues_.end()) return tasks;
+  for (const auto& [name, lane] : it->second->lanes) {
+    if (state_->TakesRefill(*lane)) tasks.insert(name);
+  }
+  return tasks;
+}
+
+void Dispatcher::SetMemory(Memory memory) { state_->SetMemory(memory); }
 
 DispatchStats Dispatcher::stats() const { return state_->stats_; }
 

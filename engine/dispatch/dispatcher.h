@@ -10,13 +10,17 @@
 //
 // Limits: `ready_per_queue_max` offers are held a queue. One more takes the place of the newest of
 // the lowest priority if that is lower than its own (kDisplaced), or answers kSpilled: the shard
-// then keeps the one that has no place on disk alone and gives it again when Refill asks.
+// then keeps the one that has no place on disk alone and gives it again when Refill asks. Where
+// memory is short, `ready_floor` of each task that a worker has are held, and none of one that
+// nobody could be given.
 #ifndef FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 #define FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -90,6 +94,7 @@ struct DispatchOptions {
   absl::Duration ping_interval = absl::Seconds(5);  // a session silent for three of them is away
   size_t ready_per_queue_max = 20'000;
   size_t refill_below = 5'000;
+  size_t ready_floor = 256;  // of one task: held for its workers however short memory is
   size_t tasks_per_message_max = 1'000;
   size_t message_bytes_max =
       4 * 1024 * 1024;  // soft: a message is cut after the task that passes it
@@ -115,11 +120,19 @@ struct DispatchStats {
 
 enum class OfferOutcome { kTaken, kSpilled, kDisplaced };
 
-// A ready task, handed out to nobody, whose place in memory another one took.
+// A ready task, handed out to nobody, that has no place in memory any more.
 struct DisplacedTask {
   DeliveryKey key;
   int64_t scheduled_ms = 0;  // as offered
 };
+
+// How what the shards hold in memory stands against its limit.
+//         | new offers are taken  | Refill asks for               | TakeBack
+//  -------+-----------------------+-------------------------------+----------------------------
+//  kAmple | up to the queue's max | up to the queue's max         | gives nothing
+//  kShort | up to the queue's max | up to the floor, for workers  | gives nothing
+//  kOver  | up to the floor       | up to the floor, for workers  | gives what is over the floor
+enum class Memory : uint8_t { kAmple, kShort, kOver };
 
 class Dispatcher {
  public:
@@ -146,6 +159,10 @@ class Dispatcher {
   bool ForgetIfChanged(const RunId& run, const TaskOffer& offer);
   // Forgets what of the run no worker has: it will be offered again.
   void Withhold(const RunId& run);
+  // Forgets all that it holds of the run, which then may leave memory, and tells what it was: the
+  // shard keeps it as if it had been spilled. Nothing: some of it a worker has, or is held for, or
+  // memory is not so short.
+  std::vector<DisplacedTask> TakeBack(const RunId& run);
   void ClaimChecked(const DeliveryKey& key, bool current);
   // A result of this delivery came: frees its slot and deadlines, and unqueues it if it was not
   // handed out at all. True if it was in flight on that stream's session. The core alone decides
@@ -196,8 +213,13 @@ class Dispatcher {
   bool DescribeQueue(std::string_view name, v1::GetTaskQueueResponse* response) const;
   // Ready work on disk, kept by the shards, for ListQueues and Refill.
   void SetSpilled(const std::string& queue, int64_t delta);
-  // Would Offer take one more for the queue?
+  // Would Offer take one more for the queue, if memory is ample?
   bool HasRoom(const std::string& queue) const;
+  // Should one more of this task come back from disk? Offer would take it.
+  bool TakesRefill(const std::string& queue, const std::string& task) const;
+  // The tasks of which that is so, where it is not a matter of the queue alone.
+  std::optional<std::set<std::string>> RefillTasks(const std::string& queue) const;
+  void SetMemory(Memory memory);
   DispatchStats stats() const;
 
  private:

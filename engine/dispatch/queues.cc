@@ -146,11 +146,13 @@ OfferOutcome Dispatcher::State::Offer(const RunId& run, const TaskOffer& offer,
     return OfferOutcome::kTaken;
   }
   OfferOutcome outcome = OfferOutcome::kTaken;
-  if (!HasRoom(*queue)) {
+  // What a worker may have is held until that is known, which is soon.
+  if (!(maybe_delivered ? HasRoom(*queue) : TakesNew(*lane))) {
     auto lowest = queue->ready.begin();
     while (lowest != queue->ready.end() && lowest->second.empty()) ++lowest;
     if (maybe_delivered || displaced == nullptr || lowest == queue->ready.end() ||
-        lowest->first >= offer.task->priority()) {
+        lowest->first >= offer.task->priority() ||
+        (memory_ == Memory::kOver && Floor(*lane) == 0)) {
       return OfferOutcome::kSpilled;
     }
     TaskNode* last = lowest->second.back();
@@ -537,9 +539,23 @@ void Dispatcher::State::AskRefill(Queue* queue, DispatchNow now) {
   if (queue->refill_asked > 0 && now.monotonic_ms < queue->refill_retry_ms) return;
   queue->refill_retry_ms = kNever;
   queue->refill_asked = 0;
-  if (held >= std::min(options_.refill_below, options_.ready_per_queue_max) || stopped_) return;
-  const size_t count =
-      std::min(static_cast<size_t>(queue->spilled), options_.ready_per_queue_max - held);
+  if (stopped_) return;
+  size_t room = 0;
+  if (memory_ == Memory::kAmple) {
+    if (held >= std::min(options_.refill_below, options_.ready_per_queue_max)) return;
+    room = options_.ready_per_queue_max - held;
+  } else {
+    // For each task whose workers have little left.
+    for (const Profile* profile : queue->serving) {
+      for (const Lane* lane : profile->lanes) {
+        const size_t waiting = lane->ready + lane->waiting;
+        if (TakesRefill(*lane) && waiting <= Floor(*lane) / 2) room += Floor(*lane) - waiting;
+      }
+    }
+    if (room == 0) return;
+    room = std::min(room, options_.ready_per_queue_max - held);
+  }
+  const size_t count = std::min(static_cast<size_t>(queue->spilled), room);
   queue->refill_asked = static_cast<int64_t>(count);
   queue->refill_retry_ms = SaturatingAdd(now.monotonic_ms, kRefillRetryMs);
   host_->Refill(queue->name, count);
@@ -559,6 +575,63 @@ bool Dispatcher::State::HasRoom(const Queue& queue) const {
 bool Dispatcher::State::HasRoom(const std::string& name) const {
   const auto it = queues_.find(name);
   return it == queues_.end() || HasRoom(*it->second);
+}
+
+size_t Dispatcher::State::Floor(const Lane& lane) const {
+  return lane.workers + lane.workers_away > 0 ? options_.ready_floor : 0;
+}
+
+bool Dispatcher::State::TakesNew(const Lane& lane) const {
+  return HasRoom(*lane.queue) &&
+         (memory_ != Memory::kOver || lane.ready + lane.waiting < Floor(lane));
+}
+
+bool Dispatcher::State::TakesRefill(const Lane& lane) const {
+  if (!HasRoom(*lane.queue)) return false;
+  if (memory_ == Memory::kAmple) return true;
+  return lane.workers > 0 && lane.ready + lane.waiting < Floor(lane);
+}
+
+const Lane* Dispatcher::State::FindLane(const std::string& queue, const std::string& task) const {
+  const auto found = queue_index_.find(queue);
+  if (found == queue_index_.end()) return nullptr;
+  const auto lane = found->second->lanes.find(task);
+  return lane == found->second->lanes.end() ? nullptr : lane->second.get();
+}
+
+void Dispatcher::State::SetMemory(Memory memory) {
+  if (memory == memory_) return;
+  // Other work is asked for now.
+  const bool asks = memory == Memory::kAmple || memory_ == Memory::kAmple;
+  memory_ = memory;
+  if (!asks) return;
+  for (const auto& [name, queue] : queues_) {
+    if (queue->spilled <= 0) continue;
+    queue->refill_asked = 0;
+    Touch(queue.get());
+  }
+}
+
+std::vector<DisplacedTask> Dispatcher::State::TakeBack(const RunId& run) {
+  const auto it = runs_.find(run);
+  if (memory_ != Memory::kOver || it == runs_.end() || it->second->in_flight_or_held > 0) return {};
+  std::map<Lane*, size_t> lanes;
+  std::vector<TaskNode*> nodes;
+  for (TaskNode* node = it->second->tasks.front(); node != nullptr;
+       node = it->second->tasks.Next(node)) {
+    if (node->place != Place::kReady) return {};
+    nodes.push_back(node);
+    ++lanes[node->lane];
+  }
+  for (const auto& [lane, count] : lanes) {
+    if (lane->ready + lane->waiting < count + Floor(*lane)) return {};
+  }
+  std::vector<DisplacedTask> returned;
+  for (TaskNode* node : nodes) {
+    returned.push_back({node->key, node->scheduled_ms});
+    Forget(node);
+  }
+  return returned;
 }
 
 void Dispatcher::State::SetQueueTimer(Queue* queue, int64_t at_ms) {

@@ -291,6 +291,14 @@ struct Dispatcher::State {
   void SetSpilled(const std::string& name, int64_t delta);
   bool HasRoom(const std::string& name) const;
   bool HasRoom(const Queue& queue) const;
+  // As many of a lane stay in memory however short it is: none if nobody can be given them, though
+  // those who will be back soon count.
+  size_t Floor(const Lane& lane) const;
+  bool TakesNew(const Lane& lane) const;
+  bool TakesRefill(const Lane& lane) const;
+  const Lane* FindLane(const std::string& queue, const std::string& task) const;
+  void SetMemory(Memory memory);
+  std::vector<DisplacedTask> TakeBack(const RunId& run);
   void SendPending();
   void Sweep();
 
@@ -375,6 +383,7 @@ struct Dispatcher::State {
   size_t unchecked_claims_ = 0;
   bool more_ = false;  // a message was cut: the next turn goes on at once
   bool stopped_ = false;
+  Memory memory_ = Memory::kAmple;
   int64_t now_ms_ = 0;  // of the latest call that brought a clock
   int64_t next_sweep_ms_ = 0;
   DispatchStats stats_;

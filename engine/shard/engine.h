@@ -24,6 +24,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -100,7 +101,7 @@ struct EngineOptions {
   size_t id_bytes_max = 256;  // workflow ids, namespaces, request ids
   size_t labels_max = 64;
   size_t cache_bytes_max =
-      256 * 1024 * 1024;  // executions in memory; evictable ones leave above it
+      256 * 1024 * 1024;  // executions in memory; above it all leave that no worker needs soon
   absl::Duration idle_before_eviction = absl::Seconds(1);
   uint64_t log_tail_bytes_max = 64 * 1024 * 1024;  // what a restart may have to replay
   size_t loads_in_flight_max = 256;
@@ -380,6 +381,8 @@ class Engine final : public DispatchHost {
   void ForgetSpilled(Slot& slot, const StepKey& key);
   void LeaveSpilledResident(const RunId& run, const std::string& queue);
   void Touch(Slot& slot);
+  // Tells the dispatcher how the cache stands.
+  void WeighMemory();
   // Wall; when something is to be done for it though nobody asks. 0: never.
   static int64_t DueMs(const Slot& slot);
   void ArmTimer(Slot& slot);
@@ -395,6 +398,8 @@ class Engine final : public DispatchHost {
   static DeliveryKey KeyOf(const v1::TaskToken& token);
   void OnDelivery(const DeliveryKey& key, Command command);
   void RefillFrom(Slot& slot, const std::string& queue);
+  // How many executions that are read from disk the memory has room for.
+  size_t LoadsInRoom() const;
   void Requeue(Slot& slot);
 
   // engine_requests.cc
@@ -527,6 +532,9 @@ class Engine final : public DispatchHost {
   void EnterId(Slot& slot);
   void Adopt(Slot& slot, bool recovered);
   bool Evictable(const Slot& slot) const;
+  // Takes its tasks back from the dispatcher, for the disk, so that it can be evicted. False: it
+  // is to stay.
+  bool GiveUpQueued(Slot& slot);
   bool RowsFit(const Slot& slot) const;
   void Evict(Slot& slot);
   void Pin(Slot& slot, store::Lsn lsn);
@@ -543,7 +551,9 @@ class Engine final : public DispatchHost {
   void Housekeep();
   void TruncateLogs();
   void ScanWakes();
-  void ScanReady(const std::string& queue, size_t count);
+  // `tasks`: of these alone, if it is said.
+  void ScanReady(const std::string& queue, size_t count,
+                 std::optional<std::set<std::string>> tasks);
   void DropIdIfUnused(const std::string& id_key);
 
   // engine_recovery.cc

@@ -35,6 +35,9 @@ bool HasSpilled(const Slot& slot, const std::string& queue) {
                      [&](const auto& entry) { return entry.second.queue == queue; });
 }
 
+// What an execution that is to be read is taken for at least, in memory.
+constexpr size_t kLoadBytesMin = 4'096;
+
 // Records an execution may hold that its rows lack.
 constexpr size_t kTailRecordsMax = 4'096;
 
@@ -226,8 +229,9 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue) {
     const auto it = slot.spilled.find(key);
     if (it == slot.spilled.end()) continue;  // what was redelivered before it ended it
     const SpilledStep& step = it->second;
+    const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
+    if (!dispatcher_->TakesRefill(queue, offer.task->task())) continue;
     if (step.stood_in_rows || slot.root.ready_size() > 0 || slot.flushing) {
-      const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
       ForgetSpilled(slot, key);
       slot.refilled.emplace(key, offer.scheduled_ms);  // its wait goes on
       if (auto verdict =
@@ -277,7 +281,23 @@ void Engine::Touch(Slot& slot) {
   const size_t bytes = MemoryBytes(*slot.execution) + sizeof(Slot);
   cache_bytes_ += bytes - slot.memory_bytes;
   slot.memory_bytes = bytes;
+  WeighMemory();
   ArmTimer(slot);
+}
+
+// Work is asked for from disk only while half of the cache is free: what is above its limit leaves
+// for the disk again, and must not be what came from there.
+void Engine::WeighMemory() {
+  dispatcher_->SetMemory(cache_bytes_ > options_.cache_bytes_max        ? Memory::kOver
+                         : cache_bytes_ >= options_.cache_bytes_max / 2 ? Memory::kShort
+                                                                        : Memory::kAmple);
+}
+
+size_t Engine::LoadsInRoom() const {
+  const size_t half = options_.cache_bytes_max / 2;
+  const size_t room = half - std::min(half, cache_bytes_);
+  const size_t each = slots_.empty() ? 0 : cache_bytes_ / slots_.size();
+  return room / std::max<size_t>(each, kLoadBytesMin) + 1;
 }
 
 // ---- timers
@@ -650,7 +670,10 @@ void Engine::Refill(const std::string& queue, size_t count) {
       RefillFrom(slot, queue);
       refilled += before - std::min(before, slot.spilled.size());
     }
-    if (refilled < count) ScanReady(queue, count - refilled);
+    if (refilled >= count) return;
+    std::optional<std::set<std::string>> tasks = dispatcher_->RefillTasks(queue);
+    const size_t loads = tasks ? count - refilled : std::min(count - refilled, LoadsInRoom());
+    ScanReady(queue, loads, std::move(tasks));
   });
 }
 

@@ -446,11 +446,6 @@ void Engine::ExpireWaiters() {
 
 LiveLookup Engine::LiveOf(const Slot& slot) const {
   return [this, &slot](const StepKey& key, uint64_t delivery) {
-    if (slot.spilled.contains(key)) {
-      LiveTask live;
-      live.reason = "queued on disk behind other tasks of its queue";
-      return live;
-    }
     const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
     return dispatcher_->Look({slot.run, key, delivery}, *offer.task);
   };

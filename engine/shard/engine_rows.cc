@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
 #include "engine/shard/loader.h"
@@ -26,6 +27,18 @@ constexpr int kEvictionChecksPerTick = 20'000;
 constexpr int64_t kTruncateIntervalMs = 250;
 constexpr int64_t kSpaceIntervalMs = 1'000;
 constexpr size_t kReadyScanMax = 1'000;
+constexpr size_t kReadyTasksBytesMax = 1'024;
+
+// Is one of them among those that a ready row names? A row that names none may be of any.
+bool HasTaskOf(std::string_view row, const std::set<std::string>& tasks) {
+  if (row.empty()) return true;
+  for (size_t at = 0; at <= row.size();) {
+    const size_t end = std::min(row.find('\0', at), row.size());
+    if (tasks.contains(std::string(row.substr(at, end - at)))) return true;
+    at = end + 1;
+  }
+  return false;
+}
 
 size_t BytesOf(const store::RowBatch& batch) {
   size_t bytes = 0;
@@ -285,6 +298,13 @@ bool Engine::Evictable(const Slot& slot) const {
   return IsPaused(*slot.execution) || ReadyTasks(*slot.execution).size() == slot.spilled.size();
 }
 
+bool Engine::GiveUpQueued(Slot& slot) {
+  if (slot.execution->closed() || !slot.waiting.empty() || HasOutbox(*slot.execution)) return false;
+  const std::vector<DisplacedTask> tasks = dispatcher_->TakeBack(slot.run);
+  for (const DisplacedTask& task : tasks) Displace(task);
+  return !tasks.empty();
+}
+
 // Do the rows say all that must be true of the run once it is gone from memory?
 bool Engine::RowsFit(const Slot& slot) const {
   if (!slot.tail.empty() || slot.flushed() != slot.execution->ordinal()) return false;
@@ -468,14 +488,19 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
     if (due != 0) put(keys::Wake(slot.shard, due, slot.run), "");
     root.set_wake_due_ms(due);
   }
-  std::map<std::string, int64_t> ready;  // queue → since
+  struct Ready {
+    int64_t since = INT64_MAX;
+    std::set<std::string> tasks;
+  };
+  std::map<std::string, Ready> ready;  // by queue
   bool active = false;
   if (!execution.closed()) {
     if (evicting) {
       for (const auto& [key, step] : slot.spilled) {
-        const int64_t since = flux::engine::Offer(execution, key).scheduled_ms;
-        const auto [entry, fresh] = ready.try_emplace(step.queue, since);
-        if (!fresh) entry->second = std::min(entry->second, since);
+        const TaskOffer offer = flux::engine::Offer(execution, key);
+        Ready& entry = ready[step.queue];
+        entry.since = std::min(entry.since, offer.scheduled_ms);
+        entry.tasks.insert(offer.task->task());
       }
     } else {
       active = !ReadyTasks(execution).empty();
@@ -485,16 +510,18 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
   active = active || HasOutbox(execution);
   for (const v1::ReadyMark& mark : root.ready()) {
     const auto kept = ready.find(mark.queue());
-    if (kept == ready.end() || kept->second != mark.since_ms()) {
+    if (kept == ready.end() || kept->second.since != mark.since_ms()) {
       batch->deletes.push_back(keys::Ready(slot.shard, mark.queue(), mark.since_ms(), slot.run));
     }
   }
   root.clear_ready();
-  for (const auto& [queue, since] : ready) {
+  for (const auto& [queue, entry] : ready) {
     v1::ReadyMark* mark = root.add_ready();
     mark->set_queue(queue);
-    mark->set_since_ms(since);
-    put(keys::Ready(slot.shard, queue, since, slot.run), "");
+    mark->set_since_ms(entry.since);
+    std::string tasks = absl::StrJoin(entry.tasks, absl::string_view("\0", 1));
+    if (tasks.size() > kReadyTasksBytesMax) tasks.clear();
+    put(keys::Ready(slot.shard, queue, entry.since, slot.run), std::move(tasks));
   }
   if (active != root.active()) {
     if (active) {
@@ -571,6 +598,7 @@ void Engine::Evict(Slot& slot) {
     LeaveSpilledResident(slot.run, mark.queue());
   }
   cache_bytes_ -= slot.memory_bytes;
+  WeighMemory();
   lru_.erase(slot.lru);
   slots_.erase(slot.run);
   DropIdIfUnused(id_key);
@@ -597,6 +625,8 @@ void Engine::Housekeep() {
         } else {
           QueueFlush(slot, true);
         }
+      } else if (pressed && GiveUpQueued(slot)) {
+        QueueFlush(slot, true);
       } else {
         slot.touched_ms = now;  // looked at again when it has been idle as long once more
         lru_.splice(lru_.end(), lru_, it);
@@ -706,12 +736,14 @@ void Engine::ScanWakes() {
   });
 }
 
-void Engine::ScanReady(const std::string& queue, size_t count) {
+void Engine::ScanReady(const std::string& queue, size_t count,
+                       std::optional<std::set<std::string>> tasks) {
   DiskQueue& disk = disk_queues_[queue];
   if (disk.scanning || disk.rows <= 0) return;
   disk.scanning = true;
   env_.background->Run([this, queue, count = std::min(count, kReadyScanMax),
-                        shard = disk.cursor_shard, cursor = disk.cursor]() mutable {
+                        tasks = std::move(tasks), shard = disk.cursor_shard,
+                        cursor = disk.cursor]() mutable {
     std::vector<RunId> runs;
     const auto shards = static_cast<store::ShardId>(shards_.size());
     store::ShardId visited = 0;
@@ -719,8 +751,9 @@ void Engine::ScanReady(const std::string& queue, size_t count) {
       const std::string prefix = keys::ReadyPrefix(shard, queue);
       const std::string begin = cursor.empty() ? prefix : cursor + '\0';
       const absl::Status status = env_.store->rows().Scan(
-          begin, keys::PrefixEnd(prefix), [&](std::string_view key, std::string_view) {
+          begin, keys::PrefixEnd(prefix), [&](std::string_view key, std::string_view value) {
             cursor = std::string(key);
+            if (tasks && !HasTaskOf(value, *tasks)) return true;
             if (auto run = keys::TrailingRun(key)) runs.push_back(*run);
             return runs.size() < count;
           });

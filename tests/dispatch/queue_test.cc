@@ -456,6 +456,72 @@ TEST_F(Queues, ARefillWithoutAnswerIsAskedForAgain) {
   EXPECT_EQ(dispatcher_->NextDeadlineMs(), INT64_MAX);
 }
 
+// The table of Memory. A worker has t, and none has u.
+TEST_F(Queues, WhereMemoryIsShortOnlyWhatWorkersNeedSoonIsHeld) {
+  options_.ready_floor = 4;
+  Start();
+  Hello(1, {.credit = 0});
+  const auto offer = [&](uint64_t run, const std::string& task) {
+    return OfferStep(Key(run, 0), Step(task));
+  };
+  uint64_t run = 0;
+  for (const Memory memory : {Memory::kAmple, Memory::kShort}) {
+    dispatcher_->SetMemory(memory);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(offer(++run, "t"), OfferOutcome::kTaken);
+    EXPECT_EQ(offer(++run, "u"), OfferOutcome::kTaken);
+    EXPECT_THAT(dispatcher_->TakeBack(RunOf(run)), IsEmpty()) << "it may stay";
+  }
+  dispatcher_->SetMemory(Memory::kOver);  // with 1-3 and 5-7 of t, 4 and 8 of u
+  EXPECT_EQ(offer(20, "t"), OfferOutcome::kSpilled);
+  EXPECT_EQ(offer(20, "u"), OfferOutcome::kSpilled);
+  for (const uint64_t u : {4, 8}) {
+    const auto returned = dispatcher_->TakeBack(RunOf(u));
+    ASSERT_EQ(returned.size(), 1u);
+    EXPECT_EQ(returned[0].scheduled_ms, now_.wall_ms);
+  }
+  EXPECT_EQ(dispatcher_->TakeBack(RunOf(1)).size(), 1u);
+  EXPECT_EQ(dispatcher_->TakeBack(RunOf(2)).size(), 1u);
+  EXPECT_THAT(dispatcher_->TakeBack(RunOf(3)), IsEmpty()) << "its workers would have too little";
+  EXPECT_EQ(dispatcher_->stats().ready, 4u);
+  EXPECT_THAT(dispatcher_->TakeBack(RunOf(99)), IsEmpty()) << "unknown";
+  // What a worker has stays.
+  ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
+  Flush();
+  EXPECT_EQ(dispatcher_->stats().running, 1u);
+  EXPECT_THAT(dispatcher_->TakeBack(RunOf(3)), IsEmpty());
+  EXPECT_EQ(offer(20, "t"), OfferOutcome::kTaken) << "up to the floor";
+  EXPECT_EQ(offer(21, "t"), OfferOutcome::kSpilled);
+}
+
+TEST_F(Queues, WhereMemoryIsShortDiskIsAskedForWhatWorkersHaveTooLittleOf) {
+  options_.ready_floor = 4;
+  Start();
+  dispatcher_->SetMemory(Memory::kShort);
+  for (uint64_t run = 1; run <= 3; ++run) OfferStep(Key(run, 0), Step("t"));
+  dispatcher_->SetSpilled("q", 1'000);
+  Flush();
+  EXPECT_THAT(host_.refills, IsEmpty()) << "nobody could be given any of it";
+  EXPECT_FALSE(dispatcher_->TakesRefill("q", "t"));
+  EXPECT_THAT(*dispatcher_->RefillTasks("q"), IsEmpty());
+  Hello(1, {.credit = 1});
+  Flush();
+  EXPECT_THAT(host_.refills, ElementsAre(std::pair(std::string("q"), 2))) << "two of four are left";
+  EXPECT_TRUE(dispatcher_->TakesRefill("q", "t"));
+  EXPECT_FALSE(dispatcher_->TakesRefill("q", "u"));
+  EXPECT_THAT(*dispatcher_->RefillTasks("q"), ElementsAre("t"));
+  for (uint64_t run = 4; run <= 5; ++run) OfferStep(Key(run, 0), Step("t"));
+  dispatcher_->SetSpilled("q", -2);
+  EXPECT_FALSE(dispatcher_->TakesRefill("q", "t"));
+  Flush();
+  EXPECT_EQ(host_.refills.size(), 1u);
+  // Once there is room for all of it, all of it is asked for.
+  dispatcher_->SetMemory(Memory::kAmple);
+  Flush();
+  EXPECT_THAT(host_.refills.back(), std::pair(std::string("q"), 998));
+  EXPECT_FALSE(dispatcher_->RefillTasks("q").has_value());
+  EXPECT_TRUE(dispatcher_->TakesRefill("q", "u"));
+}
+
 // ---- questions
 // ----------------------------------------------------------------------------------------------
 

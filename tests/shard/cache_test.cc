@@ -1,0 +1,125 @@
+// The cache of executions: what is over its limit leaves it, though nobody takes its tasks, and
+// comes back for those who do.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "tests/shard/world.h"
+
+namespace flux::engine::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr size_t kInputBytes = 20'000;
+
+// Room for fifty executions, and a floor of eight tasks.
+EngineOptions SmallCache() {
+  EngineOptions options;
+  options.cache_bytes_max = 50 * kInputBytes;
+  options.dispatch.ready_floor = 8;
+  return options;
+}
+
+std::string Large() { return "\"" + std::string(kInputBytes - 2, 'x') + "\""; }
+
+void StartMany(World& world, const std::string& workflow, int count) {
+  for (int i = 0; i < count; ++i) {
+    ASSERT_TRUE(world.Start(workflow, absl::StrCat(workflow, i), {Large()}).ok());
+    world.Advance(20, 20);
+  }
+}
+
+void ExpectAllDoneOnce(World& world, const std::string& workflow, int count) {
+  for (int i = 0; i < count; ++i) {
+    const v1::GetResultResponse result = world.Result(absl::StrCat(workflow, i));
+    EXPECT_EQ(result.status(), v1::EXECUTION_STATUS_COMPLETED) << workflow << i;
+  }
+  for (const auto& [token, times] : world.handed_out()) EXPECT_EQ(times, 1) << token;
+}
+
+v1::Definition OfTask(const std::string& name, const std::string& task) {
+  v1::Definition definition = Chain(name, 1);
+  definition.mutable_scopes(0)->mutable_steps(0)->mutable_task()->set_task(task);
+  return definition;
+}
+
+TEST(Cache, ABacklogThatNobodyTakesIsHeldToTheLimitAndRunsOnceSomebodyDoes) {
+  constexpr int kRuns = 300;
+  World world(SmallCache());
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 2));
+  StartMany(world, "chain", kRuns);
+  world.Advance(5'000);
+  EXPECT_LE(world.Counter("cache_bytes"), 50 * kInputBytes);
+  EXPECT_THAT(world.Describe("chain0").steps(0).reason(), HasSubstr("no worker has task t"));
+  world.Crash();
+  ASSERT_TRUE(world.Open().ok());
+  const auto info = world.Ask<v1::GetServerInfoResponse>(
+      [&](auto reply) { world.engine().Info(std::move(reply)); });
+  EXPECT_LT(info->executions_resident(), 120u) << "the restart read all of them back";
+  world.Advance(15'000);
+  EXPECT_LE(world.Counter("cache_bytes"), 50 * kInputBytes);
+  // Nothing moves while nobody asks.
+  const uint64_t loads = world.Counter("loads");
+  const uint64_t records = world.Counter("records");
+  world.Advance(60'000, 1'000);
+  EXPECT_EQ(world.Counter("loads"), loads);
+  EXPECT_EQ(world.Counter("records"), records);
+
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  for (int round = 0; round < 1'000 && world.handed_out().size() < 2 * kRuns; ++round) {
+    world.RunWorker(worker);
+    EXPECT_LE(world.Counter("cache_bytes"), 70 * kInputBytes);
+    world.Pass(worker, 100, /*work=*/true);
+  }
+  ExpectAllDoneOnce(world, "chain", kRuns);
+  // Each was read once for each of its tasks, about, and redelivered as often.
+  EXPECT_LT(world.Counter("loads") - loads, 4u * kRuns);
+  EXPECT_LT(world.Counter("records") - records, 6u * kRuns);
+}
+
+TEST(Cache, ASlowWorkersBacklogIsReadOnceAndNotPutBack) {
+  constexpr int kRuns = 200;
+  World world(SmallCache());
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  const StreamId worker = world.Connect("s1", {"t"}, 1);
+  StartMany(world, "chain", kRuns);
+  world.Pass(worker, 5'000, /*work=*/false);
+  EXPECT_LE(world.Counter("cache_bytes"), 50 * kInputBytes);
+  const uint64_t loads = world.Counter("loads");
+  const uint64_t evictions = world.Counter("evictions");
+  world.Pass(worker, 30'000, /*work=*/false);
+  EXPECT_EQ(world.Counter("loads"), loads) << "it has eight before it, and takes none";
+  EXPECT_EQ(world.Counter("evictions"), evictions);
+  for (int i = 0; i < kRuns; ++i) world.Pass(worker, 300, /*work=*/true);
+  ExpectAllDoneOnce(world, "chain", kRuns);
+  EXPECT_LT(world.Counter("loads") - loads, 2u * kRuns);
+}
+
+TEST(Cache, AWorkerIsGivenItsTasksThoughOthersWithoutWorkersFillTheCache) {
+  constexpr int kRuns = 150;
+  World world(SmallCache());
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(OfTask("lonely", "nobody"));
+  world.Define(OfTask("served", "t"));
+  StartMany(world, "lonely", kRuns);
+  StartMany(world, "served", kRuns);
+  world.Advance(5'000);
+  const uint64_t loads = world.Counter("loads");
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  for (int round = 0; round < 300; ++round) world.Pass(worker, 100, /*work=*/true);
+  ExpectAllDoneOnce(world, "served", kRuns);
+  // Those that wait in vain are not read for it.
+  EXPECT_LT(world.Counter("loads") - loads, 3u * kRuns);
+  EXPECT_LE(world.Counter("cache_bytes"), 50 * kInputBytes);
+  const StreamId other = world.Connect("s2", {"nobody"}, 4);
+  for (int round = 0; round < 300; ++round) world.Pass(other, 100, /*work=*/true);
+  ExpectAllDoneOnce(world, "lonely", kRuns);
+}
+
+}  // namespace
+}  // namespace flux::engine::testing
