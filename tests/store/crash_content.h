@@ -25,16 +25,17 @@ inline std::string CrashPayloadKey(ShardId shard, Lsn lsn) {
 inline std::string CrashPayload(ShardId shard, Lsn lsn) {
   return CrashEntry(shard, lsn) + (lsn % 13 == 0 ? std::string(100'000, 'p') : "");
 }
-// Rows written with each entry's image; those of every second one are deleted again once they have
-// been there for so many entries, and lie in tables.
+// Rows in tables, nearly all of which are then deleted: so many numbers a shard, with some rows
+// each.
+inline constexpr Lsn kCrashPassing = 96;
 inline constexpr int kCrashPassingRows = 3;
-inline constexpr Lsn kCrashPassingKept = 12;
-inline std::string CrashPassingKey(ShardId shard, Lsn lsn, int row) {
-  return "passing/" + std::to_string(shard) + "/" + std::to_string(lsn) + "/" + std::to_string(row);
+inline std::string CrashPassingKey(ShardId shard, Lsn number, int row) {
+  return "passing/" + std::to_string(shard) + "/" + std::to_string(1000 + number) + "/" +
+         std::to_string(row);
 }
-inline std::string CrashPassing(ShardId shard, Lsn lsn, int row) {
-  std::string bytes = row == 0 ? std::string(80'000, 'p') : "";
-  for (uint64_t state = lsn * 7919 + shard * 104729 + static_cast<uint64_t>(row) + 1;
+inline std::string CrashPassing(ShardId shard, Lsn number, int row) {
+  std::string bytes;  // which compression makes no smaller
+  for (uint64_t state = number * 7919 + shard * 104729 + static_cast<uint64_t>(row) + 1;
        bytes.size() < (row == 0 ? 90'000 : 10'000);) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     bytes.push_back(static_cast<char>(state >> 56));
