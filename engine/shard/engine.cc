@@ -183,6 +183,7 @@ bool Engine::TakeCommit() {
 }
 
 void Engine::FinishBatch() {
+  WeighMemory();
   dispatcher_->Flush(Now());
   while (!deferred_.empty() && RunDeferred()) dispatcher_->Flush(Now());
   BuildFlushes();

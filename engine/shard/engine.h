@@ -381,7 +381,7 @@ class Engine final : public DispatchHost {
   void ForgetSpilled(Slot& slot, const StepKey& key);
   void LeaveSpilledResident(const RunId& run, const std::string& queue);
   void Touch(Slot& slot);
-  // Tells the dispatcher how the cache stands.
+  // Tells the dispatcher how the cache stands, once a turn.
   void WeighMemory();
   // Wall; when something is to be done for it though nobody asks. 0: never.
   static int64_t DueMs(const Slot& slot);
@@ -615,6 +615,7 @@ class Engine final : public DispatchHost {
   bool shutting_down_ = false;
   uint64_t tail_bytes_ = 0;  // of log entries not truncated
   size_t cache_bytes_ = 0;
+  size_t loaded_bytes_ = 64 * 1024;  // of an execution that was read: a moving average
   uint64_t next_number_ = 1;
   Effects effects_;  // scratch of AddRecord
   int64_t last_housekeeping_ms_ = 0;

@@ -35,9 +35,6 @@ bool HasSpilled(const Slot& slot, const std::string& queue) {
                      [&](const auto& entry) { return entry.second.queue == queue; });
 }
 
-// What an execution that is to be read is taken for at least, in memory.
-constexpr size_t kLoadBytesMin = 4'096;
-
 // Records an execution may hold that its rows lack.
 constexpr size_t kTailRecordsMax = 4'096;
 
@@ -281,7 +278,6 @@ void Engine::Touch(Slot& slot) {
   const size_t bytes = MemoryBytes(*slot.execution) + sizeof(Slot);
   cache_bytes_ += bytes - slot.memory_bytes;
   slot.memory_bytes = bytes;
-  WeighMemory();
   ArmTimer(slot);
 }
 
@@ -295,9 +291,10 @@ void Engine::WeighMemory() {
 
 size_t Engine::LoadsInRoom() const {
   const size_t half = options_.cache_bytes_max / 2;
-  const size_t room = half - std::min(half, cache_bytes_);
-  const size_t each = slots_.empty() ? 0 : cache_bytes_ / slots_.size();
-  return room / std::max<size_t>(each, kLoadBytesMin) + 1;
+  const size_t coming = loads_in_flight_ + load_queue_.size();
+  const size_t held = cache_bytes_ + coming * loaded_bytes_;
+  const size_t room = (half - std::min(half, held)) / loaded_bytes_;
+  return room == 0 && coming == 0 ? 1 : room;  // one that is larger than half has to fit too
 }
 
 // ---- timers
@@ -673,7 +670,7 @@ void Engine::Refill(const std::string& queue, size_t count) {
     if (refilled >= count) return;
     std::optional<std::set<std::string>> tasks = dispatcher_->RefillTasks(queue);
     const size_t loads = tasks ? count - refilled : std::min(count - refilled, LoadsInRoom());
-    ScanReady(queue, loads, std::move(tasks));
+    if (loads > 0) ScanReady(queue, loads, std::move(tasks));
   });
 }
 

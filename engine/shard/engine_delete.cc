@@ -278,7 +278,6 @@ void Engine::Bury(const RunId& run, store::ShardId id, const v1::RunRoot& root,
     DisarmTimer(slot);
     Unpin(slot);
     cache_bytes_ -= slot.memory_bytes;
-    WeighMemory();
     lru_.erase(slot.lru);
     for (SlotCallback& callback : slot.waiting) {
       deferred_.push_back(

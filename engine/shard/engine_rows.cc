@@ -23,7 +23,7 @@ constexpr size_t kFlushesInFlightMax = 4;
 constexpr size_t kRowWritesInFlightMax = 4;  // as many bytes as that many writes may have
 // Images that are built and not yet acknowledged, and one more: as many bytes as that many writes.
 constexpr size_t kRowWritesUnderWayMax = 8;
-constexpr int kEvictionChecksPerTick = 20'000;
+constexpr size_t kEvictionChecksPerTick = 20'000;
 constexpr int64_t kTruncateIntervalMs = 250;
 constexpr int64_t kSpaceIntervalMs = 1'000;
 constexpr size_t kReadyScanMax = 1'000;
@@ -252,6 +252,7 @@ void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
       absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1), slot.root.workflow_id());
   for (const v1::ReadyMark& mark : slot.root.ready()) --disk_queues_[mark.queue()].rows;
   Adopt(slot, false);
+  loaded_bytes_ = (7 * loaded_bytes_ + slot.memory_bytes) / 8;
   RunWaiting(run);
   PumpLoads();
 }
@@ -598,7 +599,6 @@ void Engine::Evict(Slot& slot) {
     LeaveSpilledResident(slot.run, mark.queue());
   }
   cache_bytes_ -= slot.memory_bytes;
-  WeighMemory();
   lru_.erase(slot.lru);
   slots_.erase(slot.run);
   DropIdIfUnused(id_key);
@@ -611,26 +611,26 @@ void Engine::Housekeep() {
   const int64_t now = last_turn_end_ms_;
   // Idle executions leave; under memory pressure, whatever can.
   const int64_t idle_before = now - absl::ToInt64Milliseconds(options_.idle_before_eviction);
-  int checks = 0;
+  size_t checks = std::min(kEvictionChecksPerTick, lru_.size());
+  size_t leaving = 0;  // bytes of those whose rows are under way
   auto it = lru_.begin();
-  while (it != lru_.end() && checks++ < kEvictionChecksPerTick) {
+  for (; it != lru_.end() && checks > 0; --checks) {
     Slot& slot = **it;
     const auto next = std::next(it);
-    const bool pressed = cache_bytes_ > options_.cache_bytes_max;
+    const bool pressed = cache_bytes_ > options_.cache_bytes_max + leaving;
     if (!pressed && slot.touched_ms > idle_before) break;
-    if (slot.execution && !slot.flush_queued && !slot.flushing) {
-      if (Evictable(slot)) {
-        if (RowsFit(slot)) {
-          Evict(slot);
-        } else {
-          QueueFlush(slot, true);
-        }
-      } else if (pressed && GiveUpQueued(slot)) {
+    const bool settled = slot.execution && !slot.flush_queued && !slot.flushing;
+    const bool evictable = settled && Evictable(slot);
+    if (evictable && RowsFit(slot)) {
+      Evict(slot);
+    } else {
+      if (evictable || (settled && pressed && GiveUpQueued(slot))) {
         QueueFlush(slot, true);
-      } else {
+      } else if (settled) {
         slot.touched_ms = now;  // looked at again when it has been idle as long once more
         lru_.splice(lru_.end(), lru_, it);
       }
+      if (slot.evict) leaving += slot.memory_bytes;
     }
     it = next;
     if (flush_queue_.size() > 2 * kFlushesPerTurn) break;

@@ -116,12 +116,14 @@ Process::Options Simulation::DrawOptions() {
     engine.history.records_most = static_cast<uint64_t>(dice_.Pick({100, 1'000}));
   }
   engine.loads_in_flight_max = static_cast<size_t>(dice_.Pick({1, 256}));
+  engine.row_write_bytes_max = static_cast<size_t>(dice_.Pick({500, 10'000, 8'000'000}));
   engine.wake_horizon = absl::Milliseconds(dice_.Pick({500, 5'000, 60'000}));
   engine::DispatchOptions& dispatch = engine.dispatch;
   dispatch.session_grace = absl::Milliseconds(dice_.Pick({500, 3'000, 10'000}));
   dispatch.ping_interval = absl::Milliseconds(dice_.Pick({300, 2'000, 5'000}));
   dispatch.ready_per_queue_max = static_cast<size_t>(dice_.Pick({2, 10, 20'000}));
   dispatch.refill_below = (dispatch.ready_per_queue_max + 1) / 2;
+  dispatch.ready_floor = static_cast<size_t>(dice_.Pick({1, 3, 256}));
   dispatch.tasks_per_message_max = static_cast<size_t>(dice_.Pick({1, 1'000}));
   if (dice_.OneIn(4)) {
     engine::QueueLimits& limits = dispatch.queue_limits[kQueues[dice_.Below(2)]];
