@@ -92,7 +92,7 @@ TEST(Golden, EveryHistoryReadsToTheStateItWasWrittenWith) {
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     EXPECT_EQ(SaveSnapshot(*loaded), history.snapshot);
   }
-  EXPECT_GE(files, 19u);
+  EXPECT_GE(files, 20u);
 }
 
 // `first`: what it was started with, if it has moved to another version.
@@ -451,11 +451,36 @@ void WriteBlocks(const std::string& directory) {
   Write(directory, "v1-block-fail-skip-failed", run);
 }
 
-TEST(Golden, TodaysHistoriesOfMovesAndBlocksAreThoseThatAreKept) {
+void WriteRefused(const std::string& directory) {
+  DefinitionBuilder b("refused", 1);
+  b.Task(0, "first", {FromParameter(0)});
+  b.Task(0, "beside");
+  b.Result(0, FromStep(b.Task(0, "last", {FromStep(0)})));
+  Driver run(b.Compile(), {Json("0")});
+  const auto late = [&](v1::TaskResult result, const char* worker) {
+    ReportResult command;
+    command.result = std::move(result);
+    command.worker_id = worker;
+    EXPECT_EQ(*run.Do(std::move(command)), Verdict::kStale);
+  };
+  const v1::TaskResult first = run.ResultFor("first");
+  run.Redeliver("first");
+  late(first, "worker-1");
+  late(first, "worker-2");  // told already
+  const v1::TaskResult beside = run.ResultFor("beside");
+  EXPECT_EQ(run.Park("beside"), "");
+  late(beside, "worker-1");
+  run.Complete("first", "1");
+  Write(directory, "v1-refused", run);
+}
+
+TEST(Golden, TodaysHistoriesOfMovesBlocksAndRefusalsAreThoseThatAreKept) {
   const std::string directory = Aside();
   WriteMigrated(directory);
   WriteBlocks(directory);
-  ExpectAsKept(directory, {"v1-migrated", "v1-block-fail-skip", "v1-block-fail-skip-failed"});
+  WriteRefused(directory);
+  ExpectAsKept(directory,
+               {"v1-migrated", "v1-block-fail-skip", "v1-block-fail-skip-failed", "v1-refused"});
 }
 
 TEST(Golden, TodaysHistoriesOfEventsMessagesAndRepairAreThoseThatAreKept) {
