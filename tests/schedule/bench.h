@@ -194,7 +194,7 @@ class Bench {
   std::vector<Schedule::Question> watches_;
 };
 
-std::string Id(const std::string& hour) { return "s-2025-01-01T" + hour + ":00:00Z"; }
+inline std::string Id(const std::string& hour) { return "s-2025-01-01T" + hour + ":00:00Z"; }
 
 }  // namespace flux::engine::testing
 
