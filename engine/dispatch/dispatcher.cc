@@ -70,6 +70,8 @@ void Dispatcher::Withhold(const RunId& run) {
 
 std::vector<DisplacedTask> Dispatcher::TakeBack(const RunId& run) { return state_->TakeBack(run); }
 
+std::vector<RunId> Dispatcher::Surplus(size_t most) const { return state_->Surplus(most); }
+
 void Dispatcher::ClaimChecked(const DeliveryKey& key, bool current) {
   state_->ClaimChecked(key, current);
 }
@@ -213,26 +215,18 @@ void Dispatcher::SetSpilled(const std::string& queue, int64_t delta) {
   state_->SetSpilled(queue, delta);
 }
 
-bool Dispatcher::HasRoom(const std::string& queue) const { return state_->HasRoom(queue); }
+void Dispatcher::SetTaskSpilled(const std::string& queue, const std::string& task, int64_t delta) {
+  state_->SetTaskSpilled(queue, task, delta);
+}
+
+void Dispatcher::RefillDone(const std::string& queue) { state_->RefillDone(queue); }
 
 bool Dispatcher::TakesRefill(const std::string& queue, const std::string& task) const {
   const Lane* lane = state_->FindLane(queue, task);
-  if (lane != nullptr) return state_->TakesRefill(*lane);
-  return state_->memory_ == Memory::kAmple && state_->HasRoom(queue);
+  return lane != nullptr && state_->TakesRefill(*lane);
 }
 
-std::optional<std::set<std::string>> Dispatcher::RefillTasks(const std::string& queue) const {
-  if (state_->memory_ == Memory::kAmple) return std::nullopt;
-  std::set<std::string> tasks;
-  const auto it = state_->queues_.find(queue);
-  if (it == state_->queues_.end()) return tasks;
-  for (const auto& [name, lane] : it->second->lanes) {
-    if (state_->TakesRefill(*lane)) tasks.insert(name);
-  }
-  return tasks;
-}
-
-void Dispatcher::SetMemory(Memory memory) { state_->SetMemory(memory); }
+void Dispatcher::SetMemory(Memory memory) { state_->memory_ = memory; }
 
 DispatchStats Dispatcher::stats() const { return state_->stats_; }
 

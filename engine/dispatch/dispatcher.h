@@ -8,19 +8,19 @@
 // Whatever a callback sends leaves once the batch being built is durable (rule 2), so a task may be
 // placed in the same turn that scheduled it.
 //
-// Limits: `ready_per_queue_max` offers are held a queue. One more takes the place of the newest of
-// the lowest priority if that is lower than its own (kDisplaced), or answers kSpilled: the shard
-// then keeps the one that has no place on disk alone and gives it again when Refill asks. Where
-// memory is short, `ready_floor` of each task that a worker has are held, and none of one that
-// nobody could be given.
+// Limits: `ready_per_queue_max` offers are held a queue. One more takes the place of a ready one
+// (kDisplaced), or answers kSpilled: the shard then keeps the one that has no place on disk alone,
+// and gives it again when Refill asks for its name, which is when workers who have it run low. It
+// takes the place of the newest of the lowest priority, if that is lower than its own; or, while
+// fewer than `ready_floor` of its name are held, of one of the name that has most beyond its floor.
+// A name that no worker has has no floor: it crowds out nobody. Where memory is short only floors
+// are held.
 #ifndef FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 #define FLUX_ENGINE_DISPATCH_DISPATCHER_H_
 
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -75,8 +75,9 @@ class DispatchHost {
   virtual void CheckClaim(const DeliveryKey& key) = 0;
   // Makes the session durable with the batch being built.
   virtual void RecordSession(v1::SessionChange change) = 0;
-  // The queue's memory has run low while work of it lies on disk: offer up to `count` again.
-  virtual void Refill(const std::string& queue, size_t count) = 0;
+  // Workers have little before them while tasks of theirs lie on disk: offer up to so many of each
+  // name again, then call RefillDone.
+  virtual void Refill(const std::string& queue, const std::map<std::string, size_t>& tasks) = 0;
 };
 
 // Of one queue; 0 means no limit. After a restart a limited queue hands nothing out before the
@@ -127,11 +128,12 @@ struct DisplacedTask {
 };
 
 // How what the shards hold in memory stands against its limit.
-//         | new offers are taken  | Refill asks for               | TakeBack
-//  -------+-----------------------+-------------------------------+----------------------------
-//  kAmple | up to the queue's max | up to the queue's max         | gives nothing
-//  kShort | up to the queue's max | up to the floor, for workers  | gives nothing
-//  kOver  | up to the floor       | up to the floor, for workers  | gives what is over the floor
+//         | new offers are taken  | Refill asks for       | TakeBack
+//  -------+-----------------------+-----------------------+-----------------------------
+//  kAmple | up to the queue's max | up to the queue's max | gives nothing
+//  kShort | up to the queue's max | up to the floor       | gives nothing
+//  kOver  | up to the floor       | up to the floor       | gives what is over the floor
+// Refill asks for names alone that a connected worker has.
 enum class Memory : uint8_t { kAmple, kShort, kOver };
 
 class Dispatcher {
@@ -163,6 +165,9 @@ class Dispatcher {
   // shard keeps it as if it had been spilled. Nothing: some of it a worker has, or is held for, or
   // memory is not so short.
   std::vector<DisplacedTask> TakeBack(const RunId& run);
+  // Runs with tasks over the floors, those first whose turn comes last; `most` of them. Empty if
+  // memory is not so short.
+  std::vector<RunId> Surplus(size_t most) const;
   void ClaimChecked(const DeliveryKey& key, bool current);
   // A result of this delivery came: frees its slot and deadlines, and unqueues it if it was not
   // handed out at all. True if it was in flight on that stream's session. The core alone decides
@@ -211,14 +216,15 @@ class Dispatcher {
   std::vector<std::string> QueueNames(size_t max, size_t* all) const;
   // False: no such queue.
   bool DescribeQueue(std::string_view name, v1::GetTaskQueueResponse* response) const;
-  // Ready work on disk, kept by the shards, for ListQueues and Refill.
+  // Ready work that the shards keep on disk: executions in all, for ListQueues, and those that have
+  // a task of this name there, for Refill.
   void SetSpilled(const std::string& queue, int64_t delta);
-  // Would Offer take one more for the queue, if memory is ample?
-  bool HasRoom(const std::string& queue) const;
+  void SetTaskSpilled(const std::string& queue, const std::string& task, int64_t delta);
+  // What the latest Refill asked for has been offered, as far as it was there. Until then nothing
+  // more of the queue is asked for.
+  void RefillDone(const std::string& queue);
   // Should one more of this task come back from disk? Offer would take it.
   bool TakesRefill(const std::string& queue, const std::string& task) const;
-  // The tasks of which that is so, where it is not a matter of the queue alone.
-  std::optional<std::set<std::string>> RefillTasks(const std::string& queue) const;
   void SetMemory(Memory memory);
   DispatchStats stats() const;
 

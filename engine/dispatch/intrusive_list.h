@@ -35,6 +35,12 @@ class IntrusiveList {
     return next == &head_ ? nullptr : static_cast<T*>(next);
   }
 
+  // The element before `element`; nullptr at the begin.
+  T* Previous(const T* element) const {
+    ListLink<Tag>* previous = static_cast<const ListLink<Tag>*>(element)->previous;
+    return previous == &head_ ? nullptr : static_cast<T*>(previous);
+  }
+
   void PushBack(T* element) {
     ListLink<Tag>* link = element;
     link->previous = head_.previous;

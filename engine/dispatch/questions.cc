@@ -46,8 +46,9 @@ LiveTask Dispatcher::State::Look(const DeliveryKey& key, const v1::TaskStep& tas
     if (lane == nullptr || lane->workers == 0) {
       live.reason = NoWorker(task.task(), queue_name, lane == nullptr ? 0 : lane->workers_away);
     } else {
-      live.reason = absl::StrCat("waits on disk behind ", Count(lane->queue->ready_count, "task"),
-                                 " in memory on queue ", queue_name);
+      live.reason =
+          absl::StrCat("waits on disk behind ", Count(lane->ready + lane->waiting, "task"),
+                       " of its name in memory on queue ", queue_name);
     }
     return live;
   }

@@ -31,6 +31,23 @@ Level* TopLevel(Lane* lane) {
   return nullptr;
 }
 
+// What of the lane is with nobody.
+size_t Waiting(const Lane& lane) { return lane.ready + lane.waiting; }
+
+// The lane's task whose turn comes last; null: it has none in memory.
+TaskNode* LastOf(const Lane& lane) {
+  for (auto level = lane.levels.rbegin(); level != lane.levels.rend(); ++level) {
+    if (const RunTurn* turn = level->second.ring.back()) return turn->tasks.back();
+  }
+  if (lane.waiting == 0) return nullptr;
+  for (const auto& [priority, nodes] : lane.queue->ready) {
+    for (TaskNode* node = nodes.back(); node != nullptr; node = nodes.Previous(node)) {
+      if (node->lane == &lane) return node;
+    }
+  }
+  return nullptr;
+}
+
 int64_t BucketSize(const QueueLimits& limits) {
   const int64_t burst =
       limits.burst != 0
@@ -148,16 +165,12 @@ OfferOutcome Dispatcher::State::Offer(const RunId& run, const TaskOffer& offer,
   OfferOutcome outcome = OfferOutcome::kTaken;
   // What a worker may have is held until that is known, which is soon.
   if (!(maybe_delivered ? HasRoom(*queue) : TakesNew(*lane))) {
-    auto lowest = queue->ready.begin();
-    while (lowest != queue->ready.end() && lowest->second.empty()) ++lowest;
-    if (maybe_delivered || displaced == nullptr || lowest == queue->ready.end() ||
-        lowest->first >= offer.task->priority() ||
-        (memory_ == Memory::kOver && Floor(*lane) == 0)) {
-      return OfferOutcome::kSpilled;
-    }
-    TaskNode* last = lowest->second.back();
-    *displaced = {last->key, last->scheduled_ms};
-    Forget(last);
+    TaskNode* out = maybe_delivered || displaced == nullptr
+                        ? nullptr
+                        : ToGiveWay(*lane, offer.task->priority());
+    if (out == nullptr) return OfferOutcome::kSpilled;
+    *displaced = {out->key, out->scheduled_ms};
+    Forget(out);
     outcome = OfferOutcome::kDisplaced;
   }
   TaskNode* node = NewNode(key);
@@ -530,41 +543,54 @@ void Dispatcher::State::SendPending() {
 // -------------------------------------------------------------------------------------------
 
 void Dispatcher::State::AskRefill(Queue* queue, DispatchNow now) {
-  const size_t held = queue->ready_count + queue->held;
-  if (queue->spilled <= 0) {
-    queue->refill_asked = 0;
-    queue->refill_retry_ms = kNever;
-    return;
-  }
-  if (queue->refill_asked > 0 && now.monotonic_ms < queue->refill_retry_ms) return;
+  if (queue->refilling || stopped_) return;
+  if (queue->refill_retry_ms != kNever && now.monotonic_ms < queue->refill_retry_ms) return;
   queue->refill_retry_ms = kNever;
-  queue->refill_asked = 0;
-  if (stopped_) return;
-  size_t room = 0;
-  if (memory_ == Memory::kAmple) {
-    if (held >= std::min(options_.refill_below, options_.ready_per_queue_max)) return;
-    room = options_.ready_per_queue_max - held;
-  } else {
-    // For each task whose workers have little left.
-    for (const Profile* profile : queue->serving) {
-      for (const Lane* lane : profile->lanes) {
-        const size_t waiting = lane->ready + lane->waiting;
-        if (TakesRefill(*lane) && waiting <= Floor(*lane) / 2) room += Floor(*lane) - waiting;
+  if (queue->spilled <= 0) return;
+  const size_t held = std::min(queue->ready_count + queue->held, options_.ready_per_queue_max);
+  const size_t room = options_.ready_per_queue_max - held;
+  const bool floors = room > 0 || MostSurplus(*queue) != nullptr;
+  std::map<std::string, size_t> tasks;
+  for (const Profile* profile : queue->serving) {
+    for (const Lane* lane : profile->lanes) {
+      if (lane->spilled <= 0 || lane->workers == 0) continue;
+      const size_t waiting = Waiting(*lane);
+      const size_t floor = Floor(*lane);
+      size_t wanted = floors && waiting <= floor / 2 ? floor - waiting : 0;
+      if (memory_ == Memory::kAmple &&
+          waiting < std::min(options_.refill_below, options_.ready_per_queue_max)) {
+        wanted = std::max(wanted, room);
       }
+      if (wanted > 0) tasks[lane->task] = wanted;
     }
-    if (room == 0) return;
-    room = std::min(room, options_.ready_per_queue_max - held);
   }
-  const size_t count = std::min(static_cast<size_t>(queue->spilled), room);
-  queue->refill_asked = static_cast<int64_t>(count);
-  queue->refill_retry_ms = SaturatingAdd(now.monotonic_ms, kRefillRetryMs);
-  host_->Refill(queue->name, count);
+  if (tasks.empty()) return;
+  queue->refilling = true;
+  queue->refill_came = false;
+  host_->Refill(queue->name, tasks);
+}
+
+void Dispatcher::State::RefillDone(const std::string& name) {
+  const auto found = queue_index_.find(name);
+  if (found == queue_index_.end()) return;
+  Queue* queue = found->second;
+  queue->refilling = false;
+  if (!queue->refill_came) queue->refill_retry_ms = SaturatingAdd(now_ms_, kRefillRetryMs);
+  Touch(queue);
 }
 
 void Dispatcher::State::SetSpilled(const std::string& name, int64_t delta) {
   Queue* queue = GetQueue(name);
   queue->spilled = std::max<int64_t>(0, queue->spilled + delta);
-  if (delta < 0) queue->refill_asked = std::max<int64_t>(0, queue->refill_asked + delta);
+  Touch(queue);
+}
+
+void Dispatcher::State::SetTaskSpilled(const std::string& name, const std::string& task,
+                                       int64_t delta) {
+  Queue* queue = GetQueue(name);
+  Lane* lane = GetLane(queue, task);
+  lane->spilled = std::max<int64_t>(0, lane->spilled + delta);
+  queue->refill_came = queue->refill_came || delta < 0;
   Touch(queue);
 }
 
@@ -572,24 +598,57 @@ bool Dispatcher::State::HasRoom(const Queue& queue) const {
   return queue.ready_count + queue.held < options_.ready_per_queue_max;
 }
 
-bool Dispatcher::State::HasRoom(const std::string& name) const {
-  const auto it = queues_.find(name);
-  return it == queues_.end() || HasRoom(*it->second);
+size_t Dispatcher::State::Floor(const Lane& lane) const {
+  if (lane.workers + lane.workers_away == 0) return 0;
+  return std::min({options_.ready_floor, options_.refill_below, options_.ready_per_queue_max});
 }
 
-size_t Dispatcher::State::Floor(const Lane& lane) const {
-  return lane.workers + lane.workers_away > 0 ? options_.ready_floor : 0;
+size_t Dispatcher::State::SurplusOf(const Lane& lane) const {
+  const size_t waiting = Waiting(lane);
+  return waiting - std::min(waiting, Floor(lane));
+}
+
+Lane* Dispatcher::State::MostSurplus(const Queue& queue) const {
+  Lane* most = nullptr;
+  size_t surplus = 0;
+  for (const auto& [task, lane] : queue.lanes) {
+    const size_t of_lane = SurplusOf(*lane);
+    if (of_lane > surplus || (of_lane == surplus && most != nullptr && task < most->task)) {
+      most = lane.get();
+      surplus = of_lane;
+    }
+  }
+  return most;
 }
 
 bool Dispatcher::State::TakesNew(const Lane& lane) const {
-  return HasRoom(*lane.queue) &&
-         (memory_ != Memory::kOver || lane.ready + lane.waiting < Floor(lane));
+  return HasRoom(*lane.queue) && (memory_ != Memory::kOver || Waiting(lane) < Floor(lane));
 }
 
 bool Dispatcher::State::TakesRefill(const Lane& lane) const {
-  if (!HasRoom(*lane.queue)) return false;
-  if (memory_ == Memory::kAmple) return true;
-  return lane.workers > 0 && lane.ready + lane.waiting < Floor(lane);
+  if (lane.workers == 0) return false;
+  const bool room = HasRoom(*lane.queue);
+  if (memory_ == Memory::kAmple && room) return true;
+  return Waiting(lane) < Floor(lane) && (room || MostSurplus(*lane.queue) != nullptr);
+}
+
+TaskNode* Dispatcher::State::ToGiveWay(const Lane& lane, int32_t priority) const {
+  const Queue& queue = *lane.queue;
+  if (memory_ == Memory::kOver && Floor(lane) == 0) return nullptr;
+  if (!HasRoom(queue)) {
+    auto lowest = queue.ready.begin();
+    while (lowest != queue.ready.end() && lowest->second.empty()) ++lowest;
+    if (lowest != queue.ready.end() && lowest->first < priority) {
+      TaskNode* newest = lowest->second.back();
+      if (newest->lane == &lane || SurplusOf(*newest->lane) > 0) return newest;
+    }
+    if (Waiting(lane) < Floor(lane)) {
+      const Lane* most = MostSurplus(queue);
+      if (most != nullptr) return LastOf(*most);
+    }
+  }
+  TaskNode* last = LastOf(lane);
+  return last != nullptr && last->priority < priority ? last : nullptr;
 }
 
 const Lane* Dispatcher::State::FindLane(const std::string& queue, const std::string& task) const {
@@ -599,32 +658,18 @@ const Lane* Dispatcher::State::FindLane(const std::string& queue, const std::str
   return lane == found->second->lanes.end() ? nullptr : lane->second.get();
 }
 
-void Dispatcher::State::SetMemory(Memory memory) {
-  if (memory == memory_) return;
-  // Other work is asked for now.
-  const bool asks = memory == Memory::kAmple || memory_ == Memory::kAmple;
-  memory_ = memory;
-  if (!asks) return;
-  for (const auto& [name, queue] : queues_) {
-    if (queue->spilled <= 0) continue;
-    queue->refill_asked = 0;
-    Touch(queue.get());
-  }
-}
-
 std::vector<DisplacedTask> Dispatcher::State::TakeBack(const RunId& run) {
   const auto it = runs_.find(run);
   if (memory_ != Memory::kOver || it == runs_.end() || it->second->in_flight_or_held > 0) return {};
-  std::map<Lane*, size_t> lanes;
+  const auto& tasks = it->second->tasks;
   std::vector<TaskNode*> nodes;
-  for (TaskNode* node = it->second->tasks.front(); node != nullptr;
-       node = it->second->tasks.Next(node)) {
-    if (node->place != Place::kReady) return {};
+  std::map<Lane*, size_t> lanes;
+  for (TaskNode* node = tasks.front(); node != nullptr; node = tasks.Next(node)) {
     nodes.push_back(node);
     ++lanes[node->lane];
   }
   for (const auto& [lane, count] : lanes) {
-    if (lane->ready + lane->waiting < count + Floor(*lane)) return {};
+    if (SurplusOf(*lane) < count) return {};
   }
   std::vector<DisplacedTask> returned;
   for (TaskNode* node : nodes) {
@@ -632,6 +677,25 @@ std::vector<DisplacedTask> Dispatcher::State::TakeBack(const RunId& run) {
     Forget(node);
   }
   return returned;
+}
+
+std::vector<RunId> Dispatcher::State::Surplus(size_t most) const {
+  std::vector<RunId> runs;
+  if (memory_ != Memory::kOver) return runs;
+  for (const auto& [name, queue] : queues_) {
+    if (MostSurplus(*queue) == nullptr) continue;
+    absl::flat_hash_map<const Lane*, size_t> found;
+    for (const auto& [priority, nodes] : queue->ready) {
+      for (TaskNode* node = nodes.back(); node != nullptr; node = nodes.Previous(node)) {
+        size_t& of_lane = found[node->lane];
+        if (node->run->in_flight_or_held > 0 || of_lane >= SurplusOf(*node->lane)) continue;
+        ++of_lane;
+        runs.push_back(node->run->id);
+        if (runs.size() >= most) return runs;
+      }
+    }
+  }
+  return runs;
 }
 
 void Dispatcher::State::SetQueueTimer(Queue* queue, int64_t at_ms) {
@@ -648,11 +712,11 @@ void Dispatcher::State::Sweep() {
     if (queue->keys.empty()) {
       absl::erase_if(queue->lanes, [](const auto& entry) {
         const Lane& lane = *entry.second;
-        return lane.nodes == 0 && lane.profiles.empty();
+        return lane.nodes == 0 && lane.profiles.empty() && lane.spilled == 0;
       });
     }
     if (queue->lanes.empty() && queue->sessions == 0 && queue->running == 0 &&
-        queue->spilled == 0 && !queue->limited && !queue->touched) {
+        queue->spilled == 0 && !queue->refilling && !queue->limited && !queue->touched) {
       SetQueueTimer(queue, kNever);
       queue_index_.erase(queue->name);
       it = queues_.erase(it);

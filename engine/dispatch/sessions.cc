@@ -325,6 +325,7 @@ void Dispatcher::State::SetPresence(Session* session, Presence presence) {
   }
   session->presence = presence;
   if (session->credit > 0) JoinRing(session);
+  if (queue->spilled > 0) Touch(queue);  // what lies on disk may have somebody now
 }
 
 void Dispatcher::State::SetSlots(Session* session, uint32_t slots) {

@@ -150,6 +150,7 @@ struct Lane {
   size_t waiting = 0;  // for their limit key
   size_t running = 0;
   size_t nodes = 0;      // all of the above and held ones
+  int64_t spilled = 0;   // executions that have some of it on disk
   uint32_t workers = 0;  // sessions that have it and are connected and not draining
   uint32_t workers_away = 0;
   uint32_t awaited = 0;  // sessions listed at the restart that have it and are not back
@@ -198,8 +199,9 @@ struct Queue {
   int64_t timer_ms = kNever;      // lies in the queue timers under (timer_ms, sequence)
   int64_t rate_wait_ms = kNever;  // when the bucket lets the next task through
   int64_t spilled = 0;
-  int64_t refill_asked = 0;  // of the last Refill, not yet come back
-  int64_t refill_retry_ms = kNever;
+  bool refilling = false;            // from Refill to RefillDone
+  bool refill_came = false;          // some of it has left the disk since
+  int64_t refill_retry_ms = kNever;  // not before, since the latest one brought nothing
   // Token bucket in millionths of a task: `rate_permille_per_s` of them flow in each millisecond.
   int64_t bucket = 0;
   int64_t bucket_filled_ms = 0;
@@ -289,16 +291,24 @@ struct Dispatcher::State {
   void AskRefill(Queue* queue, DispatchNow now);
   void SetQueueTimer(Queue* queue, int64_t at_ms);
   void SetSpilled(const std::string& name, int64_t delta);
-  bool HasRoom(const std::string& name) const;
+  void SetTaskSpilled(const std::string& name, const std::string& task, int64_t delta);
+  void RefillDone(const std::string& name);
   bool HasRoom(const Queue& queue) const;
   // As many of a lane stay in memory however short it is: none if nobody can be given them, though
   // those who will be back soon count.
   size_t Floor(const Lane& lane) const;
+  // What of the lane lies in memory beyond that and is with nobody.
+  size_t SurplusOf(const Lane& lane) const;
+  // The lane that has most of it; null: none has.
+  Lane* MostSurplus(const Queue& queue) const;
   bool TakesNew(const Lane& lane) const;
   bool TakesRefill(const Lane& lane) const;
+  // The ready task that leaves memory for one of that lane and priority; null: that has to wait on
+  // disk itself.
+  TaskNode* ToGiveWay(const Lane& lane, int32_t priority) const;
   const Lane* FindLane(const std::string& queue, const std::string& task) const;
-  void SetMemory(Memory memory);
   std::vector<DisplacedTask> TakeBack(const RunId& run);
+  std::vector<RunId> Surplus(size_t most) const;
   void SendPending();
   void Sweep();
 

@@ -125,7 +125,8 @@ std::vector<Setting> MakeSettings() {
   add("payload-bytes-max", "4MiB", "Largest single input or output",
       Size(
           [](Config & c) -> auto& { return c.engine.payload_bytes_max; }, 1024, 32ull << 20));
-  add("cache-bytes-max", "256MiB", "Memory for executions; idle ones leave it first",
+  add("cache-bytes-max", "256MiB",
+      "Memory for executions; above it all leave that no worker needs soon",
       Size(
           [](Config & c) -> auto& { return c.engine.cache_bytes_max; }, 1 << 20, 1024 * kGiB));
   add("inbox-bytes-max", "256MiB",
@@ -150,7 +151,8 @@ std::vector<Setting> MakeSettings() {
       Time(
           [](Config & c) -> auto& { return c.engine.dispatch.ping_interval; },
           absl::Milliseconds(10), absl::Hours(1)));
-  add("ready-per-queue-max", "20000", "Tasks a queue holds in memory; the rest waits on disk",
+  add("ready-per-queue-max", "20000",
+      "Tasks a queue holds in memory at most; the rest waits on disk",
       Number(
           [](Config & c) -> auto& { return c.engine.dispatch.ready_per_queue_max; }, 1,
           10'000'000));

@@ -24,7 +24,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -225,7 +224,7 @@ class Engine final : public DispatchHost {
   void Redeliver(const DeliveryKey& key, const std::string& reason) override;
   void CheckClaim(const DeliveryKey& key) override;
   void RecordSession(v1::SessionChange change) override;
-  void Refill(const std::string& queue, size_t count) override;
+  void Refill(const std::string& queue, const TaskCounts& tasks) override;
 
  private:
   struct Shard {
@@ -379,7 +378,7 @@ class Engine final : public DispatchHost {
   void Withhold(Slot& slot);
   void MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count);
   void ForgetSpilled(Slot& slot, const StepKey& key);
-  void LeaveSpilledResident(const RunId& run, const std::string& queue);
+  void LeaveSpilledResident(const RunId& run, const TaskName& name);
   void Touch(Slot& slot);
   // Tells the dispatcher how the cache stands, once a turn.
   void WeighMemory();
@@ -397,7 +396,9 @@ class Engine final : public DispatchHost {
                     std::string worker_id, std::string note);
   static DeliveryKey KeyOf(const v1::TaskToken& token);
   void OnDelivery(const DeliveryKey& key, Command command);
-  void RefillFrom(Slot& slot, const std::string& queue);
+  // Offers what the dispatcher takes of its spilled steps in the queue: of these tasks, so many of
+  // each, which it counts down; null: of all.
+  void RefillFrom(Slot& slot, const std::string& queue, TaskCounts* tasks);
   // How many executions that are read from disk the memory has room for.
   size_t LoadsInRoom() const;
   void Requeue(Slot& slot);
@@ -551,9 +552,8 @@ class Engine final : public DispatchHost {
   void Housekeep();
   void TruncateLogs();
   void ScanWakes();
-  // `tasks`: of these alone, if it is said.
-  void ScanReady(const std::string& queue, size_t count,
-                 std::optional<std::set<std::string>> tasks);
+  // Reads executions that have these tasks on disk and offers them; `most` executions.
+  void ScanReady(const std::string& queue, TaskCounts tasks, size_t most);
   void DropIdIfUnused(const std::string& id_key);
 
   // engine_recovery.cc
@@ -591,13 +591,13 @@ class Engine final : public DispatchHost {
   std::vector<RunId> flush_queue_;
   std::deque<RunId> load_queue_;
   size_t loads_in_flight_ = 0;
-  // By queue: resident runs with spilled steps, the oldest first.
-  std::map<std::string, absl::btree_set<RunId>> spilled_resident_;
-  struct DiskQueue {  // ready rows of one queue
-    int64_t rows = 0;
+  size_t loads_to_find_ = 0;  // what scans of ready rows may yet find
+  // Resident runs with spilled steps of that name, the oldest first.
+  std::map<TaskName, absl::btree_set<RunId>> spilled_resident_;
+  struct DiskQueue {                      // ready rows of one queue
+    std::map<std::string, int64_t> rows;  // by the names in them
     store::ShardId cursor_shard = 0;
     std::string cursor;
-    bool scanning = false;
   };
   std::map<std::string, DiskQueue> disk_queues_;
   std::vector<store::ShardId> active_shards_;  // with something in their batch

@@ -2,6 +2,8 @@
 // wishes.
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +35,12 @@ std::string LimitKey(const Execution& execution, const TaskOffer& offer) {
 bool HasSpilled(const Slot& slot, const std::string& queue) {
   return std::any_of(slot.spilled.begin(), slot.spilled.end(),
                      [&](const auto& entry) { return entry.second.queue == queue; });
+}
+
+bool HasSpilled(const Slot& slot, const TaskName& name) {
+  return std::any_of(slot.spilled.begin(), slot.spilled.end(), [&](const auto& entry) {
+    return entry.second.queue == name.first && entry.second.task == name.second;
+  });
 }
 
 // Records an execution may hold that its rows lack.
@@ -181,13 +189,17 @@ void Engine::OfferAll(Slot& slot) {
 
 void Engine::MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count) {
   const StepKey key = offer.key;
-  step.queue = offer.task->queue();
+  const TaskName name(offer.task->queue(), offer.task->task());
+  std::tie(step.queue, step.task) = name;
   const int64_t within = offer.task->timeouts().schedule_to_start_ms();
   // Whoever may have it already may have begun.
   if (within > 0 && !step.unsure) step.start_by_ms = offer.scheduled_ms + within;
-  if (!HasSpilled(slot, step.queue)) {
-    spilled_resident_[step.queue].insert(slot.run);
-    if (count) dispatcher_->SetSpilled(step.queue, +1);
+  if (!HasSpilled(slot, name)) {
+    spilled_resident_[name].insert(slot.run);
+    if (count) {
+      if (!HasSpilled(slot, step.queue)) dispatcher_->SetSpilled(step.queue, +1);
+      dispatcher_->SetTaskSpilled(step.queue, step.task, +1);
+    }
   }
   SpilledStep& entry = slot.spilled[key];
   slot.start_by.erase({entry.start_by_ms, key});
@@ -198,36 +210,48 @@ void Engine::MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, b
 void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
   const auto it = slot.spilled.find(key);
   if (it == slot.spilled.end()) return;
-  const std::string queue = std::move(it->second.queue);
+  const TaskName name(std::move(it->second.queue), std::move(it->second.task));
   slot.start_by.erase({it->second.start_by_ms, key});
   slot.spilled.erase(it);
-  if (HasSpilled(slot, queue)) return;
-  LeaveSpilledResident(slot.run, queue);
-  dispatcher_->SetSpilled(queue, -1);
+  if (HasSpilled(slot, name)) return;
+  LeaveSpilledResident(slot.run, name);
+  dispatcher_->SetTaskSpilled(name.first, name.second, -1);
+  if (!HasSpilled(slot, name.first)) dispatcher_->SetSpilled(name.first, -1);
 }
 
-void Engine::LeaveSpilledResident(const RunId& run, const std::string& queue) {
-  const auto it = spilled_resident_.find(queue);
+void Engine::LeaveSpilledResident(const RunId& run, const TaskName& name) {
+  const auto it = spilled_resident_.find(name);
   if (it == spilled_resident_.end()) return;
   it->second.erase(run);
   if (it->second.empty()) spilled_resident_.erase(it);
 }
 
-void Engine::RefillFrom(Slot& slot, const std::string& queue) {
+void Engine::RefillFrom(Slot& slot, const std::string& queue, TaskCounts* tasks) {
   if (IsPaused(*slot.execution)) return;  // OfferAll, once it is resumed
   std::vector<StepKey> keys;
+  TaskCounts left = tasks != nullptr ? *tasks : TaskCounts();
   for (const auto& [key, step] : slot.spilled) {
-    if (step.queue == queue) keys.push_back(key);
+    if (step.queue != queue) continue;
+    if (tasks != nullptr) {
+      if (left.empty()) break;
+      const auto it = left.find(step.task);
+      if (it == left.end()) continue;
+      if (--it->second == 0) left.erase(it);
+    }
+    keys.push_back(key);
   }
   for (const StepKey& key : keys) {
-    if (!dispatcher_->HasRoom(queue)) return;
     // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a
     // higher delivery number, must come before the hand-out (rule 5).
     const auto it = slot.spilled.find(key);
     if (it == slot.spilled.end()) continue;  // what was redelivered before it ended it
     const SpilledStep& step = it->second;
+    if (!dispatcher_->TakesRefill(queue, step.task)) continue;
+    if (tasks != nullptr) {
+      const auto wanted = tasks->find(step.task);
+      if (--wanted->second == 0) tasks->erase(wanted);
+    }
     const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
-    if (!dispatcher_->TakesRefill(queue, offer.task->task())) continue;
     if (step.stood_in_rows || slot.root.ready_size() > 0 || slot.flushing) {
       ForgetSpilled(slot, key);
       slot.refilled.emplace(key, offer.scheduled_ms);  // its wait goes on
@@ -257,7 +281,9 @@ void Engine::Requeue(Slot& slot) {
   std::vector<TaskOffer> moved;
   for (const auto& [key, step] : slot.spilled) {
     const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
-    if (offer.task->queue() != step.queue) moved.push_back(offer);
+    if (offer.task->queue() != step.queue || offer.task->task() != step.task) {
+      moved.push_back(offer);
+    }
   }
   for (const TaskOffer& offer : moved) {
     const SpilledStep before = slot.spilled.at(offer.key);
@@ -267,7 +293,7 @@ void Engine::Requeue(Slot& slot) {
     // Nothing else may move in that queue.
     deferred_.push_back([this, run = slot.run, queue = offer.task->queue()] {
       const auto it = slots_.find(run);
-      if (it != slots_.end() && it->second->execution) RefillFrom(*it->second, queue);
+      if (it != slots_.end() && it->second->execution) RefillFrom(*it->second, queue, nullptr);
     });
   }
 }
@@ -291,10 +317,9 @@ void Engine::WeighMemory() {
 
 size_t Engine::LoadsInRoom() const {
   const size_t half = options_.cache_bytes_max / 2;
-  const size_t coming = loads_in_flight_ + load_queue_.size();
+  const size_t coming = loads_in_flight_ + load_queue_.size() + loads_to_find_;
   const size_t held = cache_bytes_ + coming * loaded_bytes_;
-  const size_t room = (half - std::min(half, held)) / loaded_bytes_;
-  return room == 0 && coming == 0 ? 1 : room;  // one that is larger than half has to fit too
+  return (half - std::min(half, held)) / loaded_bytes_;
 }
 
 // ---- timers
@@ -651,26 +676,30 @@ void Engine::RecordSession(v1::SessionChange change) {
   batch_bytes_ += row.key.size() + row.value.value_or("").size();
 }
 
-void Engine::Refill(const std::string& queue, size_t count) {
-  deferred_.push_back([this, queue, count] {
-    size_t refilled = 0;
-    RunId run;
-    while (refilled < count && dispatcher_->HasRoom(queue)) {
-      // Looked up again and again: refilling takes runs out of it.
-      const auto resident = spilled_resident_.find(queue);
-      if (resident == spilled_resident_.end()) break;
-      const auto next = resident->second.upper_bound(run);
-      if (next == resident->second.end()) break;
-      run = *next;
-      Slot& slot = *slots_.at(run);
-      const size_t before = slot.spilled.size();
-      RefillFrom(slot, queue);
-      refilled += before - std::min(before, slot.spilled.size());
+void Engine::Refill(const std::string& queue, const TaskCounts& tasks) {
+  deferred_.push_back([this, queue, tasks = TaskCounts(tasks)]() mutable {
+    const std::map<std::string, int64_t>& rows = disk_queues_[queue].rows;
+    for (auto wanted = tasks.begin(); wanted != tasks.end();) {
+      auto& [task, count] = *wanted;
+      // What is in memory first. Looked up again and again: refilling takes runs out of it.
+      RunId run;
+      while (count > 0) {
+        const auto resident = spilled_resident_.find(TaskName(queue, task));
+        if (resident == spilled_resident_.end()) break;
+        const auto next = resident->second.upper_bound(run);
+        if (next == resident->second.end()) break;
+        run = *next;
+        TaskCounts of_it = {{task, count}};
+        RefillFrom(*slots_.at(run), queue, &of_it);
+        count = of_it.empty() ? 0 : of_it.begin()->second;
+      }
+      const auto on_disk = rows.find(task);
+      const bool there = on_disk != rows.end() && on_disk->second > 0;
+      wanted = count > 0 && there ? std::next(wanted) : tasks.erase(wanted);
     }
-    if (refilled >= count) return;
-    std::optional<std::set<std::string>> tasks = dispatcher_->RefillTasks(queue);
-    const size_t loads = tasks ? count - refilled : std::min(count - refilled, LoadsInRoom());
-    if (loads > 0) ScanReady(queue, loads, std::move(tasks));
+    if (tasks.empty()) return dispatcher_->RefillDone(queue);
+    // A floor fits always: what is over the limit for its sake leaves again.
+    ScanReady(queue, std::move(tasks), std::max(LoadsInRoom(), options_.dispatch.ready_floor));
   });
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/history.h"
 #include "engine/shard/keys.h"
@@ -194,16 +195,21 @@ absl::Status Engine::CountReady() {
   for (const Shard& shard : shards_) {
     const auto [begin, end] = keys::TableRange(shard.id, keys::Table::kReady);
     FLUX_RETURN_IF_ERROR(
-        env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view) {
+        env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view names) {
           const std::string_view queue = key.substr(3, key.find('\0', 3) - 3);
           const std::optional<RunId> run = keys::TrailingRun(key);
           // Loaded ones offer their work themselves.
           if (!run || slots_.contains(*run) || deletions_.contains(*run)) return true;
-          ++disk_queues_[std::string(queue)].rows;
+          dispatcher_->SetSpilled(std::string(queue), +1);
+          for (const absl::string_view name : absl::StrSplit(ToAbsl(names), '\0')) {
+            ++disk_queues_[std::string(queue)].rows[std::string(name)];
+          }
           return true;
         }));
   }
-  for (const auto& [queue, disk] : disk_queues_) dispatcher_->SetSpilled(queue, disk.rows);
+  for (const auto& [queue, disk] : disk_queues_) {
+    for (const auto& [task, rows] : disk.rows) dispatcher_->SetTaskSpilled(queue, task, rows);
+  }
   return absl::OkStatus();
 }
 

@@ -583,7 +583,6 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     const DispatchStats dispatch = dispatcher_->stats();
     info.set_tasks_ready(dispatch.ready);
     info.set_tasks_running(dispatch.running);
-    uint64_t spilled = 0;
     auto& counters = *info.mutable_counters();
     counters["commits"] = counters_.commits;
     counters["records"] = counters_.records;
@@ -615,8 +614,11 @@ void Engine::Info(Reply<v1::GetServerInfoResponse> reply) {
     counters["claims_refused"] = dispatch.claims_refused;
     counters["tasks_held_for_grace"] = dispatch.held_for_grace;
     counters["sessions"] = dispatch.sessions;
-    for (const auto& [queue, runs] : spilled_resident_) spilled += runs.size();
-    counters["executions_spilled_in_memory"] = spilled;
+    absl::flat_hash_set<RunId> runs_spilled;
+    for (const auto& [name, runs] : spilled_resident_) {
+      runs_spilled.insert(runs.begin(), runs.end());
+    }
+    counters["executions_spilled_in_memory"] = runs_spilled.size();
     if (env_.store->BelowReserve()) {
       info.set_degraded(true);
       info.set_degraded_reason(

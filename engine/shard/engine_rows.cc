@@ -1,10 +1,13 @@
 // Memory and disk: loading, flushing, eviction, truncation, and the rows that bring evicted
 // executions back.
 #include <algorithm>
+#include <memory>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
 #include "engine/shard/loader.h"
@@ -27,17 +30,30 @@ constexpr size_t kEvictionChecksPerTick = 20'000;
 constexpr int64_t kTruncateIntervalMs = 250;
 constexpr int64_t kSpaceIntervalMs = 1'000;
 constexpr size_t kReadyScanMax = 1'000;
-constexpr size_t kReadyTasksBytesMax = 1'024;
+constexpr size_t kGivenUpAtOnce = 1'000;
 
-// Is one of them among those that a ready row names? A row that names none may be of any.
-bool HasTaskOf(std::string_view row, const std::set<std::string>& tasks) {
-  if (row.empty()) return true;
-  for (size_t at = 0; at <= row.size();) {
-    const size_t end = std::min(row.find('\0', at), row.size());
-    if (tasks.contains(std::string(row.substr(at, end - at)))) return true;
-    at = end + 1;
+// A ready row's value: the names of the tasks, a 0 between them.
+std::string NamesText(const std::set<std::string>& names) {
+  return absl::StrJoin(names, absl::string_view("\0", 1));
+}
+
+// Is one of the row's tasks wanted? It is counted down then.
+bool TakeWanted(std::string_view row, TaskCounts* wanted) {
+  bool taken = false;
+  for (const absl::string_view name : absl::StrSplit(ToAbsl(row), '\0')) {
+    const auto it = wanted->find(std::string(name));
+    if (it == wanted->end()) continue;
+    taken = true;
+    if (--it->second == 0) wanted->erase(it);
   }
-  return false;
+  return taken;
+}
+
+// The names that ready rows say of it.
+std::set<TaskName> SpilledNames(const Slot& slot) {
+  std::set<TaskName> names;
+  for (const auto& [key, step] : slot.spilled) names.emplace(step.queue, step.task);
+  return names;
 }
 
 size_t BytesOf(const store::RowBatch& batch) {
@@ -250,8 +266,8 @@ void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
   slot.execution = std::move(execution);
   slot.id_key =
       absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1), slot.root.workflow_id());
-  for (const v1::ReadyMark& mark : slot.root.ready()) --disk_queues_[mark.queue()].rows;
   Adopt(slot, false);
+  for (const auto& [queue, task] : SpilledNames(slot)) --disk_queues_[queue].rows[task];
   loaded_bytes_ = (7 * loaded_bytes_ + slot.memory_bytes) / 8;
   RunWaiting(run);
   PumpLoads();
@@ -300,7 +316,7 @@ bool Engine::Evictable(const Slot& slot) const {
 }
 
 bool Engine::GiveUpQueued(Slot& slot) {
-  if (slot.execution->closed() || !slot.waiting.empty() || HasOutbox(*slot.execution)) return false;
+  if (!slot.waiting.empty() || HasOutbox(*slot.execution)) return false;
   const std::vector<DisplacedTask> tasks = dispatcher_->TakeBack(slot.run);
   for (const DisplacedTask& task : tasks) Displace(task);
   return !tasks.empty();
@@ -498,10 +514,9 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
   if (!execution.closed()) {
     if (evicting) {
       for (const auto& [key, step] : slot.spilled) {
-        const TaskOffer offer = flux::engine::Offer(execution, key);
         Ready& entry = ready[step.queue];
-        entry.since = std::min(entry.since, offer.scheduled_ms);
-        entry.tasks.insert(offer.task->task());
+        entry.since = std::min(entry.since, flux::engine::Offer(execution, key).scheduled_ms);
+        entry.tasks.insert(step.task);
       }
     } else {
       active = !ReadyTasks(execution).empty();
@@ -520,9 +535,7 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
     v1::ReadyMark* mark = root.add_ready();
     mark->set_queue(queue);
     mark->set_since_ms(entry.since);
-    std::string tasks = absl::StrJoin(entry.tasks, absl::string_view("\0", 1));
-    if (tasks.size() > kReadyTasksBytesMax) tasks.clear();
-    put(keys::Ready(slot.shard, queue, entry.since, slot.run), std::move(tasks));
+    put(keys::Ready(slot.shard, queue, entry.since, slot.run), NamesText(entry.tasks));
   }
   if (active != root.active()) {
     if (active) {
@@ -594,9 +607,9 @@ void Engine::Evict(Slot& slot) {
   if (slot.timer_ms != 0 && slot.timer_ms >= wakes_scanned_ms_) {
     timers_.erase({slot.timer_ms, slot.run});  // a later scan of the wake rows finds it
   }
-  for (const v1::ReadyMark& mark : slot.root.ready()) {
-    ++disk_queues_[mark.queue()].rows;
-    LeaveSpilledResident(slot.run, mark.queue());
+  for (const TaskName& name : SpilledNames(slot)) {
+    ++disk_queues_[name.first].rows[name.second];
+    LeaveSpilledResident(slot.run, name);
   }
   cache_bytes_ -= slot.memory_bytes;
   lru_.erase(slot.lru);
@@ -624,7 +637,7 @@ void Engine::Housekeep() {
     if (evictable && RowsFit(slot)) {
       Evict(slot);
     } else {
-      if (evictable || (settled && pressed && GiveUpQueued(slot))) {
+      if (evictable) {
         QueueFlush(slot, true);
       } else if (settled) {
         slot.touched_ms = now;  // looked at again when it has been idle as long once more
@@ -634,6 +647,18 @@ void Engine::Housekeep() {
     }
     it = next;
     if (flush_queue_.size() > 2 * kFlushesPerTurn) break;
+  }
+  // What is queued, the last in turn first.
+  if (cache_bytes_ > options_.cache_bytes_max + leaving) {
+    for (const RunId& run : dispatcher_->Surplus(kGivenUpAtOnce)) {
+      if (cache_bytes_ <= options_.cache_bytes_max + leaving) break;
+      const auto known = slots_.find(run);
+      if (known == slots_.end() || !known->second->execution) continue;
+      Slot& slot = *known->second;
+      if (slot.evict || slot.flushing || !GiveUpQueued(slot)) continue;
+      QueueFlush(slot, true);
+      leaving += slot.memory_bytes;
+    }
   }
 
   // A log tail that grows long is shortened by writing out what holds it.
@@ -736,42 +761,50 @@ void Engine::ScanWakes() {
   });
 }
 
-void Engine::ScanReady(const std::string& queue, size_t count,
-                       std::optional<std::set<std::string>> tasks) {
-  DiskQueue& disk = disk_queues_[queue];
-  if (disk.scanning || disk.rows <= 0) return;
-  disk.scanning = true;
-  env_.background->Run([this, queue, count = std::min(count, kReadyScanMax),
-                        tasks = std::move(tasks), shard = disk.cursor_shard,
+void Engine::ScanReady(const std::string& queue, TaskCounts tasks, size_t most) {
+  const DiskQueue& disk = disk_queues_[queue];
+  most = std::min(most, kReadyScanMax);
+  loads_to_find_ += most;
+  env_.background->Run([this, queue, tasks = std::move(tasks), most, shard = disk.cursor_shard,
                         cursor = disk.cursor]() mutable {
     std::vector<RunId> runs;
+    TaskCounts wanted = tasks;
     const auto shards = static_cast<store::ShardId>(shards_.size());
     store::ShardId visited = 0;
-    while (runs.size() < count && visited <= shards) {
+    const auto enough = [&] { return wanted.empty() || runs.size() >= most; };
+    while (!enough() && visited <= shards) {
       const std::string prefix = keys::ReadyPrefix(shard, queue);
       const std::string begin = cursor.empty() ? prefix : cursor + '\0';
       const absl::Status status = env_.store->rows().Scan(
           begin, keys::PrefixEnd(prefix), [&](std::string_view key, std::string_view value) {
             cursor = std::string(key);
-            if (tasks && !HasTaskOf(value, *tasks)) return true;
-            if (auto run = keys::TrailingRun(key)) runs.push_back(*run);
-            return runs.size() < count;
+            const auto run = keys::TrailingRun(key);
+            if (run && TakeWanted(value, &wanted)) runs.push_back(*run);
+            return !enough();
           });
       if (!status.ok()) break;
-      if (runs.size() < count) {  // this shard has no more: the next one's turn
+      if (!enough()) {  // this shard has no more: the next one's turn
         shard = (shard + 1) % shards;
         cursor.clear();
         ++visited;
       }
     }
-    Post([this, queue, runs = std::move(runs), shard, cursor = std::move(cursor)] {
+    Post([this, queue, tasks = std::move(tasks), most, runs = std::move(runs), shard,
+          cursor = std::move(cursor)]() mutable {
+      loads_to_find_ -= most;
       DiskQueue& found = disk_queues_[queue];
-      found.scanning = false;
       found.cursor_shard = shard;
       found.cursor = cursor;
+      if (runs.empty()) return dispatcher_->RefillDone(queue);
+      struct Ask {
+        TaskCounts tasks;
+        size_t runs;
+      };
+      auto ask = std::make_shared<Ask>(Ask{std::move(tasks), runs.size()});
       for (const RunId& run : runs) {
-        WithRun(run, [this, queue](Slot* slot, const absl::Status&) {
-          if (slot != nullptr) RefillFrom(*slot, queue);
+        WithRun(run, [this, queue, ask](Slot* slot, const absl::Status&) {
+          if (slot != nullptr) RefillFrom(*slot, queue, &ask->tasks);
+          if (--ask->runs == 0) dispatcher_->RefillDone(queue);
         });
       }
     });

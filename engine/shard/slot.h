@@ -26,8 +26,12 @@ struct Slot;
 // Runs once the slot is resident, or with the reason why it cannot be (then `slot` is null).
 using SlotCallback = absl::AnyInvocable<void(Slot* slot, const absl::Status& status)>;
 
+using TaskName = std::pair<std::string, std::string>;  // queue, task
+using TaskCounts = std::map<std::string, size_t>;      // of one queue, by task
+
 struct SpilledStep {
   std::string queue{};
+  std::string task{};
   bool unsure = false;  // a process before this one may have handed it out
   // Loaded from where ready rows stood for it, perhaps spilled unsure before: its delivery number
   // must not be used, whether the rows are there still or not.

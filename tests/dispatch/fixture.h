@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/dispatch/dispatcher.h"
 #include "proto/arena_message.h"
 #include "proto/bridge.h"
@@ -79,8 +80,11 @@ class FakeHost : public DispatchHost {
     log.push_back((change.closed() ? "close " : "open ") + change.session_id());
     sessions.push_back(std::move(change));
   }
-  void Refill(const std::string& queue, size_t count) override {
-    refills.emplace_back(queue, count);
+  void Refill(const std::string& queue, const std::map<std::string, size_t>& tasks) override {
+    refills.push_back(queue);
+    for (const auto& [task, count] : tasks) {
+      absl::StrAppend(&refills.back(), " ", task, ":", count);
+    }
   }
 
   std::map<StreamId, std::vector<v1::ConnectResponse>> sent;
@@ -89,8 +93,8 @@ class FakeHost : public DispatchHost {
   std::vector<std::string> redelivered;
   std::vector<std::string> checks;
   std::vector<v1::SessionChange> sessions;
-  std::vector<std::pair<std::string, size_t>> refills;
-  std::vector<std::string> log;  // of what is made durable, in order
+  std::vector<std::string> refills;  // "queue task:count…"
+  std::vector<std::string> log;      // of what is made durable, in order
   std::set<std::string> unwanted;
   size_t input_bytes = 1;
 };
@@ -130,6 +134,11 @@ class DispatchTest : public ::testing::Test {
     offer.scheduled_ms = now_.wall_ms;
     offer.task = &step;
     return dispatcher_->Offer(key.run, offer, maybe, now_, limit_key, displaced);
+  }
+  // So many executions more have the task on disk alone.
+  void Spill(const std::string& task, int64_t delta) {
+    dispatcher_->SetSpilled("q", delta);
+    dispatcher_->SetTaskSpilled("q", task, delta);
   }
   OfferOutcome Offer(const DeliveryKey& key, bool maybe = false) {
     return OfferStep(key, Step(), maybe);

@@ -342,7 +342,7 @@ TEST_F(Queues, AnOfferAboveTheLimitIsSpilledAndAskedForAgain) {
   EXPECT_EQ(Offer(Key(1, 10)), OfferOutcome::kSpilled);
   EXPECT_EQ(Offer(Key(1, 9)), OfferOutcome::kTaken);  // a known one
   EXPECT_EQ(OfferStep(Key(1, 11), Step("t", "other")), OfferOutcome::kTaken);
-  dispatcher_->SetSpilled("q", 1'000);
+  Spill("t", 1'000);
   Flush();
   EXPECT_THAT(host_.refills, IsEmpty());
   Hello(1, {.credit = 6});
@@ -350,11 +350,12 @@ TEST_F(Queues, AnOfferAboveTheLimitIsSpilledAndAskedForAgain) {
   EXPECT_THAT(host_.refills, IsEmpty());  // 4 are left
   ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
   Flush();
-  ASSERT_THAT(host_.refills, ElementsAre(std::pair(std::string("q"), 7)));
+  ASSERT_THAT(host_.refills, ElementsAre("q t:7"));
   Flush();
   EXPECT_EQ(host_.refills.size(), 1u);  // asked once
   for (uint32_t i = 10; i < 17; ++i) EXPECT_EQ(Offer(Key(1, i)), OfferOutcome::kTaken);
-  dispatcher_->SetSpilled("q", -7);
+  Spill("t", -7);
+  dispatcher_->RefillDone("q");
   Flush();
   EXPECT_EQ(host_.refills.size(), 1u);  // full again
   ASSERT_TRUE(dispatcher_->Credit(1, 10, now_).ok());
@@ -443,17 +444,86 @@ TEST_F(Queues, ATaskThatIsNotWhatItWasIsForgottenWhileItWaitsButNotOnceAWorkerHa
   EXPECT_FALSE(changed([](v1::TaskStep& other) { other.set_queue("other"); }));
 }
 
-TEST_F(Queues, ARefillWithoutAnswerIsAskedForAgain) {
-  dispatcher_->SetSpilled("q", 3);
+TEST_F(Queues, OneRefillIsAskedForAtATimeAndALittleLaterIfItBroughtNothing) {
+  Spill("t", 3);
   Flush();
-  ASSERT_THAT(host_.refills, ElementsAre(std::pair(std::string("q"), 3)));
+  EXPECT_THAT(host_.refills, IsEmpty()) << "nobody has it";
+  Hello(1, {.credit = 0});
+  Flush();
+  ASSERT_EQ(host_.refills.size(), 1u);
+  Pass(5'000);
+  EXPECT_EQ(host_.refills.size(), 1u);
+  Spill("t", -1);
+  dispatcher_->RefillDone("q");
+  Flush();
+  EXPECT_EQ(host_.refills.size(), 2u) << "it brought something: at once";
+  dispatcher_->RefillDone("q");
+  Flush();
+  EXPECT_EQ(host_.refills.size(), 2u);
   EXPECT_EQ(dispatcher_->NextDeadlineMs(), now_.monotonic_ms + 1'000);
   Pass(1'000);
-  EXPECT_EQ(host_.refills.size(), 2u);
-  dispatcher_->SetSpilled("q", -3);
+  EXPECT_EQ(host_.refills.size(), 3u);
+  Spill("t", -2);
+  dispatcher_->RefillDone("q");
   Pass(5'000);
-  EXPECT_EQ(host_.refills.size(), 2u);
-  EXPECT_EQ(dispatcher_->NextDeadlineMs(), INT64_MAX);
+  EXPECT_EQ(host_.refills.size(), 3u);
+}
+
+TEST_F(Queues, ANameThatNobodyHasCrowdsOutNobody) {
+  options_.ready_per_queue_max = 10;
+  options_.refill_below = 10;
+  options_.ready_floor = 4;
+  Start();
+  for (uint32_t i = 0; i < 10; ++i) {
+    EXPECT_EQ(OfferStep(Key(1, i), Step("nobody")), OfferOutcome::kTaken);
+  }
+  Hello(1, {.tasks = {"t", "u"}});
+  DisplacedTask displaced;
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(OfferStep(Key(2, i), Step("t"), false, "", &displaced), OfferOutcome::kDisplaced);
+    EXPECT_EQ(displaced.key, Key(1, 9 - i)) << "the last in turn";
+  }
+  EXPECT_EQ(OfferStep(Key(2, 4), Step("t"), false, "", &displaced), OfferOutcome::kSpilled);
+  EXPECT_EQ(OfferStep(Key(1, 10), Step("nobody"), false, "", &displaced), OfferOutcome::kSpilled);
+  // What is on disk is asked for up to the floor, though the queue is full.
+  Spill("nobody", 5);
+  Spill("t", 1);
+  Spill("u", 9);
+  Flush();
+  ASSERT_THAT(host_.refills, ElementsAre("q u:4"));
+  EXPECT_TRUE(dispatcher_->TakesRefill("q", "u"));
+  EXPECT_FALSE(dispatcher_->TakesRefill("q", "t"));
+  EXPECT_FALSE(dispatcher_->TakesRefill("q", "nobody"));
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(OfferStep(Key(3, i), Step("u"), false, "", &displaced), OfferOutcome::kDisplaced);
+  }
+  EXPECT_EQ(dispatcher_->stats().ready, 10u);
+  EXPECT_FALSE(dispatcher_->TakesRefill("q", "u"));
+}
+
+TEST_F(Queues, NamesThatWorkersHaveKeepTheirFloorsFromEachOther) {
+  options_.ready_per_queue_max = 10;
+  options_.refill_below = 10;
+  options_.ready_floor = 3;
+  Start();
+  Hello(1, {.tasks = {"t", "u"}});
+  const auto offer = [&](uint64_t run, const std::string& task, int priority,
+                         DisplacedTask* displaced) {
+    v1::TaskStep step = Step(task);
+    step.set_priority(priority);
+    return OfferStep(Key(run, 0), step, false, "", displaced);
+  };
+  DisplacedTask displaced;
+  for (uint64_t run = 1; run <= 5; ++run) offer(run, "u", 0, &displaced);
+  for (uint64_t run = 6; run <= 10; ++run) offer(run, "t", 5, &displaced);
+  for (const uint64_t gone : {5, 4}) {
+    EXPECT_EQ(offer(gone + 20, "t", 5, &displaced), OfferOutcome::kDisplaced);
+    EXPECT_EQ(displaced.key, Key(gone, 0));
+  }
+  EXPECT_EQ(offer(30, "t", 5, &displaced), OfferOutcome::kSpilled) << "three of u are left";
+  EXPECT_EQ(offer(31, "t", 6, &displaced), OfferOutcome::kDisplaced);
+  EXPECT_EQ(displaced.key, Key(24, 0)) << "the last of its own name";
+  EXPECT_EQ(offer(32, "u", 0, &displaced), OfferOutcome::kSpilled);
 }
 
 // The table of Memory. A worker has t, and none has u.
@@ -461,8 +531,11 @@ TEST_F(Queues, WhereMemoryIsShortOnlyWhatWorkersNeedSoonIsHeld) {
   options_.ready_floor = 4;
   Start();
   Hello(1, {.credit = 0});
-  const auto offer = [&](uint64_t run, const std::string& task) {
-    return OfferStep(Key(run, 0), Step(task));
+  const auto offer = [&](uint64_t run, const std::string& task, int priority = 0,
+                         DisplacedTask* displaced = nullptr) {
+    v1::TaskStep step = Step(task);
+    step.set_priority(priority);
+    return OfferStep(Key(run, 0), step, false, "", displaced);
   };
   uint64_t run = 0;
   for (const Memory memory : {Memory::kAmple, Memory::kShort}) {
@@ -470,27 +543,36 @@ TEST_F(Queues, WhereMemoryIsShortOnlyWhatWorkersNeedSoonIsHeld) {
     for (int i = 0; i < 3; ++i) EXPECT_EQ(offer(++run, "t"), OfferOutcome::kTaken);
     EXPECT_EQ(offer(++run, "u"), OfferOutcome::kTaken);
     EXPECT_THAT(dispatcher_->TakeBack(RunOf(run)), IsEmpty()) << "it may stay";
+    EXPECT_THAT(dispatcher_->Surplus(10), IsEmpty());
   }
   dispatcher_->SetMemory(Memory::kOver);  // with 1-3 and 5-7 of t, 4 and 8 of u
   EXPECT_EQ(offer(20, "t"), OfferOutcome::kSpilled);
   EXPECT_EQ(offer(20, "u"), OfferOutcome::kSpilled);
+  DisplacedTask displaced;
+  EXPECT_EQ(offer(20, "u", 9, &displaced), OfferOutcome::kSpilled);
+  EXPECT_THAT(dispatcher_->Surplus(10), ElementsAre(RunOf(8), RunOf(7), RunOf(6), RunOf(4)));
+  EXPECT_THAT(dispatcher_->Surplus(2), ElementsAre(RunOf(8), RunOf(7)));
   for (const uint64_t u : {4, 8}) {
     const auto returned = dispatcher_->TakeBack(RunOf(u));
     ASSERT_EQ(returned.size(), 1u);
+    EXPECT_EQ(returned[0].key, Key(u, 0));
     EXPECT_EQ(returned[0].scheduled_ms, now_.wall_ms);
   }
-  EXPECT_EQ(dispatcher_->TakeBack(RunOf(1)).size(), 1u);
-  EXPECT_EQ(dispatcher_->TakeBack(RunOf(2)).size(), 1u);
-  EXPECT_THAT(dispatcher_->TakeBack(RunOf(3)), IsEmpty()) << "its workers would have too little";
+  EXPECT_EQ(dispatcher_->TakeBack(RunOf(7)).size(), 1u);
+  EXPECT_EQ(dispatcher_->TakeBack(RunOf(6)).size(), 1u);
+  EXPECT_THAT(dispatcher_->TakeBack(RunOf(5)), IsEmpty()) << "its workers would have too little";
+  EXPECT_THAT(dispatcher_->Surplus(10), IsEmpty());
   EXPECT_EQ(dispatcher_->stats().ready, 4u);
   EXPECT_THAT(dispatcher_->TakeBack(RunOf(99)), IsEmpty()) << "unknown";
+  EXPECT_EQ(offer(21, "t", 9, &displaced), OfferOutcome::kDisplaced) << "of its own name alone";
+  EXPECT_EQ(displaced.key, Key(5, 0));
   // What a worker has stays.
   ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
   Flush();
   EXPECT_EQ(dispatcher_->stats().running, 1u);
-  EXPECT_THAT(dispatcher_->TakeBack(RunOf(3)), IsEmpty());
-  EXPECT_EQ(offer(20, "t"), OfferOutcome::kTaken) << "up to the floor";
-  EXPECT_EQ(offer(21, "t"), OfferOutcome::kSpilled);
+  EXPECT_THAT(dispatcher_->TakeBack(RunOf(21)), IsEmpty());
+  EXPECT_EQ(offer(22, "t"), OfferOutcome::kTaken) << "up to the floor";
+  EXPECT_EQ(offer(23, "t"), OfferOutcome::kSpilled);
 }
 
 TEST_F(Queues, WhereMemoryIsShortDiskIsAskedForWhatWorkersHaveTooLittleOf) {
@@ -498,28 +580,28 @@ TEST_F(Queues, WhereMemoryIsShortDiskIsAskedForWhatWorkersHaveTooLittleOf) {
   Start();
   dispatcher_->SetMemory(Memory::kShort);
   for (uint64_t run = 1; run <= 3; ++run) OfferStep(Key(run, 0), Step("t"));
-  dispatcher_->SetSpilled("q", 1'000);
+  Spill("t", 1'000);
+  Spill("u", 1'000);
   Flush();
   EXPECT_THAT(host_.refills, IsEmpty()) << "nobody could be given any of it";
-  EXPECT_FALSE(dispatcher_->TakesRefill("q", "t"));
-  EXPECT_THAT(*dispatcher_->RefillTasks("q"), IsEmpty());
   Hello(1, {.credit = 1});
   Flush();
-  EXPECT_THAT(host_.refills, ElementsAre(std::pair(std::string("q"), 2))) << "two of four are left";
+  EXPECT_THAT(host_.refills, ElementsAre("q t:2")) << "two of four are left";
   EXPECT_TRUE(dispatcher_->TakesRefill("q", "t"));
   EXPECT_FALSE(dispatcher_->TakesRefill("q", "u"));
-  EXPECT_THAT(*dispatcher_->RefillTasks("q"), ElementsAre("t"));
+  EXPECT_FALSE(dispatcher_->TakesRefill("none", "t"));
   for (uint64_t run = 4; run <= 5; ++run) OfferStep(Key(run, 0), Step("t"));
-  dispatcher_->SetSpilled("q", -2);
+  Spill("t", -2);
   EXPECT_FALSE(dispatcher_->TakesRefill("q", "t"));
+  dispatcher_->RefillDone("q");
   Flush();
   EXPECT_EQ(host_.refills.size(), 1u);
-  // Once there is room for all of it, all of it is asked for.
+  // Once there is room for more of it, more is asked for.
   dispatcher_->SetMemory(Memory::kAmple);
+  ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
   Flush();
-  EXPECT_THAT(host_.refills.back(), std::pair(std::string("q"), 998));
-  EXPECT_FALSE(dispatcher_->RefillTasks("q").has_value());
-  EXPECT_TRUE(dispatcher_->TakesRefill("q", "u"));
+  EXPECT_EQ(host_.refills.back(), "q t:19997");
+  EXPECT_FALSE(dispatcher_->TakesRefill("q", "u"));
 }
 
 // ---- questions
@@ -535,7 +617,7 @@ TEST_F(Queues, EveryWaitIsExplained) {
   Hello(2, {.session = "s2"});
   EXPECT_EQ(Why(Key(1, 0)),
             "all 2 workers on queue q are busy (0 free slots); queued behind 2 tasks");
-  EXPECT_EQ(Why(Key(7, 0)), "waits on disk behind 3 tasks in memory on queue q");
+  EXPECT_EQ(Why(Key(7, 0)), "waits on disk behind 3 tasks of its name in memory on queue q");
   ASSERT_TRUE(dispatcher_->Credit(1, 1, now_).ok());
   EXPECT_EQ(Why(Key(1, 0)), "queued behind 2 tasks");
   Flush();
@@ -555,7 +637,7 @@ TEST_F(Queues, AreListedWithTheirFigures) {
   Advance(5);
   Offer(Key(1, 1));
   OfferStep(Key(1, 2), Step("u"));
-  dispatcher_->SetSpilled("q", 12);
+  Spill("t", 12);
   Hello(1, {.slots = 8, .credit = 1});
   Hello(2, {.session = "s2", .queue = "r", .credit = 3});
   Flush();

@@ -183,13 +183,16 @@ TEST_F(Restart, WhatLayOnDiskDuringTheGraceGetsAHigherNumberToo) {
   dispatcher_->Restore({Listed("s1")}, now_);
   EXPECT_EQ(Offer(Key(1, 0), true), OfferOutcome::kTaken);
   EXPECT_EQ(Offer(Key(1, 1), true), OfferOutcome::kSpilled);
-  dispatcher_->SetSpilled("q", 1);
+  Spill("t", 1);
   Pass(10'000);
   EXPECT_THAT(host_.log, ElementsAre("redeliver 1/0/1", "close s1"));
+  ASSERT_EQ(host_.refills.size(), 0u);
+  Hello(2, {.session = "s2"});
+  Flush();
   ASSERT_EQ(host_.refills.size(), 1u);
-  dispatcher_->SetSpilled("q", -1);
+  Spill("t", -1);
   EXPECT_EQ(Offer(Key(1, 1), true), OfferOutcome::kTaken);
-  EXPECT_THAT(host_.log, ElementsAre("redeliver 1/0/1", "close s1", "redeliver 1/1/1"));
+  EXPECT_EQ(host_.log.back(), "redeliver 1/1/1");
 }
 
 TEST_F(Restart, LimitedQueuesWaitForTheGrace) {

@@ -100,8 +100,8 @@ class World : public DispatchHost {
       durable_[change.session_id()] = std::move(change);
     }
   }
-  void Refill(const std::string& queue, size_t count) override {
-    refills_.emplace_back(queue, count);
+  void Refill(const std::string& queue, const std::map<std::string, size_t>& tasks) override {
+    refills_.emplace_back(queue, tasks);
   }
 
  private:
@@ -147,13 +147,18 @@ class World : public DispatchHost {
     if (outcome != OfferOutcome::kDisplaced) return;
     Task& other = Find(displaced.key);
     EXPECT_EQ(other.key, displaced.key);
-    EXPECT_LT(other.step.priority(), task.step.priority());
+    if (other.step.task() == task.step.task()) {
+      EXPECT_LT(other.step.priority(), task.step.priority());
+    }
     PutOnDisk(other, true);
     ++displaced_;
   }
 
   void PutOnDisk(Task& task, bool on_disk) {
-    if (on_disk != task.on_disk) dispatcher_->SetSpilled(task.step.queue(), on_disk ? 1 : -1);
+    if (on_disk != task.on_disk) {
+      dispatcher_->SetSpilled(task.step.queue(), on_disk ? 1 : -1);
+      dispatcher_->SetTaskSpilled(task.step.queue(), task.step.task(), on_disk ? 1 : -1);
+    }
     task.on_disk = on_disk;
   }
 
@@ -165,6 +170,7 @@ class World : public DispatchHost {
     options.queue_limits["c"] = {.rate_permille_per_s = 4'000, .per_key_concurrency = kKeyLimit};
     options.ready_per_queue_max = 12;
     options.refill_below = 6;
+    options.ready_floor = 2;
     options.tasks_per_message_max = 3;
     dispatcher_ = std::make_unique<Dispatcher>(options, this);
     again_.clear();
@@ -228,8 +234,7 @@ class World : public DispatchHost {
     Task& task = Find(key);
     if (task.key == key && !task.done) {
       task.done = true;
-      if (task.on_disk) dispatcher_->SetSpilled(task.step.queue(), -1);
-      task.on_disk = false;
+      PutOnDisk(task, false);
     }
     dispatcher_->Ack(worker.stream, Token(key), v1::ACK_STATUS_UNSPECIFIED, "");
   }
@@ -307,16 +312,17 @@ class World : public DispatchHost {
         if (current) Offer(task);
         dispatcher_->ClaimChecked(key, current);
       }
-      std::vector<std::pair<std::string, size_t>> refills;
+      std::vector<std::pair<std::string, std::map<std::string, size_t>>> refills;
       refills.swap(refills_);
-      for (const auto& [queue, count] : refills) {
-        size_t left = count;
+      for (auto& [queue, left] : refills) {
         for (Task& task : tasks_) {
-          if (left == 0) break;
           if (!task.on_disk || task.done || task.step.queue() != queue) continue;
+          const auto wanted = left.find(task.step.task());
+          if (wanted == left.end() || wanted->second == 0) continue;
+          --wanted->second;
           Offer(task);
-          --left;
         }
+        dispatcher_->RefillDone(queue);
       }
     }
     dispatcher_->Flush(now_);
@@ -345,7 +351,7 @@ class World : public DispatchHost {
   std::map<std::string, v1::SessionChange> durable_;
   std::vector<DeliveryKey> again_;
   std::vector<DeliveryKey> checks_;
-  std::vector<std::pair<std::string, size_t>> refills_;
+  std::vector<std::pair<std::string, std::map<std::string, size_t>>> refills_;
   std::unique_ptr<Dispatcher> dispatcher_;
 };
 
