@@ -165,8 +165,8 @@ class Dispatcher {
   // shard keeps it as if it had been spilled. Nothing: some of it a worker has, or is held for, or
   // memory is not so short.
   std::vector<DisplacedTask> TakeBack(const RunId& run);
-  // Runs with tasks over the floors, those first whose turn comes last; `most` of them. Empty if
-  // memory is not so short.
+  // Runs that TakeBack would take, those first whose turn comes last; `most` of them. Together they
+  // may be more than it takes.
   std::vector<RunId> Surplus(size_t most) const;
   void ClaimChecked(const DeliveryKey& key, bool current);
   // A result of this delivery came: frees its slot and deadlines, and unqueues it if it was not

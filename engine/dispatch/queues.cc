@@ -658,20 +658,25 @@ const Lane* Dispatcher::State::FindLane(const std::string& queue, const std::str
   return lane == found->second->lanes.end() ? nullptr : lane->second.get();
 }
 
-std::vector<DisplacedTask> Dispatcher::State::TakeBack(const RunId& run) {
-  const auto it = runs_.find(run);
-  if (memory_ != Memory::kOver || it == runs_.end() || it->second->in_flight_or_held > 0) return {};
-  const auto& tasks = it->second->tasks;
-  std::vector<TaskNode*> nodes;
+bool Dispatcher::State::CanTakeBack(const RunNode& run) const {
+  if (run.in_flight_or_held > 0) return false;
   std::map<Lane*, size_t> lanes;
-  for (TaskNode* node = tasks.front(); node != nullptr; node = tasks.Next(node)) {
-    nodes.push_back(node);
+  for (const TaskNode* node = run.tasks.front(); node != nullptr; node = run.tasks.Next(node)) {
     ++lanes[node->lane];
   }
-  for (const auto& [lane, count] : lanes) {
-    if (SurplusOf(*lane) < count) return {};
-  }
+  return std::all_of(lanes.begin(), lanes.end(),
+                     [this](const auto& of) { return SurplusOf(*of.first) >= of.second; });
+}
+
+std::vector<DisplacedTask> Dispatcher::State::TakeBack(const RunId& run) {
   std::vector<DisplacedTask> returned;
+  const auto it = runs_.find(run);
+  if (memory_ != Memory::kOver || it == runs_.end() || !CanTakeBack(*it->second)) return returned;
+  std::vector<TaskNode*> nodes;
+  const auto& tasks = it->second->tasks;
+  for (TaskNode* node = tasks.front(); node != nullptr; node = tasks.Next(node)) {
+    nodes.push_back(node);
+  }
   for (TaskNode* node : nodes) {
     returned.push_back({node->key, node->scheduled_ms});
     Forget(node);
@@ -682,14 +687,15 @@ std::vector<DisplacedTask> Dispatcher::State::TakeBack(const RunId& run) {
 std::vector<RunId> Dispatcher::State::Surplus(size_t most) const {
   std::vector<RunId> runs;
   if (memory_ != Memory::kOver) return runs;
+  absl::flat_hash_set<const RunNode*> looked_at;
   for (const auto& [name, queue] : queues_) {
     if (MostSurplus(*queue) == nullptr) continue;
-    absl::flat_hash_map<const Lane*, size_t> found;
     for (const auto& [priority, nodes] : queue->ready) {
-      for (TaskNode* node = nodes.back(); node != nullptr; node = nodes.Previous(node)) {
-        size_t& of_lane = found[node->lane];
-        if (node->run->in_flight_or_held > 0 || of_lane >= SurplusOf(*node->lane)) continue;
-        ++of_lane;
+      for (const TaskNode* node = nodes.back(); node != nullptr; node = nodes.Previous(node)) {
+        if (SurplusOf(*node->lane) == 0 || !looked_at.insert(node->run).second ||
+            !CanTakeBack(*node->run)) {
+          continue;
+        }
         runs.push_back(node->run->id);
         if (runs.size() >= most) return runs;
       }

@@ -307,6 +307,8 @@ struct Dispatcher::State {
   // disk itself.
   TaskNode* ToGiveWay(const Lane& lane, int32_t priority) const;
   const Lane* FindLane(const std::string& queue, const std::string& task) const;
+  // Are all its tasks beyond the floors of their lanes?
+  bool CanTakeBack(const RunNode& run) const;
   std::vector<DisplacedTask> TakeBack(const RunId& run);
   std::vector<RunId> Surplus(size_t most) const;
   void SendPending();

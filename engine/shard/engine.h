@@ -372,16 +372,10 @@ class Engine final : public DispatchHost {
   void Append(Slot& slot, uint64_t ordinal, const v1::Record& record);
   void Take(Slot& slot, const Effects& effects);
   void OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered);
-  void Displace(const DisplacedTask& task);
   void OfferAll(Slot& slot);
   // Of a run that is paused: takes back what no worker has.
   void Withhold(Slot& slot);
-  void MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count);
-  void ForgetSpilled(Slot& slot, const StepKey& key);
-  void LeaveSpilledResident(const RunId& run, const TaskName& name);
   void Touch(Slot& slot);
-  // Tells the dispatcher how the cache stands, once a turn.
-  void WeighMemory();
   // Wall; when something is to be done for it though nobody asks. 0: never.
   static int64_t DueMs(const Slot& slot);
   void ArmTimer(Slot& slot);
@@ -396,12 +390,25 @@ class Engine final : public DispatchHost {
                     std::string worker_id, std::string note);
   static DeliveryKey KeyOf(const v1::TaskToken& token);
   void OnDelivery(const DeliveryKey& key, Command command);
+
+  // engine_queued.cc: queued tasks without a place in the dispatcher's memory
+  void Displace(const DisplacedTask& task);
+  void MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count);
+  void ForgetSpilled(Slot& slot, const StepKey& key);
+  void LeaveSpilledResident(const RunId& run, const TaskName& name);
+  // Takes its tasks back from the dispatcher, for the disk, so that it can be evicted. False: it
+  // is to stay.
+  bool GiveUpQueued(Slot& slot);
+  // Tells the dispatcher how the cache stands, once a turn.
+  void WeighMemory();
   // Offers what the dispatcher takes of its spilled steps in the queue: of these tasks, so many of
   // each, which it counts down; null: of all.
   void RefillFrom(Slot& slot, const std::string& queue, TaskCounts* tasks);
   // How many executions that are read from disk the memory has room for.
   size_t LoadsInRoom() const;
   void Requeue(Slot& slot);
+  // Reads executions that have these tasks on disk and offers them; `most` executions.
+  void ScanReady(const std::string& queue, TaskCounts tasks, size_t most);
 
   // engine_requests.cc
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;
@@ -533,9 +540,6 @@ class Engine final : public DispatchHost {
   void EnterId(Slot& slot);
   void Adopt(Slot& slot, bool recovered);
   bool Evictable(const Slot& slot) const;
-  // Takes its tasks back from the dispatcher, for the disk, so that it can be evicted. False: it
-  // is to stay.
-  bool GiveUpQueued(Slot& slot);
   bool RowsFit(const Slot& slot) const;
   void Evict(Slot& slot);
   void Pin(Slot& slot, store::Lsn lsn);
@@ -552,8 +556,6 @@ class Engine final : public DispatchHost {
   void Housekeep();
   void TruncateLogs();
   void ScanWakes();
-  // Reads executions that have these tasks on disk and offers them; `most` executions.
-  void ScanReady(const std::string& queue, TaskCounts tasks, size_t most);
   void DropIdIfUnused(const std::string& id_key);
 
   // engine_recovery.cc

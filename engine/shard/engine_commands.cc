@@ -2,8 +2,6 @@
 // wishes.
 #include <algorithm>
 #include <array>
-#include <iterator>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -30,17 +28,6 @@ std::string LimitKey(const Execution& execution, const TaskOffer& offer) {
   if (!FillTask(execution, offer.key, SIZE_MAX, &task).ok() || task.inputs_size() == 0) return "";
   const auto value = FindJsonPointer(task.inputs(0).payload().data(), pointer);
   return value.ok() ? std::string(*value) : "";
-}
-
-bool HasSpilled(const Slot& slot, const std::string& queue) {
-  return std::any_of(slot.spilled.begin(), slot.spilled.end(),
-                     [&](const auto& entry) { return entry.second.queue == queue; });
-}
-
-bool HasSpilled(const Slot& slot, const TaskName& name) {
-  return std::any_of(slot.spilled.begin(), slot.spilled.end(), [&](const auto& entry) {
-    return entry.second.queue == name.first && entry.second.task == name.second;
-  });
 }
 
 // Records an execution may hold that its rows lack.
@@ -159,20 +146,6 @@ void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
   if (outcome == OfferOutcome::kDisplaced) Displace(displaced);
 }
 
-// It waits on disk from now on; no worker has seen its delivery.
-void Engine::Displace(const DisplacedTask& task) {
-  const auto& [run, step, delivery] = task.key;
-  const auto it = slots_.find(run);
-  if (it == slots_.end() || !it->second->execution ||
-      !IsCurrent(*it->second->execution, step, delivery)) {
-    return;
-  }
-  TaskOffer offer = flux::engine::Offer(*it->second->execution, step);
-  offer.scheduled_ms = task.scheduled_ms;  // its wait goes on
-  MarkSpilled(*it->second, offer, {}, true);
-  ArmTimer(*it->second);
-}
-
 void Engine::Withhold(Slot& slot) {
   dispatcher_->Withhold(slot.run);
   // Nothing stands for it while it is paused; resuming offers it all again.
@@ -187,117 +160,6 @@ void Engine::OfferAll(Slot& slot) {
   for (const StepKey& key : ReadyTasks(*slot.execution)) OfferStep(slot, key, slot.recovered);
 }
 
-void Engine::MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count) {
-  const StepKey key = offer.key;
-  const TaskName name(offer.task->queue(), offer.task->task());
-  std::tie(step.queue, step.task) = name;
-  const int64_t within = offer.task->timeouts().schedule_to_start_ms();
-  // Whoever may have it already may have begun.
-  if (within > 0 && !step.unsure) step.start_by_ms = offer.scheduled_ms + within;
-  if (!HasSpilled(slot, name)) {
-    spilled_resident_[name].insert(slot.run);
-    if (count) {
-      if (!HasSpilled(slot, step.queue)) dispatcher_->SetSpilled(step.queue, +1);
-      dispatcher_->SetTaskSpilled(step.queue, step.task, +1);
-    }
-  }
-  SpilledStep& entry = slot.spilled[key];
-  slot.start_by.erase({entry.start_by_ms, key});
-  entry = std::move(step);
-  if (entry.start_by_ms != 0) slot.start_by.emplace(entry.start_by_ms, key);
-}
-
-void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
-  const auto it = slot.spilled.find(key);
-  if (it == slot.spilled.end()) return;
-  const TaskName name(std::move(it->second.queue), std::move(it->second.task));
-  slot.start_by.erase({it->second.start_by_ms, key});
-  slot.spilled.erase(it);
-  if (HasSpilled(slot, name)) return;
-  LeaveSpilledResident(slot.run, name);
-  dispatcher_->SetTaskSpilled(name.first, name.second, -1);
-  if (!HasSpilled(slot, name.first)) dispatcher_->SetSpilled(name.first, -1);
-}
-
-void Engine::LeaveSpilledResident(const RunId& run, const TaskName& name) {
-  const auto it = spilled_resident_.find(name);
-  if (it == spilled_resident_.end()) return;
-  it->second.erase(run);
-  if (it->second.empty()) spilled_resident_.erase(it);
-}
-
-void Engine::RefillFrom(Slot& slot, const std::string& queue, TaskCounts* tasks) {
-  if (IsPaused(*slot.execution)) return;  // OfferAll, once it is resumed
-  std::vector<StepKey> keys;
-  TaskCounts left = tasks != nullptr ? *tasks : TaskCounts();
-  for (const auto& [key, step] : slot.spilled) {
-    if (step.queue != queue) continue;
-    if (tasks != nullptr) {
-      if (left.empty()) break;
-      const auto it = left.find(step.task);
-      if (it == left.end()) continue;
-      if (--it->second == 0) left.erase(it);
-    }
-    keys.push_back(key);
-  }
-  for (const StepKey& key : keys) {
-    // Once ready rows stand for it, a restart takes it for undelivered: a record, and with it a
-    // higher delivery number, must come before the hand-out (rule 5).
-    const auto it = slot.spilled.find(key);
-    if (it == slot.spilled.end()) continue;  // what was redelivered before it ended it
-    const SpilledStep& step = it->second;
-    if (!dispatcher_->TakesRefill(queue, step.task)) continue;
-    if (tasks != nullptr) {
-      const auto wanted = tasks->find(step.task);
-      if (--wanted->second == 0) tasks->erase(wanted);
-    }
-    const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
-    if (step.stood_in_rows || slot.root.ready_size() > 0 || slot.flushing) {
-      ForgetSpilled(slot, key);
-      slot.refilled.emplace(key, offer.scheduled_ms);  // its wait goes on
-      if (auto verdict =
-              Execute(slot, flux::engine::Redeliver{key, offer.delivery, "was queued on disk"});
-          !verdict.ok()) {
-        Log(3, absl::StrCat("run ", slot.run.Text(),
-                            ": cannot redeliver: ", verdict.status().ToString()));
-      }
-      slot.refilled.reset();
-    } else {
-      OfferStep(slot, key, step.unsure);
-    }
-  }
-}
-
-// What waits stands in the queue that the execution's version names: on disk, where it is looked
-// for, and in memory, where it gets a place behind what stands there.
-void Engine::Requeue(Slot& slot) {
-  if (!IsPaused(*slot.execution)) {
-    for (const StepKey& key : ReadyTasks(*slot.execution)) {
-      if (slot.spilled.contains(key)) continue;
-      const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
-      if (dispatcher_->ForgetIfChanged(slot.run, offer)) OfferStep(slot, key, false);
-    }
-  }
-  std::vector<TaskOffer> moved;
-  for (const auto& [key, step] : slot.spilled) {
-    const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
-    if (offer.task->queue() != step.queue || offer.task->task() != step.task) {
-      moved.push_back(offer);
-    }
-  }
-  for (const TaskOffer& offer : moved) {
-    const SpilledStep before = slot.spilled.at(offer.key);
-    ForgetSpilled(slot, offer.key);
-    MarkSpilled(slot, offer, {.unsure = before.unsure, .stood_in_rows = before.stood_in_rows},
-                true);
-    // Nothing else may move in that queue.
-    deferred_.push_back([this, run = slot.run, queue = offer.task->queue()] {
-      const auto it = slots_.find(run);
-      if (it != slots_.end() && it->second->execution) RefillFrom(*it->second, queue, nullptr);
-    });
-  }
-}
-
 void Engine::Touch(Slot& slot) {
   slot.touched_ms = last_turn_end_ms_;
   lru_.splice(lru_.end(), lru_, slot.lru);
@@ -305,21 +167,6 @@ void Engine::Touch(Slot& slot) {
   cache_bytes_ += bytes - slot.memory_bytes;
   slot.memory_bytes = bytes;
   ArmTimer(slot);
-}
-
-// Work is asked for from disk only while half of the cache is free: what is above its limit leaves
-// for the disk again, and must not be what came from there.
-void Engine::WeighMemory() {
-  dispatcher_->SetMemory(cache_bytes_ > options_.cache_bytes_max        ? Memory::kOver
-                         : cache_bytes_ >= options_.cache_bytes_max / 2 ? Memory::kShort
-                                                                        : Memory::kAmple);
-}
-
-size_t Engine::LoadsInRoom() const {
-  const size_t half = options_.cache_bytes_max / 2;
-  const size_t coming = loads_in_flight_ + load_queue_.size() + loads_to_find_;
-  const size_t held = cache_bytes_ + coming * loaded_bytes_;
-  return (half - std::min(half, held)) / loaded_bytes_;
 }
 
 // ---- timers
@@ -674,33 +521,6 @@ void Engine::RecordSession(v1::SessionChange change) {
   row.key = keys::Session(change.session_id());
   if (!change.closed()) row.value = change.SerializeAsString();
   batch_bytes_ += row.key.size() + row.value.value_or("").size();
-}
-
-void Engine::Refill(const std::string& queue, const TaskCounts& tasks) {
-  deferred_.push_back([this, queue, tasks = TaskCounts(tasks)]() mutable {
-    const std::map<std::string, int64_t>& rows = disk_queues_[queue].rows;
-    for (auto wanted = tasks.begin(); wanted != tasks.end();) {
-      auto& [task, count] = *wanted;
-      // What is in memory first. Looked up again and again: refilling takes runs out of it.
-      RunId run;
-      while (count > 0) {
-        const auto resident = spilled_resident_.find(TaskName(queue, task));
-        if (resident == spilled_resident_.end()) break;
-        const auto next = resident->second.upper_bound(run);
-        if (next == resident->second.end()) break;
-        run = *next;
-        TaskCounts of_it = {{task, count}};
-        RefillFrom(*slots_.at(run), queue, &of_it);
-        count = of_it.empty() ? 0 : of_it.begin()->second;
-      }
-      const auto on_disk = rows.find(task);
-      const bool there = on_disk != rows.end() && on_disk->second > 0;
-      wanted = count > 0 && there ? std::next(wanted) : tasks.erase(wanted);
-    }
-    if (tasks.empty()) return dispatcher_->RefillDone(queue);
-    // A floor fits always: what is over the limit for its sake leaves again.
-    ScanReady(queue, std::move(tasks), std::max(LoadsInRoom(), options_.dispatch.ready_floor));
-  });
 }
 
 }  // namespace flux::engine

@@ -1,13 +1,13 @@
 // Memory and disk: loading, flushing, eviction, truncation, and the rows that bring evicted
 // executions back.
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "engine/shard/engine.h"
 #include "engine/shard/keys.h"
 #include "engine/shard/loader.h"
@@ -29,24 +29,11 @@ constexpr size_t kRowWritesUnderWayMax = 8;
 constexpr size_t kEvictionChecksPerTick = 20'000;
 constexpr int64_t kTruncateIntervalMs = 250;
 constexpr int64_t kSpaceIntervalMs = 1'000;
-constexpr size_t kReadyScanMax = 1'000;
 constexpr size_t kGivenUpAtOnce = 1'000;
 
 // A ready row's value: the names of the tasks, a 0 between them.
 std::string NamesText(const std::set<std::string>& names) {
   return absl::StrJoin(names, absl::string_view("\0", 1));
-}
-
-// Is one of the row's tasks wanted? It is counted down then.
-bool TakeWanted(std::string_view row, TaskCounts* wanted) {
-  bool taken = false;
-  for (const absl::string_view name : absl::StrSplit(ToAbsl(row), '\0')) {
-    const auto it = wanted->find(std::string(name));
-    if (it == wanted->end()) continue;
-    taken = true;
-    if (--it->second == 0) wanted->erase(it);
-  }
-  return taken;
 }
 
 // The names that ready rows say of it.
@@ -313,13 +300,6 @@ bool Engine::Evictable(const Slot& slot) const {
   if (slot.execution->closed()) return true;
   if (dispatcher_->InFlight(slot.run)) return false;
   return IsPaused(*slot.execution) || ReadyTasks(*slot.execution).size() == slot.spilled.size();
-}
-
-bool Engine::GiveUpQueued(Slot& slot) {
-  if (!slot.waiting.empty() || HasOutbox(*slot.execution)) return false;
-  const std::vector<DisplacedTask> tasks = dispatcher_->TakeBack(slot.run);
-  for (const DisplacedTask& task : tasks) Displace(task);
-  return !tasks.empty();
 }
 
 // Do the rows say all that must be true of the run once it is gone from memory?
@@ -756,56 +736,6 @@ void Engine::ScanWakes() {
       for (const auto& [when, run] : due) {
         const auto it = slots_.find(run);
         if (it == slots_.end() || !it->second->execution) timers_.insert({when, run});
-      }
-    });
-  });
-}
-
-void Engine::ScanReady(const std::string& queue, TaskCounts tasks, size_t most) {
-  const DiskQueue& disk = disk_queues_[queue];
-  most = std::min(most, kReadyScanMax);
-  loads_to_find_ += most;
-  env_.background->Run([this, queue, tasks = std::move(tasks), most, shard = disk.cursor_shard,
-                        cursor = disk.cursor]() mutable {
-    std::vector<RunId> runs;
-    TaskCounts wanted = tasks;
-    const auto shards = static_cast<store::ShardId>(shards_.size());
-    store::ShardId visited = 0;
-    const auto enough = [&] { return wanted.empty() || runs.size() >= most; };
-    while (!enough() && visited <= shards) {
-      const std::string prefix = keys::ReadyPrefix(shard, queue);
-      const std::string begin = cursor.empty() ? prefix : cursor + '\0';
-      const absl::Status status = env_.store->rows().Scan(
-          begin, keys::PrefixEnd(prefix), [&](std::string_view key, std::string_view value) {
-            cursor = std::string(key);
-            const auto run = keys::TrailingRun(key);
-            if (run && TakeWanted(value, &wanted)) runs.push_back(*run);
-            return !enough();
-          });
-      if (!status.ok()) break;
-      if (!enough()) {  // this shard has no more: the next one's turn
-        shard = (shard + 1) % shards;
-        cursor.clear();
-        ++visited;
-      }
-    }
-    Post([this, queue, tasks = std::move(tasks), most, runs = std::move(runs), shard,
-          cursor = std::move(cursor)]() mutable {
-      loads_to_find_ -= most;
-      DiskQueue& found = disk_queues_[queue];
-      found.cursor_shard = shard;
-      found.cursor = cursor;
-      if (runs.empty()) return dispatcher_->RefillDone(queue);
-      struct Ask {
-        TaskCounts tasks;
-        size_t runs;
-      };
-      auto ask = std::make_shared<Ask>(Ask{std::move(tasks), runs.size()});
-      for (const RunId& run : runs) {
-        WithRun(run, [this, queue, ask](Slot* slot, const absl::Status&) {
-          if (slot != nullptr) RefillFrom(*slot, queue, &ask->tasks);
-          if (--ask->runs == 0) dispatcher_->RefillDone(queue);
-        });
       }
     });
   });

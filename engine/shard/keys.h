@@ -30,10 +30,9 @@ enum class Table : char {
   kSession = 'N',     // session_id (shard 0)    → SessionChange
   kPayload = 'P',     // run ordinal             → Payload
   kRequest = 'Q',     // ns 0 workflow_id 0 request_id → StoredRequest: of a deleted run's start
-  kReady =
-      'R',  // queue 0 since_ms run    → tasks (0 between; none: not said): an evicted run waits
-  kSnapshot = 'S',  // run ordinal page        → bytes
-  kVisible = 'V',   // ns 0 place              → index value (index.h); place: status ~start ~run
+  kReady = 'R',       // queue 0 since_ms run    → names of tasks, 0 between: an evicted run waits
+  kSnapshot = 'S',    // run ordinal page        → bytes
+  kVisible = 'V',  // ns 0 place              → index value (index.h); place: status ~start ~run
   kByWorkflow = 'F',  // ns 0 workflow 0 place   → index value
   kByLabel = 'L',     // ns 0 name 0 value 0 place → index value
   kEnded = 'E',       // close_ms run            → EndedValue (index.h)

@@ -550,7 +550,8 @@ TEST_F(Queues, WhereMemoryIsShortOnlyWhatWorkersNeedSoonIsHeld) {
   EXPECT_EQ(offer(20, "u"), OfferOutcome::kSpilled);
   DisplacedTask displaced;
   EXPECT_EQ(offer(20, "u", 9, &displaced), OfferOutcome::kSpilled);
-  EXPECT_THAT(dispatcher_->Surplus(10), ElementsAre(RunOf(8), RunOf(7), RunOf(6), RunOf(4)));
+  EXPECT_THAT(dispatcher_->Surplus(10), ElementsAre(RunOf(8), RunOf(7), RunOf(6), RunOf(5),
+                                                    RunOf(4), RunOf(3), RunOf(2), RunOf(1)));
   EXPECT_THAT(dispatcher_->Surplus(2), ElementsAre(RunOf(8), RunOf(7)));
   for (const uint64_t u : {4, 8}) {
     const auto returned = dispatcher_->TakeBack(RunOf(u));

@@ -103,7 +103,7 @@ TEST(FoundBySimulation, ARefillOfAQueueThatIsFullMeanwhileLeavesTheStepsOnDisk) 
   ASSERT_GE(world.Counter("evictions"), 2u) << "those that the queue has no room for";
   for (int round = 0; round < 2; ++round) {  // from the disk, and from memory
     ASSERT_TRUE(world.Verify("id1").ok());
-    world.engine().Refill("default", 2);
+    world.engine().Refill("default", {{"t", 2}});
     world.Settle();
   }
   const StreamId worker = world.Connect("s1", {"t"}, 4);
