@@ -202,7 +202,7 @@ void Engine::Refill(const std::string& queue, const TaskCounts& tasks) {
       auto& [task, count] = *wanted;
       // What is in memory first. Looked up again and again: refilling takes runs out of it.
       RunId run;
-      while (count > 0) {
+      while (count > 0 && dispatcher_->TakesRefill(queue, task)) {
         const auto resident = spilled_resident_.find(TaskName(queue, task));
         if (resident == spilled_resident_.end()) break;
         const auto next = resident->second.upper_bound(run);
@@ -213,7 +213,8 @@ void Engine::Refill(const std::string& queue, const TaskCounts& tasks) {
         count = of_it.empty() ? 0 : of_it.begin()->second;
       }
       const auto on_disk = rows.find(task);
-      const bool there = on_disk != rows.end() && on_disk->second > 0;
+      const bool there =
+          on_disk != rows.end() && on_disk->second > 0 && dispatcher_->TakesRefill(queue, task);
       wanted = count > 0 && there ? std::next(wanted) : tasks.erase(wanted);
     }
     if (tasks.empty()) return dispatcher_->RefillDone(queue);

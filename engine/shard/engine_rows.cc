@@ -254,7 +254,10 @@ void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
   slot.id_key =
       absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1), slot.root.workflow_id());
   Adopt(slot, false);
-  for (const auto& [queue, task] : SpilledNames(slot)) --disk_queues_[queue].rows[task];
+  for (const auto& [queue, task] : SpilledNames(slot)) {
+    std::map<std::string, int64_t>& rows = disk_queues_[queue].rows;
+    if (--rows[task] == 0) rows.erase(task);
+  }
   loaded_bytes_ = (7 * loaded_bytes_ + slot.memory_bytes) / 8;
   RunWaiting(run);
   PumpLoads();
