@@ -117,6 +117,16 @@ absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
           return true;
         }));
   }
+  {
+    // Ready rows of a version that did not write names into them: nobody would ask for those.
+    const auto [begin, end] = keys::TableRange(shard.id, keys::Table::kReady);
+    FLUX_RETURN_IF_ERROR(
+        env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view names) {
+          const std::optional<RunId> run = keys::TrailingRun(key);
+          if (names.empty() && run && !deletions_.contains(*run)) active.push_back(*run);
+          return true;
+        }));
+  }
   absl::flat_hash_map<RunId, uint64_t>
       finished;  // closed in the rows already, and up to which record
   const auto resident = [&](const RunId& run) -> absl::StatusOr<Slot*> {

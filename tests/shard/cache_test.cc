@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/shard/keys.h"
 #include "tests/shard/world.h"
 
 namespace flux::engine::testing {
@@ -158,6 +159,44 @@ TEST(Cache, AQueueFullOfTasksThatNobodyHasLeavesRoomForThoseThatSomebodyHas) {
   const StreamId other = world.Connect("s2", {"nobody"}, 2);
   for (int round = 0; round < 30; ++round) WorkAWhile(world, other);
   ExpectAllDoneOnce(world, "lonely", kRuns);
+}
+
+TEST(Cache, ReadyRowsWithoutNamesAreLoadedByARestart) {
+  constexpr int kRuns = 10;
+  EngineOptions options;
+  options.dispatch.ready_per_queue_max = 2;
+  options.dispatch.refill_below = 1;
+  World world(options);
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  StartMany(world, "chain", kRuns);
+  world.Advance(5'000);
+  ASSERT_GE(world.Counter("evictions"), 8u);
+  // As a version before named tasks wrote them.
+  size_t rows = 0;
+  for (store::ShardId shard = 0; shard < world.store().shards(); ++shard) {
+    store::RowBatch batch;
+    batch.shard = shard;
+    batch.epoch = world.store().log().Claim(shard)->epoch;
+    const auto [begin, end] = keys::TableRange(shard, keys::Table::kReady);
+    ASSERT_TRUE(world.store()
+                    .rows()
+                    .Scan(begin, end,
+                          [&](std::string_view key, std::string_view names) {
+                            EXPECT_EQ(names, "t");
+                            batch.puts.push_back({std::string(key), ""});
+                            return true;
+                          })
+                    .ok());
+    rows += batch.puts.size();
+    ASSERT_TRUE(world.store().rows().WriteSync(std::move(batch)).ok());
+  }
+  EXPECT_GE(rows, 8u);
+  world.Crash();
+  ASSERT_TRUE(world.Open().ok());
+  const StreamId worker = world.Connect("s1", {"t"}, 4);
+  for (int round = 0; round < 20; ++round) WorkAWhile(world, worker);
+  ExpectAllDoneOnce(world, "chain", kRuns);
 }
 
 }  // namespace
