@@ -647,7 +647,7 @@ TaskNode* Dispatcher::State::ToGiveWay(const Lane& lane, int32_t priority) const
       if (most != nullptr) return LastOf(*most);
     }
   }
-  TaskNode* last = LastOf(lane);
+  TaskNode* last = lane.ready > 0 ? LastOf(lane) : nullptr;
   return last != nullptr && last->priority < priority ? last : nullptr;
 }
 

@@ -385,6 +385,7 @@ void Dispatcher::State::CloseSession(Session* session, int64_t wall_ms) {
   Profile* profile = session->profile;
   Queue* queue = profile->queue;
   for (Lane* lane : profile->lanes) --lane->workers_away;
+  if (queue->spilled > 0) Touch(queue);  // others may have the room that was kept for it
   --queue->sessions;
   --stats_.sessions;
   if (--profile->sessions == 0) {

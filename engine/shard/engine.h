@@ -407,8 +407,9 @@ class Engine final : public DispatchHost {
   // How many executions that are read from disk the memory has room for.
   size_t LoadsInRoom() const;
   void Requeue(Slot& slot);
-  // Reads executions that have these tasks on disk and offers them; `most` executions.
-  void ScanReady(const std::string& queue, TaskCounts tasks, size_t most);
+  // Reads executions that have these tasks on disk and offers them, until the dispatcher takes no
+  // more or the rows of all shards were looked at, `visited` of them before.
+  void ScanReady(const std::string& queue, TaskCounts tasks, store::ShardId visited);
 
   // engine_requests.cc
   absl::Status CheckId(std::string_view what, std::string_view id, bool required) const;

@@ -139,6 +139,10 @@ void Engine::OfferStep(Slot& slot, const StepKey& key, bool maybe_delivered) {
   const OfferOutcome outcome =
       dispatcher_->Offer(slot.run, offer, maybe_delivered, Now(), limit_key, &displaced);
   if (outcome == OfferOutcome::kSpilled) {
+    if (IsPaused(*slot.execution)) {  // nothing stands for it: resuming offers it again
+      slot.recovered = slot.recovered || maybe_delivered;
+      return;
+    }
     MarkSpilled(slot, offer, {.unsure = maybe_delivered}, true);
     return;
   }

@@ -213,26 +213,27 @@ void Engine::Refill(const std::string& queue, const TaskCounts& tasks) {
         count = of_it.empty() ? 0 : of_it.begin()->second;
       }
       const auto on_disk = rows.find(task);
-      const bool there =
-          on_disk != rows.end() && on_disk->second > 0 && dispatcher_->TakesRefill(queue, task);
+      const bool there = on_disk != rows.end() && on_disk->second > 0;
       wanted = count > 0 && there ? std::next(wanted) : tasks.erase(wanted);
     }
-    if (tasks.empty()) return dispatcher_->RefillDone(queue);
-    // A floor fits always: what is over the limit for its sake leaves again.
-    ScanReady(queue, std::move(tasks), std::max(LoadsInRoom(), options_.dispatch.ready_floor));
+    ScanReady(queue, std::move(tasks), 0);
   });
 }
 
-void Engine::ScanReady(const std::string& queue, TaskCounts tasks, size_t most) {
+void Engine::ScanReady(const std::string& queue, TaskCounts tasks, store::ShardId visited) {
+  std::erase_if(tasks,
+                [&](const auto& wanted) { return !dispatcher_->TakesRefill(queue, wanted.first); });
+  const auto shards = static_cast<store::ShardId>(shards_.size());
+  if (tasks.empty() || visited > shards) return dispatcher_->RefillDone(queue);
   const DiskQueue& disk = disk_queues_[queue];
-  most = std::min(most, kReadyScanMax);
+  // A floor fits always: what is over the limit for its sake leaves again.
+  const size_t most =
+      std::min(std::max(LoadsInRoom(), options_.dispatch.ready_floor), kReadyScanMax);
   loads_to_find_ += most;
-  env_.background->Run([this, queue, tasks = std::move(tasks), most, shard = disk.cursor_shard,
-                        cursor = disk.cursor]() mutable {
+  env_.background->Run([this, queue, tasks = std::move(tasks), most, shards, visited,
+                        shard = disk.cursor_shard, cursor = disk.cursor]() mutable {
     std::vector<RunId> runs;
     TaskCounts wanted = tasks;
-    const auto shards = static_cast<store::ShardId>(shards_.size());
-    store::ShardId visited = 0;
     const auto enough = [&] { return wanted.empty() || runs.size() >= most; };
     while (!enough() && visited <= shards) {
       const std::string prefix = keys::ReadyPrefix(shard, queue);
@@ -244,14 +245,17 @@ void Engine::ScanReady(const std::string& queue, TaskCounts tasks, size_t most) 
             if (run && TakeWanted(value, &wanted)) runs.push_back(*run);
             return !enough();
           });
-      if (!status.ok()) break;
+      if (!status.ok()) {
+        visited = shards + 1;
+        break;
+      }
       if (!enough()) {  // this shard has no more: the next one's turn
         shard = (shard + 1) % shards;
         cursor.clear();
         ++visited;
       }
     }
-    Post([this, queue, tasks = std::move(tasks), most, runs = std::move(runs), shard,
+    Post([this, queue, tasks = std::move(tasks), most, runs = std::move(runs), visited, shard,
           cursor = std::move(cursor)]() mutable {
       loads_to_find_ -= most;
       DiskQueue& found = disk_queues_[queue];
@@ -264,9 +268,11 @@ void Engine::ScanReady(const std::string& queue, TaskCounts tasks, size_t most) 
       };
       auto ask = std::make_shared<Ask>(Ask{std::move(tasks), runs.size()});
       for (const RunId& run : runs) {
-        WithRun(run, [this, queue, ask](Slot* slot, const absl::Status&) {
+        WithRun(run, [this, queue, ask, visited](Slot* slot, const absl::Status&) {
           if (slot != nullptr) RefillFrom(*slot, queue, &ask->tasks);
-          if (--ask->runs == 0) dispatcher_->RefillDone(queue);
+          // Rows of executions that are in memory, and have none of it to spare, may have been most
+          // of what was found.
+          if (--ask->runs == 0) ScanReady(queue, std::move(ask->tasks), visited);
         });
       }
     });

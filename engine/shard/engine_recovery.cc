@@ -117,16 +117,18 @@ absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
           return true;
         }));
   }
+  // Ready rows of a version that did not write names into them: nobody would ask for those.
+  std::vector<RunId> nameless;
   {
-    // Ready rows of a version that did not write names into them: nobody would ask for those.
     const auto [begin, end] = keys::TableRange(shard.id, keys::Table::kReady);
     FLUX_RETURN_IF_ERROR(
         env_.store->rows().Scan(begin, end, [&](std::string_view key, std::string_view names) {
           const std::optional<RunId> run = keys::TrailingRun(key);
-          if (names.empty() && run && !deletions_.contains(*run)) active.push_back(*run);
+          if (names.empty() && run && !deletions_.contains(*run)) nameless.push_back(*run);
           return true;
         }));
   }
+  active.insert(active.end(), nameless.begin(), nameless.end());
   absl::flat_hash_map<RunId, uint64_t>
       finished;  // closed in the rows already, and up to which record
   const auto resident = [&](const RunId& run) -> absl::StatusOr<Slot*> {
@@ -197,6 +199,9 @@ absl::Status Engine::RecoverShard(Shard& shard, uint64_t* count) {
     const v1::ExecutionStarted& started = slot.execution->started();
     slot.id_key =
         absl::StrCat(started.namespace_(), absl::string_view("\0", 1), started.workflow_id());
+  }
+  for (const RunId& run : nameless) {  // those rows go
+    if (const auto it = slots_.find(run); it != slots_.end()) QueueFlush(*it->second, false);
   }
   return absl::OkStatus();
 }

@@ -632,7 +632,8 @@ void Engine::Housekeep() {
     if (flush_queue_.size() > 2 * kFlushesPerTurn) break;
   }
   // What is queued, the last in turn first.
-  if (cache_bytes_ > options_.cache_bytes_max + leaving) {
+  if (cache_bytes_ > options_.cache_bytes_max + leaving &&
+      flush_queue_.size() <= 2 * kFlushesPerTurn) {
     for (const RunId& run : dispatcher_->Surplus(kGivenUpAtOnce)) {
       if (cache_bytes_ <= options_.cache_bytes_max + leaving) break;
       const auto known = slots_.find(run);

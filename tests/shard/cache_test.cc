@@ -102,8 +102,8 @@ TEST(Cache, ASlowWorkersBacklogIsReadOnceAndNotPutBack) {
   EXPECT_EQ(world.Counter("loads"), loads) << "it has eight before it, and takes none";
   EXPECT_EQ(world.Counter("evictions"), evictions);
   for (int round = 0; round < kRuns; ++round) WorkAWhile(world, worker);
+  EXPECT_LT(world.Counter("loads") - loads, 3u * kRuns / 2);
   ExpectAllDoneOnce(world, "chain", kRuns);
-  EXPECT_LT(world.Counter("loads") - loads, 2u * kRuns);
 }
 
 TEST(Cache, AWorkerIsGivenItsTasksThoughOthersWithoutWorkersFillTheCache) {
@@ -140,6 +140,21 @@ TEST(Cache, AFastWorkerOfManyNamesIsNotHeldUpByThoseItHasNoneOf) {
   ExpectAllDoneOnce(world, "chain", kRuns);
 }
 
+// The rows of what it has in hand are passed by, not waited for.
+TEST(Cache, AWorkerWithMoreSlotsThanAFloorGetsAllItCanHold) {
+  constexpr int kRuns = 200;
+  World world(SmallCache());
+  ASSERT_TRUE(world.Open().ok());
+  world.Define(Chain("chain", 1));
+  StartMany(world, "chain", kRuns);
+  world.Advance(5'000);
+  const StreamId worker = world.Connect("s1", {"t"}, 150);
+  world.Pass(worker, 2'000, /*work=*/false);
+  EXPECT_EQ(world.stream(worker).tasks.size(), 150u);
+  for (int round = 0; round < 60; ++round) WorkAWhile(world, worker);
+  ExpectAllDoneOnce(world, "chain", kRuns);
+}
+
 TEST(Cache, AQueueFullOfTasksThatNobodyHasLeavesRoomForThoseThatSomebodyHas) {
   constexpr int kRuns = 30;
   EngineOptions options;
@@ -169,6 +184,7 @@ TEST(Cache, ReadyRowsWithoutNamesAreLoadedByARestart) {
   World world(options);
   ASSERT_TRUE(world.Open().ok());
   world.Define(Chain("chain", 1));
+  world.Connect("s1", {"t"}, 0);
   StartMany(world, "chain", kRuns);
   world.Advance(5'000);
   ASSERT_GE(world.Counter("evictions"), 8u);
@@ -194,6 +210,7 @@ TEST(Cache, ReadyRowsWithoutNamesAreLoadedByARestart) {
   EXPECT_GE(rows, 8u);
   world.Crash();
   ASSERT_TRUE(world.Open().ok());
+  world.Advance(3'000);  // some are held for the session, others leave memory again
   const StreamId worker = world.Connect("s1", {"t"}, 4);
   for (int round = 0; round < 20; ++round) WorkAWhile(world, worker);
   ExpectAllDoneOnce(world, "chain", kRuns);
