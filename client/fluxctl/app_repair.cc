@@ -186,7 +186,7 @@ void CommandTree::AddRepair(CLI::App* group) {
   AddRepairOne(group, "park", "Set a step aside for an operator; the rest goes on",
                "  fluxctl workflow park chart-17 merge --reason 'wrong template'",
                RepairKind::kPark);
-  AddRepairOne(group, "unpark", "Let a parked step run again, as 'retry --step' does",
+  AddRepairOne(group, "unpark", "Let a parked step run again; one that is not parked is left alone",
                "  fluxctl workflow unpark chart-17 merge --reason 'the template is right now'\n"
                "  fluxctl workflow unpark --query 'label.tenant = \"acme\"' merge",
                RepairKind::kUnpark);

@@ -63,6 +63,8 @@ std::string OperationText(const v1::Operation& operation) {
       return "terminate";
     case v1::Operation::kRetry:
       return WithName("retry", operation.retry().step());
+    case v1::Operation::kUnpark:
+      return WithName("unpark", operation.unpark().step());
     case v1::Operation::kPark:
       return WithName("park", operation.park().step());
     case v1::Operation::kSkip:

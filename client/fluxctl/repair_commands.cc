@@ -71,8 +71,10 @@ absl::StatusOr<v1::Operation> BuildOperation(Context& context, const RepairOptio
     case RepairKind::kResume:
       operation.mutable_resume();
       break;
-    case RepairKind::kRetry:
     case RepairKind::kUnpark:
+      operation.mutable_unpark()->set_step(options.name);
+      break;
+    case RepairKind::kRetry:
       operation.mutable_retry()->set_step(options.name);
       break;
     case RepairKind::kPark:

@@ -68,6 +68,9 @@ v1::Payload* FillOperation(internal::OperationCall* call, v1::Operation* operati
     case internal::OperationKind::kRetry:
       operation->mutable_retry()->set_step(std::move(name));
       break;
+    case internal::OperationKind::kUnpark:
+      operation->mutable_unpark()->set_step(std::move(name));
+      break;
     case internal::OperationKind::kPark:
       operation->mutable_park()->set_step(std::move(name));
       break;
@@ -566,6 +569,12 @@ absl::StatusOr<Operated> RunBase::Retry(std::string step, OperatorOptions option
 
 absl::StatusOr<Operated> RunBase::Park(std::string step, OperatorOptions options) const {
   return Operate({.kind = internal::OperationKind::kPark,
+                  .name = std::move(step),
+                  .options = std::move(options)});
+}
+
+absl::StatusOr<Operated> RunBase::Unpark(std::string step, OperatorOptions options) const {
+  return Operate({.kind = internal::OperationKind::kUnpark,
                   .name = std::move(step),
                   .options = std::move(options)});
 }

@@ -157,6 +157,7 @@ struct Retry {
   std::optional<StepKey> step;
   std::string identity;
   std::string reason;
+  bool parked_only = false;  // of a running execution: what is not parked is left alone
 };
 
 // A scheduled or backing-off task.

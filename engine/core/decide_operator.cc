@@ -16,6 +16,7 @@
 //   Retry       | RUNNING; the step, or all that are parked       | StepRetried for each
 //   Retry       | FAILED, nothing was undone                      | ExecutionReopened, StepRetried
 //               |                                                 |   for it, and those parked
+//    parked only| RUNNING; a step that is parked                  | StepRetried
 //   Park        | RUNNING; a task scheduled or backing off        | StepParked
 //   Resolve     | RUNNING; a step that is not settled             | StepResolved
 //   Resolve     | FAILED at that step, nothing was undone         | ExecutionReopened, StepResolved
@@ -237,10 +238,16 @@ bool Decider::LiesIn(const StepKey& step, const StepKey& outer) const {
 absl::StatusOr<Decision> Decider::operator()(Retry&& command) {
   Decision decision;
   std::vector<StepKey> steps;
+  if (command.parked_only) FLUX_RETURN_IF_ERROR(CheckRunning("have steps unparked"));
   if (s_.status == v1::EXECUTION_STATUS_RUNNING) {
     if (command.step.has_value()) {
       const StepState* step = s_.FindStep(*command.step);
       if (step == nullptr) return absl::NotFoundError(absl::StrCat(Name(), " has no such step"));
+      if (command.parked_only && step->phase != Phase::kParked) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            PathOf(*command.step), " of ", Name(), " is ", ToAbsl(PhaseName(step->phase)),
+            ": only a parked step can be unparked; to begin another, retry it"));
+      }
       if (step->phase == Phase::kPending) {
         return absl::FailedPreconditionError(absl::StrCat(
             PathOf(*command.step), " of ", Name(),

@@ -241,7 +241,7 @@ int Main(int argc, char** argv) {
 // at once (docs/decisions/0006-jemalloc.md).
 extern "C" {
 extern const char* malloc_conf;
-const char* malloc_conf = "dirty_decay_ms:200,oversize_threshold:262144,narenas:2";
+const char* malloc_conf = "dirty_decay_ms:200,oversize_threshold:262144,narenas:2,tcache_max:4096";
 }
 
 int main(int argc, char** argv) { return flux::server::Main(argc, argv); }

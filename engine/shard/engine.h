@@ -602,8 +602,8 @@ class Engine final : public DispatchHost {
     store::ShardId cursor_shard = 0;
     std::string cursor;
   };
-  std::map<std::string, DiskQueue> disk_queues_;
-  std::vector<store::ShardId> active_shards_;  // with something in their batch
+  std::map<std::string, DiskQueue> disk_queues_;  // those that have rows
+  std::vector<store::ShardId> active_shards_;     // with something in their batch
   // Commands raised from inside the dispatcher, and what a full batch had no room for.
   std::deque<absl::AnyInvocable<void()>> deferred_;
 

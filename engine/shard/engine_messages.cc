@@ -319,6 +319,11 @@ absl::StatusOr<Command> CommandFor(const Execution& execution, const v1::Operati
       }
       return Command(std::move(command));
     }
+    case v1::Operation::kUnpark: {
+      FLUX_ASSIGN_OR_RETURN(const StepKey key, step(operation.unpark().step()));
+      return Command(
+          Retry{.step = key, .identity = who.identity, .reason = who.reason, .parked_only = true});
+    }
     case v1::Operation::kPark: {
       FLUX_ASSIGN_OR_RETURN(const StepKey key, step(operation.park().step()));
       return Command(Park{key, who.identity, who.reason});
@@ -389,6 +394,8 @@ absl::Status Engine::CheckOperation(const v1::Operation& operation) const {
   switch (operation.kind_case()) {
     case v1::Operation::kPark:
       return step("park", operation.park().step());
+    case v1::Operation::kUnpark:
+      return step("unpark", operation.unpark().step());
     case v1::Operation::kSkip:
       return step("skip", operation.skip().step());
     case v1::Operation::kRewind:
@@ -493,7 +500,7 @@ void Engine::OperateOn(Slot& slot, const v1::OperateExecutionRequest& request,
   }
   v1::OperateExecutionResponse response;
   response.set_run_id(slot.run.Text());
-  if (request.operation().has_retry()) {
+  if (request.operation().has_retry() || request.operation().has_unpark()) {
     response.set_detail(
         absl::StrCat(retried, retried == 1 ? " step is" : " steps are", " tried again"));
   }

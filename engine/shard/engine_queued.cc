@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,14 +17,8 @@ namespace {
 constexpr size_t kReadyScanMax = 1'000;
 
 bool HasSpilled(const Slot& slot, const std::string& queue) {
-  return std::any_of(slot.spilled.begin(), slot.spilled.end(),
-                     [&](const auto& entry) { return entry.second.queue == queue; });
-}
-
-bool HasSpilled(const Slot& slot, const TaskName& name) {
-  return std::any_of(slot.spilled.begin(), slot.spilled.end(), [&](const auto& entry) {
-    return entry.second.queue == name.first && entry.second.task == name.second;
-  });
+  const auto it = slot.spilled_names.lower_bound(TaskName(queue, ""));
+  return it != slot.spilled_names.end() && it->first.first == queue;
 }
 
 // Is one of the row's tasks wanted? It is counted down then.
@@ -62,30 +55,40 @@ void Engine::Displace(const DisplacedTask& task) {
 void Engine::MarkSpilled(Slot& slot, const TaskOffer& offer, SpilledStep step, bool count) {
   const StepKey key = offer.key;
   const TaskName name(offer.task->queue(), offer.task->task());
-  std::tie(step.queue, step.task) = name;
+  if (const auto it = slot.spilled.find(key);
+      it != slot.spilled.end() && *it->second.name != name) {
+    ForgetSpilled(slot, key);
+  }
   const int64_t within = offer.task->timeouts().schedule_to_start_ms();
   // Whoever may have it already may have begun.
   if (within > 0 && !step.unsure) step.start_by_ms = offer.scheduled_ms + within;
-  if (!HasSpilled(slot, name)) {
+  const bool first_of_queue = !HasSpilled(slot, name.first);
+  const auto [named, first_of_name] = slot.spilled_names.try_emplace(name, 0);
+  if (first_of_name) {
     spilled_resident_[name].insert(slot.run);
     if (count) {
-      if (!HasSpilled(slot, step.queue)) dispatcher_->SetSpilled(step.queue, +1);
-      dispatcher_->SetTaskSpilled(step.queue, step.task, +1);
+      if (first_of_queue) dispatcher_->SetSpilled(name.first, +1);
+      dispatcher_->SetTaskSpilled(name.first, name.second, +1);
     }
   }
-  SpilledStep& entry = slot.spilled[key];
+  const auto [it, inserted] = slot.spilled.try_emplace(key);
+  SpilledStep& entry = it->second;
+  if (inserted) ++named->second;
   slot.start_by.erase({entry.start_by_ms, key});
-  entry = std::move(step);
+  step.name = &named->first;
+  entry = step;
   if (entry.start_by_ms != 0) slot.start_by.emplace(entry.start_by_ms, key);
 }
 
 void Engine::ForgetSpilled(Slot& slot, const StepKey& key) {
   const auto it = slot.spilled.find(key);
   if (it == slot.spilled.end()) return;
-  const TaskName name(std::move(it->second.queue), std::move(it->second.task));
+  const auto named = slot.spilled_names.find(*it->second.name);
   slot.start_by.erase({it->second.start_by_ms, key});
   slot.spilled.erase(it);
-  if (HasSpilled(slot, name)) return;
+  if (--named->second > 0) return;
+  const TaskName name = named->first;
+  slot.spilled_names.erase(named);
   LeaveSpilledResident(slot.run, name);
   dispatcher_->SetTaskSpilled(name.first, name.second, -1);
   if (!HasSpilled(slot, name.first)) dispatcher_->SetSpilled(name.first, -1);
@@ -113,10 +116,10 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue, TaskCounts* tasks)
   std::vector<StepKey> keys;
   TaskCounts left = tasks != nullptr ? *tasks : TaskCounts();
   for (const auto& [key, step] : slot.spilled) {
-    if (step.queue != queue) continue;
+    if (step.name->first != queue) continue;
     if (tasks != nullptr) {
       if (left.empty()) break;
-      const auto it = left.find(step.task);
+      const auto it = left.find(step.name->second);
       if (it == left.end()) continue;
       if (--it->second == 0) left.erase(it);
     }
@@ -128,9 +131,9 @@ void Engine::RefillFrom(Slot& slot, const std::string& queue, TaskCounts* tasks)
     const auto it = slot.spilled.find(key);
     if (it == slot.spilled.end()) continue;  // what was redelivered before it ended it
     const SpilledStep& step = it->second;
-    if (!dispatcher_->TakesRefill(queue, step.task)) continue;
+    if (!dispatcher_->TakesRefill(queue, step.name->second)) continue;
     if (tasks != nullptr) {
-      const auto wanted = tasks->find(step.task);
+      const auto wanted = tasks->find(step.name->second);
       if (--wanted->second == 0) tasks->erase(wanted);
     }
     const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
@@ -163,9 +166,7 @@ void Engine::Requeue(Slot& slot) {
   std::vector<TaskOffer> moved;
   for (const auto& [key, step] : slot.spilled) {
     const TaskOffer offer = flux::engine::Offer(*slot.execution, key);
-    if (offer.task->queue() != step.queue || offer.task->task() != step.task) {
-      moved.push_back(offer);
-    }
+    if (*step.name != TaskName(offer.task->queue(), offer.task->task())) moved.push_back(offer);
   }
   for (const TaskOffer& offer : moved) {
     const SpilledStep before = slot.spilled.at(offer.key);
@@ -197,7 +198,6 @@ size_t Engine::LoadsInRoom() const {
 
 void Engine::Refill(const std::string& queue, const TaskCounts& tasks) {
   deferred_.push_back([this, queue, tasks = TaskCounts(tasks)]() mutable {
-    const std::map<std::string, int64_t>& rows = disk_queues_[queue].rows;
     for (auto wanted = tasks.begin(); wanted != tasks.end();) {
       auto& [task, count] = *wanted;
       // What is in memory first. Looked up again and again: refilling takes runs out of it.
@@ -212,8 +212,8 @@ void Engine::Refill(const std::string& queue, const TaskCounts& tasks) {
         RefillFrom(*slots_.at(run), queue, &of_it);
         count = of_it.empty() ? 0 : of_it.begin()->second;
       }
-      const auto on_disk = rows.find(task);
-      const bool there = on_disk != rows.end() && on_disk->second > 0;
+      const auto disk = disk_queues_.find(queue);
+      const bool there = disk != disk_queues_.end() && disk->second.rows.contains(task);
       wanted = count > 0 && there ? std::next(wanted) : tasks.erase(wanted);
     }
     ScanReady(queue, std::move(tasks), 0);
@@ -224,8 +224,11 @@ void Engine::ScanReady(const std::string& queue, TaskCounts tasks, store::ShardI
   std::erase_if(tasks,
                 [&](const auto& wanted) { return !dispatcher_->TakesRefill(queue, wanted.first); });
   const auto shards = static_cast<store::ShardId>(shards_.size());
-  if (tasks.empty() || visited > shards) return dispatcher_->RefillDone(queue);
-  const DiskQueue& disk = disk_queues_[queue];
+  const auto found = disk_queues_.find(queue);
+  if (tasks.empty() || visited > shards || found == disk_queues_.end()) {
+    return dispatcher_->RefillDone(queue);
+  }
+  const DiskQueue& disk = found->second;
   // A floor fits always: what is over the limit for its sake leaves again.
   const size_t most =
       std::min(std::max(LoadsInRoom(), options_.dispatch.ready_floor), kReadyScanMax);
@@ -258,9 +261,10 @@ void Engine::ScanReady(const std::string& queue, TaskCounts tasks, store::ShardI
     Post([this, queue, tasks = std::move(tasks), most, runs = std::move(runs), visited, shard,
           cursor = std::move(cursor)]() mutable {
       loads_to_find_ -= most;
-      DiskQueue& found = disk_queues_[queue];
-      found.cursor_shard = shard;
-      found.cursor = cursor;
+      if (const auto at = disk_queues_.find(queue); at != disk_queues_.end()) {
+        at->second.cursor_shard = shard;
+        at->second.cursor = cursor;
+      }
       if (runs.empty()) return dispatcher_->RefillDone(queue);
       struct Ask {
         TaskCounts tasks;

@@ -36,13 +36,6 @@ std::string NamesText(const std::set<std::string>& names) {
   return absl::StrJoin(names, absl::string_view("\0", 1));
 }
 
-// The names that ready rows say of it.
-std::set<TaskName> SpilledNames(const Slot& slot) {
-  std::set<TaskName> names;
-  for (const auto& [key, step] : slot.spilled) names.emplace(step.queue, step.task);
-  return names;
-}
-
 size_t BytesOf(const store::RowBatch& batch) {
   size_t bytes = 0;
   for (const store::KeyValue& put : batch.puts) bytes += put.key.size() + put.value.size();
@@ -254,9 +247,13 @@ void Engine::LoadDone(const RunId& run, absl::Status status, v1::RunRoot root,
   slot.id_key =
       absl::StrCat(slot.root.namespace_(), absl::string_view("\0", 1), slot.root.workflow_id());
   Adopt(slot, false);
-  for (const auto& [queue, task] : SpilledNames(slot)) {
-    std::map<std::string, int64_t>& rows = disk_queues_[queue].rows;
-    if (--rows[task] == 0) rows.erase(task);
+  for (const auto& [name, count] : slot.spilled_names) {
+    const auto disk = disk_queues_.find(name.first);
+    if (disk == disk_queues_.end()) continue;
+    std::map<std::string, int64_t>& rows = disk->second.rows;
+    const auto counted = rows.find(name.second);
+    if (counted != rows.end() && --counted->second == 0) rows.erase(counted);
+    if (rows.empty()) disk_queues_.erase(disk);
   }
   loaded_bytes_ = (7 * loaded_bytes_ + slot.memory_bytes) / 8;
   RunWaiting(run);
@@ -310,7 +307,7 @@ bool Engine::RowsFit(const Slot& slot) const {
   if (!slot.tail.empty() || slot.flushed() != slot.execution->ordinal()) return false;
   if (slot.execution->closed()) return slot.root.closed() && !slot.root.active();
   std::set<std::string> queues, standing;
-  for (const auto& [key, step] : slot.spilled) queues.insert(step.queue);
+  for (const auto& [name, count] : slot.spilled_names) queues.insert(name.first);
   for (const v1::ReadyMark& mark : slot.root.ready()) standing.insert(mark.queue());
   return !slot.root.active() && queues == standing && DueMs(slot) == slot.root.wake_due_ms();
 }
@@ -497,9 +494,9 @@ void Engine::BuildFlush(Slot& slot, bool evicting, Flush& flush) {
   if (!execution.closed()) {
     if (evicting) {
       for (const auto& [key, step] : slot.spilled) {
-        Ready& entry = ready[step.queue];
+        Ready& entry = ready[step.name->first];
         entry.since = std::min(entry.since, flux::engine::Offer(execution, key).scheduled_ms);
-        entry.tasks.insert(step.task);
+        entry.tasks.insert(step.name->second);
       }
     } else {
       active = !ReadyTasks(execution).empty();
@@ -590,7 +587,7 @@ void Engine::Evict(Slot& slot) {
   if (slot.timer_ms != 0 && slot.timer_ms >= wakes_scanned_ms_) {
     timers_.erase({slot.timer_ms, slot.run});  // a later scan of the wake rows finds it
   }
-  for (const TaskName& name : SpilledNames(slot)) {
+  for (const auto& [name, count] : slot.spilled_names) {
     ++disk_queues_[name.first].rows[name.second];
     LeaveSpilledResident(slot.run, name);
   }

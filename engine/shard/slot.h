@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "engine/core/core.h"
@@ -30,9 +31,8 @@ using TaskName = std::pair<std::string, std::string>;  // queue, task
 using TaskCounts = std::map<std::string, size_t>;      // of one queue, by task
 
 struct SpilledStep {
-  std::string queue{};
-  std::string task{};
-  bool unsure = false;  // a process before this one may have handed it out
+  const TaskName* name = nullptr;  // in its slot's spilled_names
+  bool unsure = false;             // a process before this one may have handed it out
   // Loaded from where ready rows stood for it, perhaps spilled unsure before: its delivery number
   // must not be used, whether the rows are there still or not.
   bool stood_in_rows = false;
@@ -65,8 +65,9 @@ struct Slot {
   bool evict = false;  // drop it after the flush, if nothing came meanwhile
 
   // ---- what waits in it ----
-  int64_t timer_ms = 0;                    // as entered in the loop's timer set; 0: not in it
-  std::map<StepKey, SpilledStep> spilled;  // scheduled steps the dispatcher had no room for
+  int64_t timer_ms = 0;  // as entered in the loop's timer set; 0: not in it
+  absl::btree_map<StepKey, SpilledStep> spilled;   // scheduled steps the dispatcher had no room for
+  std::map<TaskName, size_t> spilled_names;        // of them, so many of each name; none of 0
   std::set<std::pair<int64_t, StepKey>> start_by;  // (start_by_ms, step) of those that have one
   // The step that is being taken back from disk, and since when it has waited.
   std::optional<std::pair<StepKey, int64_t>> refilled;

@@ -372,7 +372,7 @@ TEST_F(Fluxctl, RepairsManyWithAPreview) {
       {{"workflow", "park", "merge"},
        [](const v1::Operation& o) { return o.park().step() == "merge"; }},
       {{"workflow", "unpark", "merge"},
-       [](const v1::Operation& o) { return o.retry().step() == "merge"; }},
+       [](const v1::Operation& o) { return o.unpark().step() == "merge"; }},
       {{"workflow", "skip", "codes[17].parse"},
        [](const v1::Operation& o) { return o.skip().step() == "codes[17].parse"; }},
       {{"workflow", "set-result", "merge", "--input", "[1]"},

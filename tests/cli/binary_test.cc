@@ -804,7 +804,7 @@ TEST_F(Fluxctl, RepairsOneExecution) {
   EXPECT_EQ(operations[6].operation().set_result().result().data(), "[1, 2]");
   EXPECT_EQ(operations[7].operation().rewind().step(), "merge");
   EXPECT_EQ(operations[7].execution().run_id(), kRunId);
-  EXPECT_EQ(operations[8].operation().retry().step(), "merge");
+  EXPECT_EQ(operations[8].operation().unpark().step(), "merge");
   EXPECT_THAT(Run({"workflow", "retry", "chart-17"}).out, HasSubstr("3 steps are tried again"));
   const Outcome refused = Run({"workflow", "skip", "run-1", "merge"});
   EXPECT_EQ(refused.code, 4);

@@ -748,6 +748,7 @@ TEST(ClientRepair, EachCommandSaysWhoAndWhy) {
   results.push_back(run.Retry("merge", why));
   results.push_back(run.Retry());
   results.push_back(run.Park("merge", why));
+  results.push_back(run.Unpark("merge", why));
   results.push_back(run.Skip("codes[17].parse", why));
   results.push_back(run.SetResult("merge", "a literal", why));
   results.push_back(run.Rewind("merge", {.reason = "wrong data", .identity = "boss"}));
@@ -770,7 +771,8 @@ TEST(ClientRepair, EachCommandSaysWhoAndWhy) {
       kinds,
       ElementsAre(
           "pause { }", "resume { }", "retry { step: \"merge\" }", "retry { }",
-          "park { step: \"merge\" }", "skip { step: \"codes[17].parse\" }",
+          "park { step: \"merge\" }", "unpark { step: \"merge\" }",
+          "skip { step: \"codes[17].parse\" }",
           "set_result { step: \"merge\" result { data: \"\\\"a literal\\\"\" encoding: "
           "ENCODING_JSON } }",
           "rewind { step: \"merge\" }", "cancel_event { event_id: \"mail-3\" }",
@@ -781,7 +783,7 @@ TEST(ClientRepair, EachCommandSaysWhoAndWhy) {
   EXPECT_EQ(operations[0].reason(), "the printer was off");
   EXPECT_EQ(operations[0].identity(), "tester");
   EXPECT_EQ(operations[3].reason(), "");
-  EXPECT_EQ(operations[7].identity(), "boss");
+  EXPECT_EQ(operations[8].identity(), "boss");
 }
 
 TEST(ClientRepair, OnlyWhatMayBeDoneTwiceIsSentTwice) {

@@ -526,6 +526,10 @@ std::string Driver::Park(std::string_view path) {
   return Try(engine::Park{Key(path), "ann", "aside"});
 }
 
+std::string Driver::Unpark(std::string_view path) {
+  return Try(engine::Retry{Key(path), "ann", "again", true});
+}
+
 std::string Driver::Resolve(std::string_view path, std::string_view json) {
   engine::Resolve command;
   command.step = Key(path);

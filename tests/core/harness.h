@@ -112,6 +112,7 @@ class Driver {
   // What operators do, by path; the message of the refusal, or "".
   std::string Retry(std::string_view path = "");
   std::string Park(std::string_view path);
+  std::string Unpark(std::string_view path);
   std::string Resolve(std::string_view path, std::string_view json);
   std::string SkipStep(std::string_view path);
   std::string Rewind(std::string_view path);

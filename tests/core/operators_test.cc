@@ -256,6 +256,33 @@ TEST(Operators, EachCommandDoesInEachStateWhatItsTableSays) {
   }
 }
 
+TEST(Operators, UnparkLeavesAloneWhatIsNotParked) {
+  for (const auto& [state, name] : kStates) {
+    for (const bool paused : {false, true}) {
+      if (paused && state == State::kClosedFailed) continue;
+      SCOPED_TRACE(absl::StrCat(name, paused ? ", paused" : ""));
+      const auto run = In(state);
+      if (paused) {
+        EXPECT_EQ(run->Try(Pause{"ann", ""}), "");
+      }
+      const v1::StepState before = run->StateOf("s");
+      const std::string told = run->Unpark("s");
+      if (state == State::kParked) {
+        EXPECT_EQ(told, "");
+        EXPECT_EQ(run->StateOf("s"), v1::STEP_STATE_SCHEDULED);
+      } else {
+        EXPECT_THAT(told, HasSubstr(state == State::kClosedFailed
+                                        ? "only a running execution can have steps unparked"
+                                        : ": only a parked step can be unparked; to begin "
+                                          "another, retry it"));
+        EXPECT_EQ(run->StateOf("s"), before);
+      }
+      run->Reload();
+      EndIt(*run);
+    }
+  }
+}
+
 // ---- every command in every state of an execution, whatever its step is in ----
 
 constexpr char kParked[] = ": only a running execution can have steps parked";

@@ -274,7 +274,8 @@ void OneOfOperators(Driver& run, Dice& dice) {
       command = Resume{"ann", "why"};
       break;
     case 2:
-      command = Retry{dice.OneIn(3) ? std::nullopt : std::optional(chosen), "ann", "why"};
+      command =
+          Retry{dice.OneIn(3) ? std::nullopt : std::optional(chosen), "ann", "why", dice.OneIn(4)};
       break;
     case 3:
       command = Park{chosen, "ann", dice.OneIn(2) ? "why" : ""};

@@ -68,6 +68,7 @@ TEST(Operators, AreRefusedOnWhatHasClosed) {
                                                   "it to a step instead")));
     EXPECT_THAT(run->Retry("s"), is);
     EXPECT_THAT(run->Park("s"), is);
+    EXPECT_THAT(run->Unpark("s"), is);
     EXPECT_THAT(run->Resolve("s", "1"), is);
     EXPECT_THAT(run->SkipStep("s"), is);
     EXPECT_THAT(run->Try(Pause{"ann", ""}), is);

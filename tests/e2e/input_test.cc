@@ -491,6 +491,10 @@ TEST_F(BadInput, EventsAndOperations) {
        [](auto* o) { o->mutable_park(); },
        Code::kInvalidArgument,
        {"which step to park is empty", "workflow show"}},
+      {"a step to unpark without a name",
+       [](auto* o) { o->mutable_unpark(); },
+       Code::kInvalidArgument,
+       {"which step to unpark is empty", "workflow show"}},
       {"a step to skip without a name",
        [](auto* o) { o->mutable_skip(); },
        Code::kInvalidArgument,
@@ -596,6 +600,9 @@ TEST_F(BadInput, EventsAndOperations) {
   }
   operate("a step that there is not",
           [](auto* r) { r->mutable_operation()->mutable_park()->set_step("nothing"); },
+          Code::kNotFound, {"open", "\"nothing\"", "workflow show"});
+  operate("a step to unpark that there is not",
+          [](auto* r) { r->mutable_operation()->mutable_unpark()->set_step("nothing"); },
           Code::kNotFound, {"open", "\"nothing\"", "workflow show"});
   operate("a reason over the limit",
           [&](auto* r) {

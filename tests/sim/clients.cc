@@ -244,7 +244,11 @@ v1::Operation Simulation::DrawOperation(const std::string& path, const Program& 
       operation.mutable_retry();
       break;
     case 3:
-      operation.mutable_retry()->set_step(path);
+      if (dice_.OneIn(2)) {
+        operation.mutable_retry()->set_step(path);
+      } else {
+        operation.mutable_unpark()->set_step(path);
+      }
       break;
     case 4:
       operation.mutable_park()->set_step(path);

@@ -159,6 +159,7 @@ enum class OperationKind {
   kResume,
   kRetry,
   kPark,
+  kUnpark,
   kSkip,
   kSetResult,
   kRewind,
@@ -235,10 +236,12 @@ class RunBase {
   absl::StatusOr<Operated> Pause(OperatorOptions options = {}) const;
   absl::StatusOr<Operated> Resume(OperatorOptions options = {}) const;
   // Tries a failed or parked step again, its retries counted anew; empty: all of them. Re-opens a
-  // failed execution.
+  // failed execution. A step that runs or waits begins again as well.
   absl::StatusOr<Operated> Retry(std::string step = {}, OperatorOptions options = {}) const;
   // Sets a step aside; the rest goes on.
   absl::StatusOr<Operated> Park(std::string step, OperatorOptions options = {}) const;
+  // Retry of a parked step, which leaves any other alone: FailedPrecondition.
+  absl::StatusOr<Operated> Unpark(std::string step, OperatorOptions options = {}) const;
   // Settles a step as skipped, or with a value: of the step's own type, which nobody checks here.
   absl::StatusOr<Operated> Skip(std::string step, OperatorOptions options = {}) const;
   template <typename V>
