@@ -265,7 +265,7 @@ void CommandTree::AddFilter(CLI::App* leaf, FilterOptions* filter) {
           "--query", filter->query,
           "Only those of which this holds: status = \"failed\" and label.tenant = \"acme\" "
           "and started > -2h; fields are workflow, version, status, workflow_id, run_id, "
-          "started, closed, duration, failure_type, steps and label.NAME")
+          "started, closed, duration, failure_type, steps, parked and label.NAME")
       ->type_name("QUERY");
   leaf->add_option("--workflow", filter->workflow, "Only executions of this definition")
       ->type_name("NAME");
