@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "rocksdb/db.h"
 #include "rocksdb/write_batch.h"
@@ -217,9 +218,15 @@ TEST_F(Reclaim, NothingIsCompactedWithoutTheRoomForItAndTheOperatorIsToldOnce) {
 TEST_F(Reclaim, ADiskThatIsFullInACompactionIsToldOfStopsNoWriteAndSpaceComesBackLater) {
   Open();
   Fill();
-  ASSERT_TRUE(Failpoint::Arm("compaction_write:1:error").ok());
+  // More than one: a compaction of the database's own may be the first to meet it.
+  std::string full;
+  for (int write = 1; write <= 1'000; ++write) {
+    absl::StrAppend(&full, "compaction_write:", write, ":error,");
+  }
+  ASSERT_TRUE(Failpoint::Arm(full).ok());
   Delete(true);
   ASSERT_TRUE(Eventually([&] { return WarningsWith("cannot be given back") > 0; }));
+  ASSERT_TRUE(Failpoint::Arm("").ok());
   const AppendResult alive = AppendOne(store_->log(), 0, claims_[0].epoch, 1, "alive");
   EXPECT_EQ(alive.outcome, AppendOutcome::kOk) << alive.status;
   EXPECT_TRUE(Eventually([&] { return SpaceIsBack(); })) << store_->Stats().bytes_on_disk;
